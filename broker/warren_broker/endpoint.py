@@ -1,0 +1,27 @@
+"""Where a cluster is: the addresses and the secret that one process needs to take part in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a process must know to reach its cluster. Cheap to import; `settings` makes it from the environment.
+
+    Attributes:
+        store_url: Redis, `redis://`, `rediss://` or `unix://` (embedded: `unix:///run/dir/redis.sock`).
+        broker_url: RabbitMQ, `amqp://` or `amqps://`; None for the embedded engine (queues in Redis itself).
+        secrets: keys that authenticate messages, newest first; the first signs, all verify.
+        prefix: what every Redis key and queue name of this cluster begins with.
+    """
+
+    store_url: str
+    broker_url: str | None = None
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    prefix: str = "warren:"
+
+    @property
+    def embedded(self) -> bool:
+        """True if the queues are on the embedded engine."""
+        return self.broker_url is None
