@@ -1,0 +1,82 @@
+"""All errors of the broker root, under one base class.
+
+No message, argument or repr of an error holds a password: addresses pass through `without_password` first.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+
+def without_password(url: str) -> str:
+    """Return `url` fit for messages and logs: without its password and its query (which may hold one).
+
+    Example:
+        >>> without_password("amqp://ada:secret@mq.example:5672/jobs?heartbeat=5")
+        'amqp://ada@mq.example:5672/jobs'
+        >>> without_password("unix:///run/redis.sock?db=2")
+        'unix:///run/redis.sock'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # E.g. a bracket in the password. Nothing can be told apart then, so nothing but the scheme is shown.
+        return url.partition("://")[0] + "://..."
+    userinfo, at, host = parts.netloc.rpartition("@")
+    # A password that holds an unescaped "/", "?" or "#" ends the netloc too early; the rest of it stands in the
+    # path, the query or the fragment, before an "@". Such an address shows only its scheme and host.
+    rest = url.partition("://")[2]
+    if rest.rfind("@") > len(parts.netloc):
+        return f"{parts.scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    user = userinfo.partition(":")[0]
+    return f"{parts.scheme}://{user}{at if user else ''}{host}{parts.path}"
+
+
+class WarrenBrokerError(Exception):
+    """What every error of the queues, the store and the wire format is an instance of."""
+
+
+class BrokerError(WarrenBrokerError):
+    """The queues cannot do what was asked: the publisher is closed, or the broker stayed away too long."""
+
+
+class StoreError(WarrenBrokerError):
+    """Redis answered a command with an error; the message is the server's own text."""
+
+
+class ConnectionLost(StoreError):
+    """The connection to Redis broke or fell silent. Whether the last commands took effect is unknown.
+
+    The connection is closed; `Connection.reopen` makes it usable again.
+    """
+
+
+class ReplyTimeout(StoreError):
+    """No reply came in the time given to `Connection.read`. The connection stays usable, the reply is still owed."""
+
+
+class ConnectError(WarrenBrokerError, ConnectionError):
+    """A server could not be reached, or would not have us.
+
+    Attributes:
+        address: where, without password.
+        cause: what went wrong.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, address: str, cause: str, remedy: str) -> None:
+        """Make the error.
+
+        Args:
+            address: the URL that was tried; its password is taken out here.
+            cause: what went wrong, a clause without full stop.
+            remedy: what the reader should do, a sentence.
+        """
+        self.address = without_password(address)
+        self.cause = cause
+        self.remedy = remedy
+        super().__init__(f"cannot connect to {self.address}: {cause}. {remedy}")
+
+    def __reduce__(self) -> tuple[type[ConnectError], tuple[str, str, str]]:
+        """Pickle by the three parts, not by the message."""
+        return type(self), (self.address, self.cause, self.remedy)

@@ -1,0 +1,107 @@
+"""Addresses of Redis: what a URL says, and the TLS that it asks for."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from warren_broker.errors import ConnectError
+
+DEFAULT_PORT: Final = 6379
+
+
+class Address(NamedTuple):
+    """A parsed URL. Its repr holds the password: never log it.
+
+    Attributes:
+        url: as written.
+        path: of the unix socket, "" for TCP.
+        host: for TCP.
+        port: for TCP.
+        username: "" for the default user.
+        password: "" for none.
+        database: number of the logical database.
+        tls: True for `rediss`.
+        options: the query.
+    """
+
+    url: str
+    path: str
+    host: str
+    port: int
+    username: str
+    password: str
+    database: int
+    tls: bool
+    options: dict[str, str]
+
+
+def parse(url: str) -> Address:
+    """Return the parts of a `redis://`, `rediss://` or `unix://` URL.
+
+    Raises:
+        ConnectError: it is none of these, or malformed.
+
+    Example:
+        >>> parse("redis://:s%40fe@cache.example/3")[2:7]
+        ('cache.example', 6379, '', 's@fe', 3)
+    """
+
+    def wrong(cause: str) -> ConnectError:
+        return ConnectError(
+            url, cause, "Write it as redis://[user:password@]host[:port][/db], rediss://... or unix:///path/to/socket."
+        )
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORT
+    except ValueError:
+        raise wrong("the address cannot be parsed (is a character of the password not percent-encoded?)") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise wrong("it is not a Redis address")
+    options = dict(parse_qsl(parts.query))
+    local = parts.scheme == "unix"
+    if local and not parts.path:
+        raise wrong("the path of the socket is missing")
+    database = options.get("db") or ("" if local else parts.path.strip("/")) or "0"
+    if not database.isdigit():
+        # Not quoted: it may be the rest of a password with an unescaped "/".
+        raise wrong("the database (what follows the host) must be a whole number")
+    return Address(
+        url=url,
+        path=unquote(parts.path) if local else "",
+        host=parts.hostname or "localhost",
+        port=port,
+        username=unquote(parts.username or "") or options.get("username", ""),
+        password=unquote(parts.password or "") or options.get("password", ""),
+        database=int(database),
+        tls=parts.scheme == "rediss",
+        options=options,
+    )
+
+
+def wrap_tls(raw: socket.socket, address: Address) -> socket.socket:
+    """Shake hands over `raw` as the address' options say, and return the encrypted socket.
+
+    Raises:
+        OSError: the handshake failed, or a certificate file cannot be read.
+    """
+    import ssl  # Not at the top: it costs 10 ms of import, and few stores are reached by TLS.
+
+    options = address.options
+    context = ssl.create_default_context(
+        cafile=options.get("ssl_ca_certs") or options.get("ca_certs"),
+        capath=options.get("ssl_ca_path"),
+    )
+    certificate = options.get("ssl_certfile") or options.get("certfile")
+    if certificate:
+        context.load_cert_chain(certificate, options.get("ssl_keyfile") or options.get("keyfile"))
+    required = (options.get("ssl_cert_reqs") or options.get("cert_reqs") or "required").lower()
+    if required in ("none", "optional") or options.get("ssl_check_hostname", "true").lower() in ("0", "no", "false"):
+        context.check_hostname = False
+    if required == "none":
+        context.verify_mode = ssl.CERT_NONE
+    elif required == "optional":
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context.wrap_socket(raw, server_hostname=address.host)
