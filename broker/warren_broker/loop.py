@@ -28,6 +28,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 Handler = Callable[[int, int], object]
@@ -311,10 +312,9 @@ class Loop:
             watch = self._watches.pop(fd, None)
             self._changed.pop(fd, None)
             if watch is not None and watch.told:
-                try:
+                # Errors mean that it was closed first, or the loop was: the poller has forgotten it already.
+                with suppress(OSError, KeyError, ValueError):
                     self._poller.unregister(fd)
-                except (OSError, KeyError, ValueError):
-                    pass  # It was closed first, or the loop was: the poller has forgotten it already.
 
     def write_inline(self, fd: int, action: Callback) -> None:
         """Run `action`, which asks for WRITE on `fd`, and let the handler write at once in the calling thread.
@@ -380,16 +380,12 @@ class Loop:
                 return
             # Before the write, never after it: whoever then sees False and does not wake, relies on this write.
             self._asleep = False
-            try:
+            with suppress(BlockingIOError):  # The pipe is full of wakes.
                 os.write(self._wake_writer, b"\0")
-            except BlockingIOError:
-                pass  # The pipe is full of wakes.
 
     def _drain_wakes(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             os.read(self._wake_reader, 4096)
-        except BlockingIOError:
-            pass
 
     def close(self) -> None:
         """Let go of the poller. Call it after `run` has returned; the watched descriptors stay open."""

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
 import hiredis
+
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, ConnectionLost, ReplyTimeout, StoreError, without_password
+from warren_broker.store import refusals
 from warren_broker.store.address import Address, parse, wrap_tls
-
-OLDEST_REDIS: Final = (6, 2)
 
 # How long a reply may take before the connection counts as lost. Far above any healthy pause of Redis (a fork for
 # AOF rewriting, an fsync on a slow disk), and below what a person waits for.
@@ -132,13 +132,13 @@ class Connection:
                 self.close()
                 if isinstance(error, ConnectError):
                     raise
-                raise self._unreachable(error, timeout) from error
+                raise refusals.unreachable(self._address, error, timeout) from error
             except ConnectionLost as error:
                 self.close()
-                raise self._unreachable(error.__cause__, timeout) from error
+                raise refusals.unreachable(self._address, error.__cause__, timeout) from error
             except StoreError as error:
                 self.close()
-                raise self._refused(str(error)) from error
+                raise refusals.refused(self._address, str(error)) from error
             except BaseException:
                 self.close()
                 raise
@@ -208,71 +208,14 @@ class Connection:
         facts = dict(zip(greeting[::2], greeting[1::2], strict=True))
         version = facts.get(b"version", b"0").decode()
         self.server_version = tuple(int(part) for part in version.split(".") if part.isdigit())
-        if self.server_version < OLDEST_REDIS:
-            raise self._too_old(version)
+        if self.server_version < refusals.OLDEST_REDIS:
+            raise refusals.too_old(self._address, version)
         for reply in replies[1:]:
             if isinstance(reply, StoreError):
                 if str(reply).startswith("LOADING"):
                     return True
                 raise reply
         return False
-
-    def _too_old(self, version: str) -> ConnectError:
-        oldest = ".".join(map(str, OLDEST_REDIS))
-        return ConnectError(
-            self._address.url,
-            f"the server is Redis {version}, which is too old",
-            f"warren needs Redis {oldest} or newer: upgrade it, or name another server.",
-        )
-
-    def _refused(self, answer: str) -> ConnectError:
-        """The error for a server that is there, but will not have us."""
-        url = self._address.url
-        if answer.startswith("WRONGPASS") or "invalid password" in answer:
-            return ConnectError(
-                url,
-                "wrong user name or password",
-                "Correct the password in the address (percent-encode special characters).",
-            )
-        if answer.startswith("NOAUTH"):
-            return ConnectError(
-                url, "the server asks for a password", "Write it into the address: redis://:password@host:port."
-            )
-        if "unknown command" in answer:  # No HELLO: older than 6.0.
-            return self._too_old("older than 6.0")
-        if "max number of clients" in answer:
-            return ConnectError(
-                url, "the server has reached its maximum of clients", "Raise `maxclients` on it, or close others."
-            )
-        if "DB index" in answer:
-            return ConnectError(
-                url, f"there is no database {self._address.database}", "Choose another number, or raise `databases`."
-            )
-        return ConnectError(url, f"the server answered {answer!r}", "Check that the address is that of a Redis server.")
-
-    def _unreachable(self, error: BaseException | None, timeout: float) -> ConnectError:
-        address = self._address
-        remedy = "Check the address, and that a Redis server is running there."
-        if isinstance(error, (TimeoutError, BlockingIOError)):
-            cause = f"no answer within {timeout:g} s"
-        elif isinstance(error, FileNotFoundError) and address.path:
-            cause = "the socket does not exist"
-        elif isinstance(error, ConnectionRefusedError):
-            cause = "nothing is listening there"
-        elif isinstance(error, socket.gaierror):
-            cause = f"the host {address.host!r} cannot be found"
-        elif isinstance(error, PermissionError):
-            cause = "no permission to use the socket"
-            remedy = "Run as a user who may, or change the socket's permissions."
-        else:
-            cause = "the server closed the connection"
-            if isinstance(error, hiredis.HiredisError):
-                cause = "what answers there does not speak the protocol of Redis"
-            elif isinstance(error, OSError):
-                cause = ": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error)
-            if address.tls:
-                remedy = "Check the address, the certificates, and that the server speaks TLS on this port."
-        return ConnectError(address.url, cause, remedy)
 
     @property
     def closed(self) -> bool:
@@ -522,10 +465,7 @@ class Connection:
         """Feed the parser what has arrived; return True if there may be more."""
         buffer = self._buffer
         try:
-            if self._tls:
-                size = self._receive_tls_now(buffer)
-            else:
-                size = self._recv_into(buffer, 0, socket.MSG_DONTWAIT)
+            size = self._receive_tls_now(buffer) if self._tls else self._recv_into(buffer, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         if not size:

@@ -1,0 +1,40 @@
+"""Queue names say what they are for, and come back as they were."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren_broker.queues import names
+from warren_broker.queues.names import QueueKind, QueueName
+
+
+@given(st.text(min_size=1, max_size=15), st.text(max_size=15))
+def test_task_queues_come_back_as_they_were(resource_class: str, selector: str) -> None:
+    try:
+        queue = names.task_queue(resource_class, selector)
+    except UnicodeEncodeError:
+        return  # Lone surrogates are no text.
+    assert names.parse(queue) == QueueName(QueueKind.TASK, resource_class, selector)
+
+
+@given(st.binary(min_size=1, max_size=28), st.integers(0, 1000))
+def test_queues_of_ids_come_back_as_they_were(some_id: bytes, index: int) -> None:
+    assert names.parse(names.node_queue(some_id)) == QueueName(QueueKind.NODE, id=some_id)
+    assert names.parse(names.actor_queue(some_id)) == QueueName(QueueKind.ACTOR, id=some_id)
+    assert names.parse(names.bundle_queue(some_id, index)) == QueueName(
+        QueueKind.BUNDLE, id=some_id, bundle_index=index
+    )
+    assert names.parse(names.DEAD_LETTERS).kind is QueueKind.DEAD_LETTERS
+
+
+@pytest.mark.parametrize("queue", ["", "task.", "node.xyz", "actor.abc", "bundle.01", "celery", "task.CPU=1.(a"])
+def test_foreign_names_are_refused(queue: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a queue"):
+        names.parse(queue)
+
+
+def test_too_long_a_class_names_itself_and_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"CPU=1,x{300}.*shorter names"):
+        names.task_queue("CPU=1," + "x" * 300)
