@@ -1,0 +1,60 @@
+# Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+.PHONY: help demo test bench lint format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
+	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
+	@echo "make bench   compare with Ray, which goes into .bench/"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make format  let ruff format and repair"
+	@echo "make clean   remove environments and caches"
+
+demo: $(VENV)/runtime.stamp
+	@$(BIN)/python examples/stdlib_census.py
+
+test: lint
+	@$(BIN)/python tools/test_servers.py $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/bench.stamp
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+lint: $(VENV)/dev.stamp
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "ruff format would change files: run 'make format'" >&2; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log >&2; exit 1; }
+	@echo "lint: ruff, mypy and import-linter found nothing"
+
+format: $(VENV)/dev.stamp
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+clean:
+	@rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2> /dev/null || { \
+	  echo "warren needs Python 3.10 to 3.13, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)." >&2; \
+	  echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# The dev environment has all that the runtime one has: no second installation if it is up to date.
+$(VENV)/runtime.stamp: pyproject.toml | $(BIN)/python
+	@test $(VENV)/dev.stamp -nt pyproject.toml || { echo "installing warren into $(VENV)" && $(PIP_INSTALL) -e .; }
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
+	@echo "installing warren and its development tools into $(VENV)"
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/bench.stamp: pyproject.toml | $(BIN)/python
+	@echo "installing warren and its benchmark tools into $(VENV)"
+	@$(PIP_INSTALL) -e '.[bench]'
+	@touch $@
