@@ -122,7 +122,7 @@ def _pickles_itself(cls: type[Any]) -> bool:
 @functools.lru_cache(maxsize=1)
 def _pickler_class() -> type[Any]:
     # cloudpickle pulls in inspect: 20 ms that a process without a failure never pays.
-    import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+    import cloudpickle
 
     class ExceptionPickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         """cloudpickle, with exceptions taken apart by `reduce_exception` wherever they are nested."""

@@ -557,6 +557,8 @@ RAY_EXCEPTION_TYPES: Final[list[type[WarrenError]]] = WARREN_EXCEPTION_TYPES
 """The same list under Ray's name (Ray's own has 30 of its 42 classes)."""
 
 __all__ = [
+    "RAY_EXCEPTION_TYPES",
+    "WARREN_EXCEPTION_TYPES",
     "ActorAlreadyExistsError",
     "ActorDeath",
     "ActorDiedError",
@@ -589,7 +591,6 @@ __all__ = [
     "OwnerDiedError",
     "PendingCallsLimitExceeded",
     "PlasmaObjectNotAvailable",
-    "RAY_EXCEPTION_TYPES",
     "RayActorError",
     "RayCgraphCapacityExceeded",
     "RayChannelError",
@@ -609,7 +610,6 @@ __all__ = [
     "TaskUnschedulableError",
     "UnserializableException",
     "UserCodeException",
-    "WARREN_EXCEPTION_TYPES",
     "WarrenError",
     "WarrenSystemError",
     "WorkerCrashedError",

@@ -147,7 +147,7 @@ class TaskError(WarrenError):
         try:
             return self.make_dual_exception_instance()
         # Subclassing runs code of the user's class (its metaclass, __init_subclass__), which may raise anything.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see above
             log.warning(
                 "No TaskError can be made that is a %s too (%s), so TaskError alone is raised: "
                 "catch that and look at its `cause`.",
@@ -370,7 +370,7 @@ def _load_plain(data: bytes) -> BaseException:
         if not isinstance(cause, BaseException):
             raise TypeError(f"{type(cause).__qualname__} is not an exception")
     # Loading runs code of the user's classes, and any import may be missing here.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - see above
         reason = _one_line(error)
         cause = UnserializableException(record.text, reason)
         note = f"the exception itself could not be rebuilt in this process: {reason}"
@@ -410,7 +410,7 @@ def _dump_cause(cause: BaseException, text: str) -> tuple[bytes, str]:
     try:
         return dump_exception(cause), ""
     # Pickling runs code of the user's classes, which may raise anything.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - see above
         reason = _one_line(error)
         replacement = WarrenError(f"{_class_name(cause)} could not be pickled ({reason}). It read:\n{text}")
         return dump_exception(replacement), f"the exception itself could not be pickled: {reason}"
@@ -425,7 +425,7 @@ def _traceback_text(error: BaseException) -> str:
         _hide_frames(report, _own_directories())
         text = _encodable("".join(report.format()))
     # Reading an exception runs its class's code; a failure that cannot be shown must still arrive.
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - see above
         text = f"{_TRACEBACK_HEADER}\n{_class_name(error)}: (no text: {_one_line(problem)})"
     if len(text) > _MAX_TEXT_CHARACTERS:
         half = _MAX_TEXT_CHARACTERS // 2
