@@ -10,7 +10,7 @@ from warren_broker.queues import names
 from warren_broker.queues.names import QueueKind, QueueName
 
 
-@given(st.text(min_size=1, max_size=15), st.text(max_size=15))
+@given(st.text(min_size=1, max_size=7), st.text(max_size=7))
 def test_task_queues_come_back_as_they_were(resource_class: str, selector: str) -> None:
     try:
         queue = names.task_queue(resource_class, selector)
