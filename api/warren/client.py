@@ -1,0 +1,682 @@
+"""`Client`: a process that submits work and holds refs: a driver, an executor or an actor host.
+
+It ties the parts together (outbox, inbox, references, store) and owns the one background thread of a client, the service
+thread: it sends what waits in the outbox, deletes what nobody holds, renews the lease. A client without work in hand
+starts no thread (executors are forked by the hundred; most never submit anything).
+
+Thread rule: every public method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from warren.exceptions import GetTimeoutError, TaskCancelledError, load_task_error
+from warren.inbox_notes import NoteHandler
+from warren.object_ref import ObjectRef, made_here
+from warren.references import References
+from warren.resolve import Inbox
+from warren.submit import Outbox, Plan
+from warren_broker import records
+from warren_broker.endpoint import Endpoint
+from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, TASK_BYTES, TaskIds, object_id
+from warren_broker.messages import DYNAMIC, STREAMING, Completion
+from warren_broker.queues.protocol import Publisher
+from warren_broker.records import CONTAINING_TAG, ERROR_TAG, LARGE_TAG, NONE_TAG, PLAIN_TAG
+from warren_broker.serialization import pack, unpack
+from warren_broker.signing import Signer
+from warren_broker.store.keys import Keys
+from warren_broker.store.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from warren.generators import ObjectRefGenerator
+
+log = logging.getLogger("warren")
+
+SERVICE_SECONDS = 0.05  # between two rounds while there is something to watch
+SERVICE_IDLE_SECONDS = 1.0
+SEND_DELAY_SECONDS = 0.001
+DELETE_AT = 2000  # dropped handles: then the caller collects them itself
+ARGUMENTS_INLINE_BYTES = 100 * 1024  # larger arguments travel as an object of their own
+CLIENT_LEASE_SECONDS = 30.0
+CANCEL_GRACE_SECONDS = 0.15  # for a node that runs the task to claim the cancellation
+
+_EMPTY: dict[bytes, bytes] = {}
+
+
+class Client:
+    """One client of a cluster.
+
+    Args:
+        endpoint: where the cluster is.
+        publisher: sends task batches.
+        client_id: its 12-byte id.
+        job: the 4-byte id of the job it belongs to.
+        detached_id: the pseudo owner of the job's detached tasks.
+        namespace: where its named actors live.
+        slots: tasks that the cluster can run at once, a first guess.
+        driver: True if it must keep its own lease (executors are kept by their agent).
+        object_ttl: seconds after which an object is deleted whoever holds it; 0 for never.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        publisher: Publisher,
+        *,
+        client_id: bytes,
+        job: bytes,
+        detached_id: bytes,
+        namespace: str,
+        slots: int = 1,
+        driver: bool = False,
+        object_ttl: float = 0.0,
+        session: str = "",
+        host: bytes = b"",
+    ) -> None:
+        self.endpoint = endpoint
+        self.publisher = publisher
+        self.id = client_id
+        self.job = job
+        self.detached_id = detached_id
+        self.namespace = namespace
+        self.slots = max(1, slots)
+        self.driver = driver
+        self.keys = Keys(endpoint.prefix)
+        self.signer = Signer(endpoint.secrets)
+        self.store = ObjectStore(endpoint, self.signer, ttl=object_ttl, session=session, host=host)
+        self.task_ids = TaskIds(client_id, job)
+        self.detached_task_ids = TaskIds(detached_id + b"", job)
+        self.references = References(frozenset((client_id, detached_id)))
+        self.in_flight = 0
+        self.outbox = Outbox(self)
+        self.inbox = Inbox(self)
+        self.notes = NoteHandler(self)
+        self.unsent_puts: dict[bytes, bytes] = {}
+        self.plans: dict[bytes, list[Plan]] = {}
+        self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
+        self.current_task: Callable[[], bytes | None] = lambda: None
+        self.children: dict[bytes, list[bytes]] = {}
+        self.exported: set[bytes] = set()
+        self.put_aside_count = 0
+        self.job_env: dict[str, str] = {}
+        self.fresh_foreign: set[bytes] = set()
+        self.borrowing: set[bytes] = set()
+        self._registered = False
+        self._puts_lock = threading.Lock()
+        self._deletions: deque[bytes] = deque()
+        self._cancelling: deque[tuple[float, bytes, int]] = deque()
+        self._service: threading.Thread | None = None
+        self._service_lock = threading.Lock()
+        self._kicked = threading.Event()
+        self._abandoned: deque[tuple[bytes, int, bool]] = deque()
+        self._closed = False
+        self._lease_at = 0.0
+
+    # -- submitting --------------------------------------------------------------------------------------------------
+
+    def adopt(self, ref: ObjectRef[Any]) -> None:
+        """Count a handle that came from elsewhere (unpickled, `from_hex`)."""
+        key = ref._id
+        references = self.references
+        references.add(key)
+        ref._references = references
+        if key[:CLIENT_BYTES] != self.id:
+            self.fresh_foreign.add(key)
+
+    def submit(
+        self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: bytes | None = None
+    ) -> list[ObjectRef[Any]] | ObjectRefGenerator | ObjectRef[Any] | None:
+        """Send one task of `plan`; return what `f.remote()` returns. HOT PATH.
+
+        Raises:
+            TypeError: an argument cannot be pickled; the message names the path to it.
+        """
+        if task_id is None:
+            ids = self.detached_task_ids if plan.header.lifetime else self.task_ids
+            task_id = ids.next()
+        if args or kwargs:
+            payload, dependencies, inline = self._pack_arguments(task_id, args, kwargs)
+        else:
+            payload, dependencies, inline = b"", [], _EMPTY
+        references = self.references
+        count = plan.header.num_returns
+        result: Any
+        if count == 1:
+            result = made_here(task_id + FIRST_INDEX, references)
+        elif count > 1:
+            result = [made_here(object_id(task_id, at + 1), references) for at in range(count)]
+        elif count == 0:
+            result = None
+        elif count == DYNAMIC:
+            result = made_here(task_id + FIRST_INDEX, references)
+        else:
+            from warren.generators import ObjectRefGenerator
+
+            result = ObjectRefGenerator(self, task_id, backpressure=plan.header.backpressure)
+        parent = self.current_task()
+        if parent is not None:
+            self.children.setdefault(parent, []).append(task_id)
+        task = (task_id, payload, 0, dependencies, inline, 0)
+        if dependencies and len(inline) < len(dependencies):
+            self.outbox.add_parked(plan, task)
+        else:
+            self.outbox.add(plan, task)
+        if len(references.dropped) > DELETE_AT:
+            self.collect()
+        return result
+
+    def _pack_arguments(
+        self, task_id: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, list[bytes], dict[bytes, bytes]]:
+        packed = pack((args, kwargs))
+        dependencies: list[bytes] = []
+        inline: dict[bytes, bytes] = _EMPTY
+        refs = packed.refs
+        if refs:
+            self._send_unsent(refs)
+            dependencies = [value._id for value in args if type(value) is ObjectRef]
+            dependencies += [value._id for value in kwargs.values() if type(value) is ObjectRef]
+            if dependencies:
+                values = self.inbox.values
+                known = {at: values[at] for at in dependencies if at in values}
+                size = sum([len(record) for record in known.values()])
+                if size <= ARGUMENTS_INLINE_BYTES:
+                    inline = known
+                dependencies = list(dict.fromkeys(dependencies))
+            self.references.pin(task_id, refs)
+        if not packed.buffers and len(packed.data) <= ARGUMENTS_INLINE_BYTES:
+            return (b"P" + packed.data), dependencies, inline
+        arguments = object_id(task_id, 0xFFFFFFFF)
+        self.references.new(arguments)
+        self.inbox.values[arguments] = self.store.put_packed(arguments, packed)
+        self.references.dropped.append(arguments)  # the pin below holds it now
+        self.references.pin(task_id, (*refs, arguments)) if not refs else self._pin_more(task_id, arguments)
+        return b"O" + arguments, dependencies, inline
+
+    def _pin_more(self, task_id: bytes, object_id: bytes) -> None:
+        held = self.references._pins.get(task_id, ())
+        self.references.add(object_id)
+        self.references._pins[task_id] = (*held, object_id)
+
+    def _send_unsent(self, refs: Sequence[bytes]) -> None:
+        """A ref leaves this process: what it names must be in the store before."""
+        if self.unsent_puts and any(ref in self.unsent_puts for ref in refs):
+            self.flush_puts()
+
+    def export(self, digest: bytes, pickled: bytes) -> None:
+        """Store a pickled function under its content hash, once a session."""
+        if digest not in self.exported:
+            self.store.put_function(digest, pickled)
+            self.exported.add(digest)
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        """Store a value; see `warren.put`.
+
+        Raises:
+            TypeError: `value` is an ObjectRef, or cannot be pickled.
+            ObjectStoreFullError: no room.
+        """
+        if type(value) is ObjectRef:
+            raise TypeError(
+                "Calling 'put' on an ObjectRef is not allowed: it is a handle already. "
+                "Put the ref inside a list, or pass it as it is."
+            )
+        if isinstance(value, ObjectRef):
+            raise TypeError("Calling 'put' on an ObjectRef is not allowed.")
+        packed = pack(value)
+        key = self.task_ids.next() + FIRST_INDEX
+        if packed.buffers or len(packed.data) > records.INLINE_LIMIT_BYTES:
+            record = self.store.put_packed(key, packed)
+            self.hold_contained(key, packed.refs)
+        elif packed.refs:
+            self._send_unsent(packed.refs)
+            self.hold_contained(key, packed.refs)
+            record = records.containing(packed.refs, packed.data)
+            self.unsent_puts[key] = record
+        else:
+            record = records.plain(packed.data)
+            self.unsent_puts[key] = record
+        ref = made_here(key, self.references)
+        self.inbox.values[key] = record
+        waiting = len(self.unsent_puts)
+        if waiting >= 500:
+            self.flush_puts()
+        elif waiting == 1:
+            self.kick()
+        if len(self.references.dropped) > DELETE_AT:
+            self.collect()
+        return ref
+
+    def hold_contained(self, outer: bytes, refs: tuple[bytes, ...]) -> None:
+        """Note in the store that the object `outer` holds `refs`."""
+        if refs:
+            self.store.hold(b"o" + outer, refs)
+
+    def flush_puts(self) -> None:
+        """Send small puts that were kept back. They must be in the store before a ref to them leaves."""
+        if not self.unsent_puts:
+            return
+        self.register()
+        with self._puts_lock:
+            unsent, self.unsent_puts = self.unsent_puts, {}
+            if unsent:
+                self.store.put_records(list(unsent.items()))
+
+    # -- resolving ---------------------------------------------------------------------------------------------------
+
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
+        """Return the value of `ref`; see `warren.get`. HOT PATH."""
+        key = ref._id
+        record = self.inbox.values.get(key)
+        if record is None:
+            self._await([key], timeout, 1)
+            record = self.inbox.values[key]
+        if record == b"N":
+            return None
+        return self.load(key, record)
+
+    def get_many(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        """Return the values of `refs`, in order; raises the first error found."""
+        values = self.inbox.values
+        missing = [ref._id for ref in refs if ref._id not in values]
+        if missing:
+            self._await(missing, timeout, len(refs))
+        load = self.load
+        result = []
+        for ref in refs:
+            record = values[ref._id]
+            result.append(None if record == b"N" else load(ref._id, record))
+        return result
+
+    def _await(self, missing: list[bytes], timeout: float | None, asked: int) -> None:
+        """Wait until all of `missing` are here, or one of them turned out to be an error (which is raised)."""
+        self.outbox.flush()
+        inbox = self.inbox
+        values = inbox.values
+        foreign = [key for key in missing if key[:CLIENT_BYTES] != self.id]
+        if foreign:
+            inbox.subscribe(foreign)
+        at = 0
+        count = len(missing)
+        errors = inbox.new_errors
+        errors_seen = len(errors)
+        failed: list[bytes] = []
+        wanted: set[bytes] = set()
+
+        def done() -> bool:
+            nonlocal at, errors_seen
+            if len(errors) > errors_seen:
+                if not wanted:
+                    wanted.update(missing)
+                failed.extend(key for key in errors[errors_seen:] if key in wanted)
+                errors_seen = len(errors)
+                if failed:
+                    return True
+            while at < count and missing[at] in values:
+                at += 1
+            return at == count
+
+        if not done():
+            hooks = self.block_hooks
+            if hooks is not None:
+                hooks[0]()
+            try:
+                arrived = inbox.wait(done, lambda: [key for key in missing[at:] if key not in values], timeout)
+            finally:
+                if hooks is not None:
+                    hooks[1]()
+            if not arrived:
+                raise GetTimeoutError(
+                    f"Get timed out after {timeout} s: {sum(key not in values for key in missing)} of {asked} "
+                    "objects are not ready."
+                )
+        if failed:
+            self.load(failed[0], values[failed[0]])
+
+    def wait(
+        self, refs: Sequence[Any], num_returns: int, timeout: float | None
+    ) -> tuple[list[Any], list[Any]]:
+        """Split `refs` into (ready, not ready); see `warren.wait`. HOT PATH."""
+        self.outbox.flush()
+        values = self.inbox.values
+        from warren.generators import ObjectRefGenerator
+
+        def ready(ref: Any) -> bool:
+            if type(ref) is ObjectRef:
+                return ref._id in values
+            return ref._next_is_here()
+
+        plain = all([type(ref) is ObjectRef for ref in refs])
+        at = 0
+
+        def done() -> bool:
+            found = 0
+            for ref in refs:
+                if (ref._id in values) if plain else ready(ref):
+                    found += 1
+                    if found >= num_returns:
+                        return True
+            return False
+
+        def wanted() -> list[bytes]:
+            keys = []
+            for ref in refs:
+                if type(ref) is ObjectRef:
+                    keys.append(ref._id)
+                elif isinstance(ref, ObjectRefGenerator):
+                    keys += ref._wanted()
+            return [key for key in keys if key not in values]
+
+        if not done():
+            foreign = [key for key in wanted() if key[:CLIENT_BYTES] != self.id]
+            if foreign:
+                self.inbox.subscribe(foreign)
+            hooks = self.block_hooks if timeout != 0 else None
+            if hooks is not None:
+                hooks[0]()
+            try:
+                self.inbox.wait(done, wanted, timeout)
+            finally:
+                if hooks is not None:
+                    hooks[1]()
+        is_ready: list[Any] = []
+        not_ready: list[Any] = []
+        for at, ref in enumerate(refs):
+            if (ref._id in values) if plain else ready(ref):
+                is_ready.append(ref)
+                if len(is_ready) == num_returns:
+                    not_ready += refs[at + 1 :]
+                    break
+            else:
+                not_ready.append(ref)
+        return is_ready, not_ready
+
+    def load(self, key: bytes, record: bytes) -> Any:
+        """Return the value of a record, or raise the error it holds.
+
+        Raises:
+            Whatever the task raised, as an instance of TaskError and of its own class.
+        """
+        kind = record[0]
+        if kind == NONE_TAG:
+            return None
+        if kind == PLAIN_TAG:
+            return unpack(record[1:])
+        if kind == CONTAINING_TAG:
+            inner, data = records.read_containing(record)
+            return self._unpack_borrowing(inner, lambda: unpack(data))
+        if kind == LARGE_TAG:
+            manifest = records.read_manifest(record)
+            if manifest.refs:
+                return self._unpack_borrowing(manifest.refs, lambda: self.store.read_large(key, manifest))
+            return self.store.read_large(key, manifest)
+        if kind == ERROR_TAG:
+            raise load_task_error(record[1:])
+        raise ValueError(f"object {key.hex()} has a record of unknown kind {record[:1]!r}")
+
+    def _unpack_borrowing(self, inner: list[bytes], make: Callable[[], Any]) -> Any:
+        """Unpickle a value with refs inside: foreign ones are borrowed before the value's own hold can go."""
+        value = make()
+        fresh = [key for key in inner if not self.references.owns(key) and key not in self.borrowing]
+        if fresh:
+            self.borrow(fresh)
+        return value
+
+    def borrow(self, foreign: list[bytes]) -> None:
+        """Register foreign objects as held by this client."""
+        self.register()
+        self.borrowing.update(foreign)
+        self.fresh_foreign.difference_update(foreign)
+        self.store.borrow(self.id, foreign)
+
+    def settle_borrowing(self) -> None:
+        """After a task, before its end is committed: borrow those foreign objects that the process still refers to.
+
+        Until then the submitter of the task holds them.
+        """
+        self.collect()
+        if self.fresh_foreign:
+            fresh, self.fresh_foreign = self.fresh_foreign, set()
+            kept = [
+                key
+                for key in fresh
+                if self.references.holds(key) and not self.references.owns(key) and key not in self.borrowing
+            ]
+            if kept:
+                self.borrow(kept)
+
+    def register(self) -> None:
+        """Make this client known as alive, before anything can depend on it (results of a dead owner are dropped)."""
+        if not self._registered:
+            self._registered = True
+            if self.driver:
+                self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
+
+    def holds_nothing(self) -> bool:
+        """True if no object or task depends on this client."""
+        self.collect()
+        return not self.references.counts and not self.in_flight and not self.borrowing
+
+    def collect_quietly(self) -> None:
+        """`collect` between two tasks, if there is anything to collect."""
+        if self.references.dropped or self._deletions:
+            self.collect()
+
+    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Run `callback` on an internal thread once `ref` is resolved."""
+        self.inbox.when_ready(ref._id, callback)
+
+    def run_callback(self, callback: Callable[[], None]) -> None:
+        """Run a ready callback, wherever the completion was noticed."""
+        try:
+            callback()
+        except Exception:
+            log.exception("a callback on a ready object failed")
+
+    # -- what completions tell ---------------------------------------------------------------------------------------
+
+    def learn(self, function: bytes, mean: float) -> None:
+        """Take the mean run time of one batch into the batch size of the next."""
+        for plan in self.plans.get(function, ()):
+            plan.mean = mean if plan.mean is None else 0.7 * plan.mean + 0.3 * mean
+
+    def on_note(self, completion: Completion) -> None:
+        """A note on the inbox that is not a result."""
+        self.notes.handle(completion)
+
+    def unheld(self, object_ids: list[bytes]) -> None:
+        """Results came for which no handle is left: delete them."""
+        self._deletions.extend([key for key in object_ids if key[:CLIENT_BYTES] == self.id])
+        self.kick()
+
+    def put_aside(self, where: str, data: bytes, reason: str) -> None:
+        """Something unreadable arrived: keep it for the operator, count it, go on."""
+        self.put_aside_count += 1
+        log.warning("put aside a message on %s: %s", where, reason)
+        self.store.put_aside(where, data, reason)
+
+    def store_lost(self, error: Exception) -> None:
+        """The store does not answer: wait a little; the caller tries again.
+
+        Raises:
+            WarrenSystemError: the embedded server of this session is gone; nothing can come back.
+        """
+        if self._closed:
+            return
+        self.store.wait_for_server(error)
+
+    # -- letting go --------------------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Forget what lost its last handle, and delete it from the store if it is ours."""
+        gone = self.references.collect()
+        values = self.inbox.values
+        deletions = self._deletions
+        returned: list[bytes] = []
+        special: list[tuple[bytes, bytes]] = []  # with buffers or refs of their own to let go of
+        for key in gone:
+            record = values.pop(key, None)
+            if not self.references.owns(key):
+                if key in self.borrowing:
+                    self.borrowing.discard(key)
+                    returned.append(key)
+            elif record is not None and key[:CLIENT_BYTES] == self.id:
+                if self.unsent_puts.pop(key, None) is None:
+                    deletions.append(key)
+                if record[0] in (CONTAINING_TAG, LARGE_TAG):
+                    special.append((key, record))
+        kept: set[bytes] = set()
+        if deletions:
+            kept = self.store.drop([deletions.popleft() for _ in range(len(deletions))])
+        for key, record in special:
+            if key not in kept:
+                self.store.large.forget(key, record)
+                held = records.contained(record)
+                if held:
+                    self.store.release(b"o" + key, held)
+        if returned:
+            self.store.give_back(self.id, returned)
+
+    def abandon_stream(self, task_id: bytes, following: int, *, ended: bool) -> None:
+        """A generator was dropped: stop its producer, delete what was not read. Called by `__del__`: only appends."""
+        self._abandoned.append((task_id, following, ended))
+
+    def free(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Delete objects at once, whoever holds them."""
+        self.store.delete([ref._id for ref in refs])
+
+    def cancel(self, task_id: bytes, *, force: bool, recursive: bool, results: int = 1) -> None:
+        """Cancel a task: dropped if not started, interrupted if running; see `warren.cancel`."""
+        if self.outbox.withdraw(task_id):
+            self._commit_cancelled(task_id, results)
+            self.in_flight = max(0, self.in_flight - 1)
+            return
+        self.store.announce_cancel(self.keys, task_id, self.id, force=force, recursive=recursive)
+        self._cancelling.append((time.monotonic() + CANCEL_GRACE_SECONDS, task_id, results))
+        self.kick()
+
+    def cancel_children(self, parent: bytes, *, force: bool) -> None:
+        """Cancel what a cancelled task had submitted."""
+        for task_id in self.children.pop(parent, ()):
+            if task_id + FIRST_INDEX not in self.inbox.values:
+                self.cancel(task_id, force=force, recursive=True)
+
+    def cancel_claimed(self, task_id: bytes) -> None:
+        """A node runs the task and will commit its end."""
+        self._cancelling = deque(entry for entry in self._cancelling if entry[1] != task_id)
+
+    def _commit_cancelled(self, task_id: bytes, results: int) -> None:
+        from warren.exceptions import store_error
+
+        error = store_error(TaskCancelledError(task_id.hex()))
+        items: list[bytes] = []
+        for index in range(1, results + 1) if results > 0 else (1, 0):
+            items += (object_id(task_id, index), records.ERROR + error)
+        self.store.commit(task_id[:CLIENT_BYTES], items, b"", require_owner=False)
+        self.inbox.accept(Completion(b"", 0, 0.0, items))
+        self.inbox._wake()
+
+    # -- the service thread ------------------------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """There is work for the service thread."""
+        if self._service is None:
+            self.start_service()
+        if not self._kicked.is_set():
+            self._kicked.set()
+
+    def start_service(self) -> None:
+        """Start the service thread if it does not run yet."""
+        with self._service_lock:
+            if self._service is None and not self._closed:
+                self._service = threading.Thread(target=self._serve, name="warren-client", daemon=True)
+                self._service.start()
+
+    def _serve(self) -> None:
+        while not self._closed:
+            busy = self.in_flight or self._deletions or self._cancelling
+            self._kicked.wait(SERVICE_SECONDS if busy else SERVICE_IDLE_SECONDS)
+            if self._closed:
+                return
+            if self._kicked.is_set():
+                time.sleep(SEND_DELAY_SECONDS)
+                self._kicked.clear()
+            try:
+                self.run_once()
+            except Exception as error:
+                if self._closed:
+                    return
+                log.debug("client service: %s", error, exc_info=True)
+                time.sleep(0.05)
+
+    def run_once(self) -> None:
+        """One round of the service thread."""
+        self.outbox.flush()
+        if self.in_flight:
+            self.inbox.drain()
+        self.collect()
+        now = time.monotonic()
+        while self._abandoned:
+            task_id, _, ended = self._abandoned.popleft()
+            if not ended and task_id not in self.inbox.ended:
+                self.cancel(task_id, force=False, recursive=True, results=-1)
+            self.inbox.ended.discard(task_id)
+        while self._cancelling and self._cancelling[0][0] <= now:
+            _, task_id, results = self._cancelling.popleft()
+            self._commit_cancelled(task_id, results)
+        if self.driver and now >= self._lease_at:
+            self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
+            self.refresh_slots()
+            self._lease_at = now + CLIENT_LEASE_SECONDS / 10
+
+    def refresh_slots(self) -> None:
+        """Learn how much the cluster can run at once."""
+        slots = self.store.cluster_slots()
+        if slots:
+            self.slots = slots
+
+    def home_node(self) -> bytes:
+        """Return the id of a living node, of this host if there is one; nil if none is known."""
+        from warren.cluster import node_records
+
+        nodes = [node for node in node_records(self) if node["alive"]]
+        here = [node for node in nodes if node["host"] == self.store.large.host]
+        chosen = here or nodes
+        return bytes(chosen[0]["id"]) if chosen else b"\xff" * 28
+
+    def goodbye(self, *, cluster: bool) -> None:
+        """Let go of everything this client owns. On a cluster that lives on, delete it from the store.
+
+        Args:
+            cluster: False if the whole cluster ends with this client.
+        """
+        self.outbox.flush()
+        self.publisher.flush(5.0)
+        if not cluster:
+            return
+        self.store.large.forget_all([key for key in self.inbox.values if self.references.owns(key)], self.inbox.values)
+        if self.borrowing:
+            self.store.give_back(self.id, list(self.borrowing))
+        self.store.end_job(self.job)
+        self.store.remove_client(self.id)
+
+    def close(self) -> None:
+        """Send what waits, let go of everything. Refs and handles of this client are invalid afterwards."""
+        if self._closed:
+            return
+        self._closed = True
+        self._kicked.set()
+        self.inbox.close()
+        if self._service is not None and self._service is not threading.current_thread():
+            self._service.join(2.0)
+        self.publisher.close()
+        self.store.close()
+
+
+__all__ = ["STREAMING", "Client", "TASK_BYTES"]

@@ -1,0 +1,98 @@
+"""The embedded cluster, as its driver sees it: one subprocess that runs the server and the node, gone with the driver.
+
+The driver holds one end of a socket pair; the supervisor (`python -m warren_workers embedded`) ends when that closes,
+also if the driver was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from warren_broker.endpoint import Endpoint
+
+START_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+
+class EmbeddedNode:
+    """A running embedded cluster. Make one with `start`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket, facts: dict[str, Any]) -> None:
+        self._process = process
+        self._link = link
+        self.directory: str = facts["directory"]
+        self.session: str = facts["session"]
+        self.host: bytes = facts["host"].encode()
+        self.node_id = bytes.fromhex(facts["node_id"])
+        self.endpoint = Endpoint(store_url=facts["store_url"], secrets=(bytes.fromhex(facts["secret"]),))
+
+    @classmethod
+    def start(cls, totals: dict[str, float], labels: dict[str, str]) -> EmbeddedNode:
+        """Start server and node; return when the node takes work.
+
+        Args:
+            totals: resources of the node, by name.
+            labels: its labels.
+
+        Raises:
+            RuntimeError: it did not start; the message holds what it said.
+        """
+        ours, theirs = socket.socketpair()
+        environment = dict(os.environ)
+        # The supervisor must find the same packages as this process, wherever they were imported from.
+        environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "warren_workers", "embedded", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            # A Ctrl-C at the terminal is for the driver; it decides what to cancel.
+            start_new_session=True,
+        )
+        theirs.close()
+        try:
+            ours.sendall(json.dumps({"totals": totals, "labels": labels}).encode() + b"\n")
+            facts = cls._wait(ours, process)
+        except BaseException:
+            ours.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            raise
+        return cls(process, ours, facts)
+
+    @staticmethod
+    def _wait(link: socket.socket, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+        answer = b""
+        deadline = time.monotonic() + START_SECONDS
+        while not answer.endswith(b"\n"):
+            readable, _, _ = select.select([link], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                process.kill()
+                raise RuntimeError(f"the embedded node did not start within {START_SECONDS:g} s")
+            data = link.recv(65536)
+            if not data:
+                raise RuntimeError(
+                    f"the embedded node ended while it started (exit code {process.wait()}); its output is above"
+                )
+            answer += data
+        facts: dict[str, Any] = json.loads(answer)
+        if "error" in facts:
+            raise RuntimeError(facts["error"])
+        return facts
+
+    def stop(self) -> None:
+        """Stop node and server, and wait until they are gone."""
+        self._link.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

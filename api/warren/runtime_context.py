@@ -1,0 +1,165 @@
+"""`get_runtime_context()`: where the calling code runs."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from warren import current
+from warren_broker.messages import KIND_TASK, TaskHeader
+from warren_broker.resources import ResourceRequest
+
+if TYPE_CHECKING:
+    from warren.client import Client
+
+log = logging.getLogger("warren")
+
+
+class TaskContext:
+    """What an executor knows of the code it runs."""
+
+    __slots__ = ("actor", "gpus", "header", "instance", "node_id", "reconstructed", "worker_id")
+
+    def __init__(self, node_id: bytes, worker_id: bytes, header: TaskHeader, gpus: list[str] | None) -> None:
+        self.node_id = node_id
+        self.worker_id = worker_id
+        self.header = header
+        self.gpus = gpus or []
+        self.actor: Any = None
+        self.instance: Any = None
+        self.reconstructed = False
+
+
+_context: TaskContext | None = None
+_task_of_call: contextvars.ContextVar[bytes | None] = contextvars.ContextVar("warren_task", default=None)
+
+
+def set_context(context: TaskContext | None) -> None:
+    """Set by executors; drivers have none."""
+    global _context
+    _context = context
+
+
+def task_context() -> TaskContext | None:
+    """Return the context of the running task, None in a driver."""
+    return _context
+
+
+class RuntimeContext:
+    """Where the calling code runs: driver, task or actor. Get it with `warren.get_runtime_context()`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @property
+    def _in_worker(self) -> bool:
+        return _context is not None
+
+    def get_job_id(self) -> str:
+        """Return the job's id in hexadecimal."""
+        return self._client.job.hex()
+
+    def get_node_id(self) -> str:
+        """Return the id of the node that this code runs on (for a driver, of a node of its host)."""
+        if _context is not None:
+            return _context.node_id.hex()
+        return self._client.home_node().hex()
+
+    def get_worker_id(self) -> str:
+        """Return the id of this process."""
+        return self._client.id.ljust(28, b"\0").hex()
+
+    def get_task_id(self) -> str | None:
+        """Return the running task's id, None in a driver."""
+        task = _task_of_call.get() or self._client.current_task()
+        if task is None:
+            self._only_in_worker("task id")
+            return None
+        return task.hex()
+
+    def get_task_name(self) -> str | None:
+        """Return the running task's name, None in a driver."""
+        if _context is None:
+            self._only_in_worker("task name")
+            return None
+        return _context.header.name
+
+    def get_task_function_name(self) -> str | None:
+        """Return the running function's name, None in a driver."""
+        if _context is None:
+            self._only_in_worker("function name")
+            return None
+        return _context.header.name
+
+    def get_actor_id(self) -> str | None:
+        """Return the id of the actor this code runs in, None outside one."""
+        if _context is None or not _context.header.actor:
+            return None
+        return _context.header.actor.hex()
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """Return the resources that the running task holds.
+
+        Raises:
+            AssertionError: called in a driver.
+        """
+        assert _context is not None, "get_assigned_resources() is for tasks and actors, not for a driver"
+        return ResourceRequest.parse(_context.header.resources).to_floats()
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """Return the ids of the accelerators that the running task holds, by kind."""
+        return {"GPU": list(_context.gpus) if _context is not None else []}
+
+    get_resource_ids = get_accelerator_ids
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of named actors."""
+        return self._client.namespace
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        """The runtime environment of the running code."""
+        variables = self._client.job_env
+        if _context is not None and _context.header.env:
+            variables = json.loads(_context.header.env)
+        return {"env_vars": dict(variables)} if variables else {}
+
+    def get_runtime_env_string(self) -> str:
+        """Return `runtime_env` as JSON."""
+        return json.dumps(self.runtime_env)
+
+    @property
+    def current_actor(self) -> Any:
+        """A handle on the actor this code runs in.
+
+        Raises:
+            RuntimeError: not inside an actor.
+        """
+        if _context is None or _context.actor is None:
+            raise RuntimeError("current_actor is available inside an actor only")
+        return _context.actor()
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """True if the actor this code runs in was restarted.
+
+        Raises:
+            AssertionError: not inside an actor.
+        """
+        assert _context is not None and _context.header.kind != KIND_TASK, "this is for actors"
+        return _context.reconstructed
+
+    def get_placement_group_id(self) -> str | None:
+        """Return the id of the placement group the task runs in; None outside one."""
+        return None
+
+    def _only_in_worker(self, what: str) -> None:
+        log.warning("the %s is known inside a task only; this is a driver", what)
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Return the context of the calling code; starts a session if there is none."""
+    return RuntimeContext(current.client())

@@ -1,0 +1,163 @@
+"""The outbox: from `f.remote()` to the queues, in batches.
+
+HOT PATH (`benchmarks/`: `async_*`, `sync`). A `Plan` is what all calls of one remote function with one set of options
+share: encoded header, queue, priority. `Outbox.add` is microseconds: it appends to the plan's list. Who sends:
+
+- the calling thread, at once, when the client has nothing in flight (a lone `get(f.remote())` pays for no batching),
+- the calling thread again when enough waits (`FLUSH_AT`), and at the start of every `get` and `wait`,
+- else the client's service thread, about a millisecond later.
+
+Batch size follows the mean run time that completions report (design, section 6).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from warren_broker.messages import Task, TaskHeader, encode_frame, encode_header
+
+if TYPE_CHECKING:
+    from warren.client import Client
+
+FLUSH_AT = 200  # tasks waiting: then the caller sends them itself
+BATCH_TASKS_MAX = 200  # measured: beyond this nothing is gained (design, section 6)
+BATCH_SECONDS = 0.010  # of work in one batch
+BATCH_UNSEEN = 16  # tasks in a batch of a function whose run time is not known yet
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Plan:
+    """What all calls of one function with one set of options share."""
+
+    __slots__ = ("function", "header", "header_bytes", "mean", "pending", "priority", "queue", "single")
+
+    def __init__(self, header: TaskHeader, queue: str, *, single: bool = False) -> None:
+        self.header = header
+        self.header_bytes = encode_header(header)
+        self.function = header.function
+        self.queue = queue
+        self.priority = header.priority
+        self.single = single
+        self.pending: list[Task] = []
+        self.mean: float | None = None
+
+
+class Outbox:
+    """Groups tasks by plan and publishes them. Any thread may call anything."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._flush_lock = threading.RLock()
+        self._dirty: list[Plan] = []
+        self._parked: list[tuple[Plan, Task]] = []
+        self._waiting = 0
+
+    def add(self, plan: Plan, task: Task) -> None:
+        """Take a task. Sends now if the client is idle or much is waiting."""
+        client = self._client
+        with self._lock:
+            if not plan.pending:
+                self._dirty.append(plan)
+            plan.pending.append(task)
+            self._waiting += 1
+            waiting = self._waiting
+            client.in_flight += 1
+            idle = client.in_flight == 1
+        if idle or waiting >= FLUSH_AT:
+            self.flush()
+        elif waiting == 1:
+            client.kick()
+
+    def add_parked(self, plan: Plan, task: Task) -> None:
+        """Take a task whose dependencies may not be there yet."""
+        with self._lock:
+            self._parked.append((plan, task))
+            self._waiting += 1
+            waiting = self._waiting
+            self._client.in_flight += 1
+        if waiting >= FLUSH_AT:
+            self.flush()
+        elif waiting == 1:
+            self._client.kick()
+
+    def withdraw(self, task_id: bytes) -> bool:
+        """Take a task back that was not sent yet (`cancel`)."""
+        with self._lock:
+            for plan in self._dirty:
+                for at, task in enumerate(plan.pending):
+                    if task[0] == task_id:
+                        del plan.pending[at]
+                        self._waiting -= 1
+                        return True
+            for at, (_, task) in enumerate(self._parked):
+                if task[0] == task_id:
+                    del self._parked[at]
+                    self._waiting -= 1
+                    return True
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Tasks not yet sent."""
+        return self._waiting
+
+    def flush(self) -> None:
+        """Send all that waits, from this thread. Returns when it is handed to the connection, not confirmed."""
+        if not self._waiting and not self._client.unsent_puts:
+            return
+        self._client.register()
+        with self._flush_lock:
+            with self._lock:
+                batches = [(plan, plan.pending) for plan in self._dirty]
+                for plan in self._dirty:
+                    plan.pending = []
+                parked, self._parked = self._parked, []
+                self._dirty = []
+                self._waiting = 0
+            self._client.flush_puts()
+            for plan, tasks in batches:
+                self._publish(plan, tasks)
+            if parked:
+                self._park(parked)
+
+    def _publish(self, plan: Plan, tasks: list[Task]) -> None:
+        client = self._client
+        publish, signer = client.publisher.publish, client.signer
+        size = self.batch_size(plan, len(tasks))
+        for start in range(0, len(tasks), size):
+            batch = tasks[start : start + size]
+            if size > 1 and sum([len(task[1]) for task in batch]) > BATCH_BYTES_MAX:
+                for task in batch:
+                    publish(plan.queue, encode_frame(signer, plan.header_bytes, [task]), priority=plan.priority)
+            else:
+                publish(plan.queue, encode_frame(signer, plan.header_bytes, batch), priority=plan.priority)
+
+    def batch_size(self, plan: Plan, waiting: int) -> int:
+        """Return how many tasks of `plan` go into one message."""
+        if plan.single or waiting == 1:
+            return 1
+        if plan.mean is None:
+            wanted = BATCH_UNSEEN
+        else:
+            wanted = min(BATCH_TASKS_MAX, int(BATCH_SECONDS / max(plan.mean, 1e-6)))
+        fair = self._client.in_flight // (4 * self._client.slots)
+        return max(1, min(wanted, fair))
+
+    def _park(self, parked: list[tuple[Plan, Task]]) -> None:
+        client = self._client
+        frames = [encode_frame(client.signer, plan.header_bytes, [task]) for plan, task in parked]
+        ready = client.store.park(
+            [
+                (task[0], frame, plan.queue, plan.priority, task[3])
+                for (plan, task), frame in zip(parked, frames, strict=True)
+            ]
+        )
+        for (plan, _), frame, now in zip(parked, frames, ready, strict=True):
+            if now:
+                client.publisher.publish(plan.queue, frame, priority=plan.priority)
+
+
+PlanFactory = Callable[["Client"], Plan]

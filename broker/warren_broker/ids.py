@@ -1,0 +1,74 @@
+"""The bytes of every id: who made it, in which order, for which job.
+
+| id | bytes | layout |
+|---|---|---|
+| client | 12 | random |
+| job | 4 | random |
+| task | 24 | client, sequence number (8, big endian), job |
+| object | 28 | task, index (4, little endian; results count from 1, a put has 1) |
+| actor | 16 | random (12), job |
+| node | 28 | random |
+
+An id therefore names the client that owns it, and with it the hash tag of its Redis keys: no look-up is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+from typing import Final
+
+CLIENT_BYTES: Final = 12
+JOB_BYTES: Final = 4
+TASK_BYTES: Final = 24
+OBJECT_BYTES: Final = 28
+ACTOR_BYTES: Final = 16
+NODE_BYTES: Final = 28
+
+FIRST_INDEX: Final = struct.pack("<I", 1)
+
+
+def new_client_id() -> bytes:
+    """Return a fresh random client id."""
+    return os.urandom(CLIENT_BYTES)
+
+
+def new_job_id() -> bytes:
+    """Return a fresh random job id."""
+    return os.urandom(JOB_BYTES)
+
+
+def new_node_id() -> bytes:
+    """Return a fresh random node id."""
+    return os.urandom(NODE_BYTES)
+
+
+def new_actor_id(job: bytes) -> bytes:
+    """Return a fresh actor id of `job`."""
+    return os.urandom(ACTOR_BYTES - JOB_BYTES) + job
+
+
+def object_id(task: bytes, index: int) -> bytes:
+    """Return the id of result number `index` (from 1) of `task`."""
+    return task + struct.pack("<I", index)
+
+
+def owner_of(any_id: bytes) -> bytes:
+    """Return the client under whose hash tag the object or task of this id is kept."""
+    return any_id[:CLIENT_BYTES]
+
+
+class TaskIds:
+    """A client's source of task ids. `next()` may be called from any thread (the counter is atomic)."""
+
+    __slots__ = ("_client", "_count", "_job")
+
+    def __init__(self, client: bytes, job: bytes) -> None:
+        self._client = client
+        self._job = job
+        self._count = itertools.count(1)
+
+    def next(self) -> bytes:
+        """Return an id never returned before."""
+        return self._client + next(self._count).to_bytes(8, "big") + self._job

@@ -1,0 +1,30 @@
+"""Which host this is, for shared memory: processes on one host see the same /dev/shm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+
+from warren_broker.endpoint import Endpoint
+
+
+def host_id() -> bytes:
+    """Return what identifies this host's shared memory: the kernel's boot id, and whose /dev/shm is seen."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            boot = file.read().strip()
+    except OSError:
+        boot = socket.gethostname().encode()
+    try:
+        device = str(os.stat("/dev/shm").st_dev).encode()
+    except OSError:
+        device = b""
+    return boot + b":" + device
+
+
+def shared_session(endpoint: Endpoint) -> str:
+    """Return the name of a cluster's shared-memory session, the same for all of its processes of this user."""
+    secret = endpoint.secrets[-1] if endpoint.secrets else b""
+    text = f"{endpoint.prefix}|{os.getuid()}".encode()
+    return hashlib.blake2b(text, key=hashlib.blake2b(secret).digest(), digest_size=8).hexdigest()

@@ -1,0 +1,113 @@
+"""The names of all keys and channels in Redis. Nobody else spells one.
+
+What belongs to one client carries its id as hash tag, so that one commit touches one slot of a Redis Cluster.
+
+| key | type | holds |
+|---|---|---|
+| `o:{client}:<id>` | string | an object's record, sealed |
+| `i:{client}` | list | the client's inbox: completions |
+| `c:{client}` | string | the client is alive; expires with its lease |
+| `g:{client}` | set | its objects that somebody waits for |
+| `w:{client}:<id>` | set | who waits for the object: `t<spec key>` or `c<client id>` |
+| `d:{client}:<id>` | hash | a task's spec that waits for dependencies |
+| `h:{client}:<id>` | set | who holds the object besides its owner; `!` once the owner let go |
+| `hg:{client}` | set | its objects that have holders |
+| `b:{client}` | set | foreign objects the client holds (released for it if it dies) |
+| `s:{client}` | hash | start marks of its tasks that may run once only |
+| `a:{client}` | hash | crash counts of its redelivered tasks |
+| `f:<hash>` | string | a pickled function, sealed |
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from warren_broker.ids import CLIENT_BYTES
+
+
+class Keys:
+    """All key names under one cluster's prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix.encode()
+        self.clients = self.prefix + b"clients"
+        self.nodes = self.prefix + b"nodes"
+        self.queues = self.prefix + b"queues"
+        self.names = self.prefix + b"names"
+        self.control_channel = self.prefix + b"control"
+        self.queues_channel = self.prefix + b"queues:new"
+        self.cluster = self.prefix + b"cluster"
+        self.put_aside = self.prefix + b"put-aside"
+        self.cancelled = self.prefix + b"cancelled"
+        self.janitor = self.prefix + b"janitor"
+        self.objects = lru_cache(4096)(self._objects)
+
+    def _tagged(self, kind: bytes, client: bytes) -> bytes:
+        return b"%s%s:{%s}" % (self.prefix, kind, client.hex().encode())
+
+    def _objects(self, client: bytes) -> bytes:
+        return self._tagged(b"o", client) + b":"
+
+    def object(self, object_id: bytes) -> bytes:
+        """The key of an object's record."""
+        return self.objects(object_id[:CLIENT_BYTES]) + object_id[CLIENT_BYTES:]
+
+    def inbox(self, client: bytes) -> bytes:
+        """The client's inbox."""
+        return self._tagged(b"i", client)
+
+    def client(self, client: bytes) -> bytes:
+        """The client's sign of life."""
+        return self._tagged(b"c", client)
+
+    def tag(self, client: bytes) -> bytes:
+        """The hash tag of a client's keys, with the colon before it: `:{hex}`."""
+        return b":{%s}" % client.hex().encode()
+
+    def spec(self, task_id: bytes) -> bytes:
+        """Where a task's spec waits for its dependencies."""
+        return self._tagged(b"d", task_id[:CLIENT_BYTES]) + b":" + task_id[CLIENT_BYTES:]
+
+    def borrowed(self, client: bytes) -> bytes:
+        """The foreign objects that a client holds."""
+        return self._tagged(b"b", client)
+
+    def starts(self, client: bytes) -> bytes:
+        """Start marks of the client's tasks that may run only once."""
+        return self._tagged(b"s", client)
+
+    def attempts(self, client: bytes) -> bytes:
+        """Crash counts of the client's tasks."""
+        return self._tagged(b"a", client)
+
+    def client_pattern(self, client: bytes) -> bytes:
+        """A SCAN pattern for every key of a client."""
+        return b"%s*:{%s}*" % (self.prefix, client.hex().encode())
+
+    def function(self, digest: bytes) -> bytes:
+        """A pickled function."""
+        return self.prefix + b"f:" + digest.hex().encode()
+
+    def node(self, node_id: bytes) -> bytes:
+        """A node's record."""
+        return self.prefix + b"n:" + node_id.hex().encode()
+
+    def custody(self, node_id: bytes) -> bytes:
+        """Specs of long tasks that a node has acknowledged and keeps."""
+        return self.prefix + b"k:" + node_id.hex().encode()
+
+    def job(self, job: bytes) -> bytes:
+        """A job's record."""
+        return self.prefix + b"j:" + job.hex().encode()
+
+    def logs_channel(self, job: bytes) -> bytes:
+        """Where a job's output is published."""
+        return self.prefix + b"l:" + job.hex().encode()
+
+    def actor(self, actor_id: bytes) -> bytes:
+        """An actor's record."""
+        return self.prefix + b"actor:{" + actor_id.hex().encode() + b"}"
+
+    def actor_state(self, actor_id: bytes) -> bytes:
+        """A durable actor's committed state."""
+        return self.actor(actor_id) + b":state"

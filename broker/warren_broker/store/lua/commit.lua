@@ -1,0 +1,50 @@
+-- Commit results of tasks: idempotent, the first result of a task stands.
+-- ARGV: prefix, tag, inbox entry ('' for none), object TTL in ms (0 none), owner must live ('1'/'0'),
+--       publish here ('1': queues are streams of this server), then suffix, record, suffix, record, ...
+-- Returns {-1} if the owner is gone (nothing written), else a flat list of what is left to do for those who wait:
+--   'c', client id, suffix              tell this client's inbox
+--   't', spec key, frame, queue, priority, suffix   publish, then call launched.lua
+local p, tag = ARGV[1], ARGV[2]
+if ARGV[5] == '1' and redis.call('EXISTS', p .. 'c' .. tag) == 0 then return {-1} end
+local objects, ttl, here = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1'
+if ttl == '0' then
+  for i = 7, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX') end
+else
+  for i = 7, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ttl) end
+end
+if ARGV[3] ~= '' then redis.call('RPUSH', p .. 'i' .. tag, ARGV[3]) end
+local left = {}
+local gate = p .. 'g' .. tag
+if redis.call('EXISTS', gate) == 0 then return left end
+for i = 7, #ARGV, 2 do
+  local suffix = ARGV[i]
+  if redis.call('SISMEMBER', gate, suffix) == 1 then
+    local key = p .. 'w' .. tag .. ':' .. suffix
+    local keep = false
+    for _, waiter in ipairs(redis.call('SMEMBERS', key)) do
+      local kind, who = waiter:sub(1, 1), waiter:sub(2)
+      if kind == 'c' then
+        redis.call('SREM', key, waiter)
+        left[#left + 1] = 'c'; left[#left + 1] = who; left[#left + 1] = suffix
+      else
+        if redis.call('HDEL', who, 'd' .. tag .. ':' .. suffix) == 1 then redis.call('HINCRBY', who, 'n', -1) end
+        local spec = redis.call('HMGET', who, 'n', 'f', 'q', 'p')
+        if spec[1] == '0' and here then
+          local stream = p .. 'q:' .. spec[3]
+          if spec[4] ~= '0' then stream = stream .. ':p' .. spec[4] end
+          redis.call('XADD', stream, '*', 'b', spec[2])
+          redis.call('DEL', who)
+          redis.call('SREM', key, waiter)
+        elseif spec[1] == '0' then
+          -- Kept until it is published for certain: a crash before that commits again and comes here again.
+          keep = true
+          for _, part in ipairs({'t', who, spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
+        else
+          redis.call('SREM', key, waiter)
+        end
+      end
+    end
+    if not keep then redis.call('SREM', gate, suffix); redis.call('DEL', key) end
+  end
+end
+return left

@@ -1,0 +1,409 @@
+"""The store of objects, functions and what is known of clients: every command on Redis that both sides share.
+
+HOT PATH (`commit`, `fetch`, `put_records`, `drop`; watched by all of `benchmarks/`). One connection under one lock;
+threads that block (the inbox, the node's loop) open connections of their own with `open_connection`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from warren_broker import records
+from warren_broker.endpoint import Endpoint
+from warren_broker.errors import ConnectionLost, StoreError
+from warren_broker.ids import CLIENT_BYTES
+from warren_broker.serialization import Packed
+from warren_broker.signing import ForgedMessage, Signer
+from warren_broker.store import scripts
+from warren_broker.store.connection import Connection, Script
+from warren_broker.store.keys import Keys
+from warren_broker.store.large import LargeObjects
+
+PUT_ASIDE_KEPT = 1000
+SERVER_PATIENCE_SECONDS = 60.0
+
+# What one dependant needs to be published: (spec key, frame, queue, priority, tag, suffix of the object)
+Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
+
+
+class ObjectStore:
+    """Objects and their lives, in Redis. Every method may be called from any thread.
+
+    Args:
+        endpoint: the cluster.
+        signer: authenticates every record.
+        ttl: seconds after which an object is deleted whoever holds it; 0 for never.
+        session: name of the shared-memory session of this host and cluster.
+        host: id of this host.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, signer: Signer, *, ttl: float = 0.0, session: str = "", host: bytes = b""
+    ) -> None:
+        self.endpoint = endpoint
+        self.keys = Keys(endpoint.prefix)
+        self.signer = signer
+        self._ttl = str(int(ttl * 1000)).encode()
+        self._lock = threading.RLock()
+        self._connection: Connection | None = None
+        self._prefix = self.keys.prefix
+        self._tags: dict[bytes, bytes] = {}
+        self._here = b"1" if endpoint.embedded else b"0"
+        self.large = LargeObjects(self, session=session, host=host)
+        self._closed = False
+        self._scripts: dict[str, Script] = {}
+
+    # -- connection --------------------------------------------------------------------------------------------------
+
+    def open_connection(self, name: str) -> Connection:
+        """Open one more connection, for a caller that blocks on it."""
+        return Connection.open(self.endpoint, name=f"warren-{name}")
+
+    @property
+    def connection(self) -> Connection:
+        """The shared connection; hold the lock while using it."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self.open_connection("store")
+        return self._connection
+
+    def call(self, *args: Any) -> Any:
+        """Run one command that may safely run twice, and return its reply.
+
+        A broken connection is opened again and the command repeated once.
+        """
+        with self._lock:
+            try:
+                return self.connection.call(*args)
+            except ConnectionLost:
+                self._connection = None
+                return self.connection.call(*args)
+
+    def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands that may safely run twice in one round trip; error replies are raised."""
+        if not commands:
+            return []
+        with self._lock:
+            try:
+                replies = self.connection.pipeline(commands)
+            except ConnectionLost:
+                self._connection = None
+                replies = self.connection.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def script(self, name: str, *args: Any) -> Any:
+        """Run one of our scripts (all of them may safely run twice)."""
+        with self._lock:
+            try:
+                return self._script(name)((), args)
+            except ConnectionLost:
+                self._connection = None
+                return self._script(name)((), args)
+
+    def _script(self, name: str) -> Script:
+        connection = self.connection
+        script = self._scripts.get(name)
+        if script is None or script._connection is not connection:
+            script = self._scripts[name] = connection.script(scripts.source_of(name))
+        return script
+
+    def wait_for_server(self, error: Exception) -> None:
+        """Wait until the server answers again.
+
+        Raises:
+            StoreError: it stayed away for `SERVER_PATIENCE_SECONDS`.
+        """
+        deadline = time.monotonic() + (2.0 if self.endpoint.embedded else SERVER_PATIENCE_SECONDS)
+        delay = 0.01
+        while not self._closed:
+            try:
+                self.call(b"PING")
+                return
+            except Exception as again:
+                if time.monotonic() > deadline:
+                    raise StoreError(f"Redis does not answer: {again}") from error
+                time.sleep(delay)
+                delay = min(0.5, delay * 2)
+
+    def tag(self, client: bytes) -> bytes:
+        """Return the hash tag part of a client's keys (remembered)."""
+        tag = self._tags.get(client)
+        if tag is None:
+            tag = self._tags[client] = self.keys.tag(client)
+        return tag
+
+    def _pairs(self, object_ids: Sequence[bytes]) -> list[bytes]:
+        pairs: list[bytes] = []
+        for object_id in object_ids:
+            pairs += (self.tag(object_id[:CLIENT_BYTES]), object_id[CLIENT_BYTES:])
+        return pairs
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def seal(self, object_id: bytes, record: bytes) -> bytes:
+        """Return the record as it stands under the object's key."""
+        return self.signer.seal(object_id, record)
+
+    def unseal(self, object_id: bytes, stored: bytes | None) -> bytes | None:
+        """Return the record of a stored value; None if there is none, or a forged one (treated as absent)."""
+        if stored is None:
+            return None
+        try:
+            return self.signer.open(object_id, stored)
+        except ForgedMessage as error:
+            self.put_aside(f"object {object_id.hex()}", stored, str(error))
+            return None
+
+    def put_records(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Store small objects, in one round trip."""
+        key, seal = self.keys.object, self.signer.seal
+        if self._ttl == b"0":
+            commands: list[tuple[Any, ...]] = [(b"SET", key(oid), seal(oid, record)) for oid, record in items]
+        else:
+            commands = [(b"SET", key(oid), seal(oid, record), b"PX", self._ttl) for oid, record in items]
+        self.pipeline(commands)
+
+    def put_packed(self, object_id: bytes, packed: Packed) -> bytes:
+        """Store a value of any size; return its record."""
+        if not packed.buffers and len(packed.data) <= records.INLINE_LIMIT_BYTES:
+            record = records.containing(packed.refs, packed.data) if packed.refs else records.plain(packed.data)
+        else:
+            record = self.large.write(object_id, packed)
+        self.put_records([(object_id, record)])
+        return record
+
+    def read_large(self, object_id: bytes, manifest: records.Manifest) -> Any:
+        """Return the value that a manifest describes; see `large`."""
+        return self.large.read(object_id, manifest)
+
+    def fetch(self, object_ids: Sequence[bytes]) -> list[bytes | None]:
+        """Return the records of objects, None for those that are not there."""
+        if not object_ids:
+            return []
+        key = self.keys.object
+        stored = self.call(b"MGET", *[key(object_id) for object_id in object_ids])
+        return [self.unseal(oid, value) for oid, value in zip(object_ids, stored, strict=True)]
+
+    def subscribe(self, client: bytes, object_ids: Sequence[bytes]) -> list[bytes | None]:
+        """Like `fetch`, and have the client told on its inbox of those that are not there yet."""
+        stored = self.script("subscribe", self._prefix, client, *self._pairs(object_ids))
+        return [self.unseal(oid, value) for oid, value in zip(object_ids, stored, strict=True)]
+
+    def commit_arguments(
+        self, owner: bytes, items: Sequence[bytes], entry: bytes, *, require_owner: bool
+    ) -> list[bytes]:
+        """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...)."""
+        arguments = [
+            self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0", self._here,
+        ]  # fmt: skip
+        seal = self.signer.seal
+        for at in range(0, len(items), 2):
+            object_id = items[at]
+            arguments += (object_id[CLIENT_BYTES:], seal(object_id, items[at + 1]))
+        return arguments
+
+    def commit(self, owner: bytes, items: Sequence[bytes], entry: bytes, *, require_owner: bool) -> list[Any]:
+        """Commit results; returns what `commit.lua` leaves to do."""
+        reply: list[Any] = self.script(
+            "commit", *self.commit_arguments(owner, items, entry, require_owner=require_owner)
+        )
+        return reply
+
+    def dependants(self, owner: bytes, left: Sequence[Any]) -> tuple[list[Dependant], list[tuple[bytes, bytes]]]:
+        """Read what `commit` left to do: (specs to publish, (client, suffix) pairs to tell)."""
+        publish: list[Dependant] = []
+        tell: list[tuple[bytes, bytes]] = []
+        at = 0
+        tag = self.tag(owner)
+        while at < len(left):
+            if left[at] == b"c":
+                tell.append((left[at + 1], left[at + 2]))
+                at += 3
+            else:
+                _, spec, frame, queue, priority, suffix = left[at : at + 6]
+                publish.append((spec, frame, queue.decode(), int(priority), tag, suffix))
+                at += 6
+        return publish, tell
+
+    def park(self, specs: Sequence[tuple[bytes, bytes, str, int, Sequence[bytes]]]) -> list[bool]:
+        """Keep specs (task id, frame, queue, priority, dependencies) until their dependencies are there.
+
+        Returns:
+            True for each spec that waits for nothing: it is not kept, the caller publishes it.
+        """
+        arguments = [
+            (self._prefix, self.keys.spec(task_id), frame, queue, priority, *self._pairs(dependencies))
+            for task_id, frame, queue, priority, dependencies in specs
+        ]
+        with self._lock:
+            script = self._script("park")
+            replies = self.pipeline([script.command((), each) for each in arguments])
+        return [reply == 1 for reply in replies]
+
+    def launched(self, dependants: Sequence[Dependant]) -> None:
+        """Dependants are on their queues for certain: forget their specs."""
+        arguments: list[bytes] = []
+        for spec, _, _, _, tag, suffix in dependants:
+            arguments += (tag, suffix, spec)
+        self.script("launched", self._prefix, *arguments)
+
+    # -- lives -------------------------------------------------------------------------------------------------------
+
+    def hold(self, holder: bytes, object_ids: Sequence[bytes]) -> None:
+        """Note that `holder` holds objects besides their owners."""
+        self.script("hold", self._prefix, holder, *self._pairs(object_ids))
+
+    def borrow(self, client: bytes, object_ids: Sequence[bytes]) -> None:
+        """Note that a client holds foreign objects, so that they outlive their owner's handles."""
+        self.call(b"SADD", self.keys.borrowed(client), *object_ids)
+        self.hold(b"c" + client, object_ids)
+
+    def give_back(self, client: bytes, object_ids: Sequence[bytes]) -> None:
+        """The client holds these foreign objects no more."""
+        self.release(b"c" + client, object_ids)
+        self.call(b"SREM", self.keys.borrowed(client), *object_ids)
+
+    def release(self, holder: bytes, object_ids: Sequence[bytes]) -> None:
+        """A holder lets go; what nobody holds any more is deleted, with what it held itself."""
+        waiting = [(holder, list(object_ids))]
+        while waiting:
+            who, ids = waiting.pop()
+            gone = self.script("release", self._prefix, who, *self._pairs(ids))
+            by_pair = {(self.tag(oid[:CLIENT_BYTES]), oid[CLIENT_BYTES:]): oid for oid in ids}
+            for at in range(0, len(gone), 3):
+                object_id = by_pair[gone[at], gone[at + 1]]
+                record = self.unseal(object_id, gone[at + 2] or None)
+                if record is not None:
+                    self.large.forget(object_id, record)
+                    inner = records.contained(record)
+                    if inner:
+                        waiting.append((b"o" + object_id, inner))
+
+    def drop(self, object_ids: Sequence[bytes]) -> set[bytes]:
+        """Their owner lets go of objects: those that nobody else holds are deleted.
+
+        Returns:
+            The ids of those that others hold: they stay.
+        """
+        by_owner: dict[bytes, list[bytes]] = {}
+        for object_id in object_ids:
+            by_owner.setdefault(object_id[:CLIENT_BYTES], []).append(object_id[CLIENT_BYTES:])
+        kept: set[bytes] = set()
+        for owner, suffixes in by_owner.items():
+            for at in range(0, len(suffixes), 1000):
+                stay = self.script("drop", self._prefix, self.tag(owner), *suffixes[at : at + 1000])
+                kept.update([owner + suffix for suffix in stay])
+        return kept
+
+    def delete(self, object_ids: Sequence[bytes]) -> None:
+        """Delete objects, whoever holds them."""
+        for object_id, record in zip(object_ids, self.fetch(object_ids), strict=True):
+            if record is not None:
+                self.large.forget(object_id, record)
+        if object_ids:
+            self.call(b"UNLINK", *[self.keys.object(object_id) for object_id in object_ids])
+
+    # -- functions ---------------------------------------------------------------------------------------------------
+
+    def put_function(self, digest: bytes, pickled: bytes) -> None:
+        """Store a pickled function under its content hash."""
+        self.call(b"SET", self.keys.function(digest), self.signer.seal(b"function" + digest, pickled), b"NX")
+
+    def get_function(self, digest: bytes) -> bytes:
+        """Return a pickled function.
+
+        Raises:
+            StoreError: it is not there, or not signed with our secret.
+        """
+        stored = self.call(b"GET", self.keys.function(digest))
+        if stored is None:
+            raise StoreError(f"function {digest.hex()} is not in the store; was Redis emptied while work ran?")
+        return self.signer.open(b"function" + digest, stored)
+
+    # -- clients, jobs, nodes ----------------------------------------------------------------------------------------
+
+    def renew_client(self, client: bytes, lease: float) -> None:
+        """Keep a client's sign of life for `lease` seconds more."""
+        expires = time.time() + lease
+        self.pipeline(
+            [
+                (b"SET", self.keys.client(client), b"1", b"PX", int(lease * 1000)),
+                (b"ZADD", self.keys.clients, expires, client),
+            ]
+        )
+
+    def remove_client(self, client: bytes) -> None:
+        """Delete every key that carries the client's tag."""
+        cursor: Any = b"0"
+        pattern = self.keys.client_pattern(client)
+        while True:
+            cursor, found = self.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 2000)
+            if found:
+                self.call(b"UNLINK", *found)
+            if cursor == b"0":
+                break
+        self.call(b"ZREM", self.keys.clients, client)
+
+    def end_job(self, job: bytes) -> None:
+        """A driver leaves: its record goes, nodes let its executors end."""
+        from warren_broker.messages import encode
+
+        self.pipeline(
+            [
+                (b"DEL", self.keys.job(job)),
+                (b"PUBLISH", self.keys.control_channel, self.signer.seal(b"control", encode(["job-ended", job]))),
+            ]
+        )
+
+    def tell(self, client: bytes, entry: bytes) -> None:
+        """Put an entry on a client's inbox, if the client lives."""
+        self.call(b"RPUSH", self.keys.inbox(client), entry)
+
+    def announce_cancel(self, keys: Keys, task_id: bytes, client: bytes, *, force: bool, recursive: bool) -> None:
+        """Tell every node that a task is cancelled; late ones find it in the list for an hour."""
+        from warren_broker.messages import encode
+
+        message = self.signer.seal(b"control", encode(["cancel", task_id, client, force, recursive]))
+        self.pipeline(
+            [
+                (b"ZADD", keys.cancelled, time.time() + 3600, task_id),
+                (b"PUBLISH", keys.control_channel, message),
+            ]
+        )
+
+    def announce_queue(self, queue: str) -> None:
+        """Tell every node of a queue that is published to for the first time."""
+        self.pipeline(
+            [(b"SADD", self.keys.queues, queue), (b"PUBLISH", self.keys.queues_channel, queue)]
+        )
+
+    def cluster_slots(self) -> int:
+        """Return how many one-CPU tasks the living nodes can run at once; 0 if unknown."""
+        values = self.call(b"HVALS", self.keys.nodes + b":slots")
+        return sum(int(value) for value in values or ())
+
+    def put_aside(self, where: str, data: bytes, reason: str) -> None:
+        """Keep something unreadable for the operator (the last `PUT_ASIDE_KEPT` of them), and count it."""
+        try:
+            self.pipeline(
+                [
+                    (b"LPUSH", self.keys.put_aside, f"{time.time():.3f} {where}: {reason}".encode() + b"\0" + data[:4096]),
+                    (b"LTRIM", self.keys.put_aside, 0, PUT_ASIDE_KEPT - 1),
+                    (b"INCR", self.keys.put_aside + b":count"),
+                ]
+            )  # fmt: skip
+        except StoreError:
+            return  # the record of a bad message is not worth failing good work for
+
+    def close(self) -> None:
+        """Close the shared connection."""
+        self._closed = True
+        self.large.close()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()

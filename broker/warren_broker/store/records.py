@@ -1,0 +1,93 @@
+"""Records: how an object's value stands in Redis and in completions.
+
+The first byte says what follows; large values are described by a manifest (see `large`).
+
+| byte | record |
+|---|---|
+| `N` | None |
+| `P` | a pickle |
+| `C` | a pickle that contains refs: msgpack [[object id, ...], pickle] |
+| `E` | an error, as `warren.exceptions` stores it |
+| `L` | manifest of a large value: msgpack `Manifest` |
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+NONE: Final = b"N"
+PLAIN: Final = b"P"
+CONTAINING: Final = b"C"
+ERROR: Final = b"E"
+LARGE: Final = b"L"
+
+NONE_TAG, PLAIN_TAG, CONTAINING_TAG, ERROR_TAG, LARGE_TAG = b"NPCEL"
+
+INLINE_LIMIT_BYTES: Final = 64 * 1024
+CHUNK_BYTES: Final = 8 * 1024 * 1024
+
+
+class Manifest(msgspec.Struct, array_like=True, gc=False):
+    """Where a large value is.
+
+    Attributes:
+        data: the pickle stream, without its out-of-band buffers (itself the first buffer if it is large).
+        sizes: bytes of each out-of-band buffer.
+        chunks: how many chunk keys hold the buffers, one after the other; 0 if only shared memory does.
+        host: id of the host whose shared memory has them too, b"" if none.
+        session: the shared-memory session on that host.
+        refs: object ids pickled inside.
+        spill: URL of the file that holds the buffers instead of chunk keys, "" for none.
+        outer: True if `data` is empty and the stream is the first buffer.
+    """
+
+    data: bytes
+    sizes: list[int]
+    chunks: int
+    host: bytes
+    session: str
+    refs: list[bytes]
+    spill: str = ""
+    outer: bool = False
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_containing = msgspec.msgpack.Decoder(tuple[list[bytes], bytes]).decode
+_decode_manifest = msgspec.msgpack.Decoder(Manifest).decode
+
+
+def plain(data: bytes) -> bytes:
+    """Return the record of a small pickle without refs."""
+    return PLAIN + data
+
+
+def containing(refs: tuple[bytes, ...], data: bytes) -> bytes:
+    """Return the record of a small pickle with refs inside."""
+    return CONTAINING + _encode((refs, data))
+
+
+def read_containing(record: bytes) -> tuple[list[bytes], bytes]:
+    """Return (object ids, pickle) of a `C` record."""
+    return _decode_containing(record[1:])
+
+
+def large(manifest: Manifest) -> bytes:
+    """Return the record of a large value."""
+    return LARGE + _encode(manifest)
+
+
+def read_manifest(record: bytes) -> Manifest:
+    """Return the manifest of an `L` record."""
+    return _decode_manifest(record[1:])
+
+
+def contained(record: bytes) -> list[bytes]:
+    """Return the ids of the objects whose refs are inside a record's value."""
+    kind = record[0] if record else 0
+    if kind == CONTAINING_TAG:
+        return _decode_containing(record[1:])[0]
+    if kind == LARGE_TAG:
+        return _decode_manifest(record[1:]).refs
+    return []

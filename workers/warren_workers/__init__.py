@@ -1,0 +1,1 @@
+"""The node: agent, executors, actor hosts."""

@@ -1,0 +1,178 @@
+"""The supervisor of the embedded engine: `python -m warren_workers embedded <descriptor>`.
+
+One small process without threads. It starts the private server, forks the agent (which forks the template), starts the
+agent again if it dies, and takes everything down when the driver's end of the link closes, however the driver ended.
+
+    driver --link--> supervisor --+-- redis-server
+                                  '-- agent --> template --> executors
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+from warren_broker.embedded_server import EmbeddedServer
+from warren_broker.endpoint import Endpoint
+from warren_broker.errors import WarrenBrokerError
+from warren_broker.ids import new_node_id
+from warren_broker.parent_death import die_with_parent
+from warren_broker.shared_memory import SharedMemoryStore
+from warren_broker.store.host import host_id
+
+STOP_SECONDS = 2.0
+
+
+class Supervisor:
+    """Starts, watches and stops the processes of an embedded cluster. Single-threaded."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._wake, wake_write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        self._ending = False
+
+    def _on_terminate(self, *_: Any) -> None:
+        self._ending = True
+
+    def run(self) -> int:
+        """Start everything, serve until the driver is gone, take everything down."""
+        request = json.loads(_read_line(self._link))
+        try:
+            server = EmbeddedServer.start()
+        except (WarrenBrokerError, OSError) as error:
+            self._answer({"error": f"the embedded server could not be started: {error}"})
+            return 1
+        session = secrets.token_hex(8)
+        try:
+            secret = secrets.token_bytes(32)
+            endpoint = Endpoint(store_url=server.url, secrets=(secret,))
+            config: dict[str, Any] = {
+                "endpoint": endpoint,
+                "totals": request["totals"],
+                "labels": request["labels"],
+                "name": socket.gethostname(),
+                "session": session,
+                "host": host_id(),
+                "node_id": new_node_id(),
+            }
+            agent = self._fork_agent(config)
+            self._answer(
+                {
+                    "store_url": server.url,
+                    "secret": secret.hex(),
+                    "session": session,
+                    "host": config["host"].decode(),
+                    "node_id": config["node_id"].hex(),
+                    "directory": str(server.directory),
+                }
+            )
+            self._watch(server, agent, config)
+        finally:
+            server.stop()
+            SharedMemoryStore(session).clear()
+        return 0
+
+    def _answer(self, facts: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._link.sendall(json.dumps(facts).encode() + b"\n")
+
+    def _fork_agent(self, config: dict[str, Any]) -> int:
+        """Fork the agent; return its pid once it takes work."""
+        ready_read, ready_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready_read)
+            _run_agent(config, ready_write, (self._link.fileno(), self._wake))
+        os.close(ready_write)
+        with os.fdopen(ready_read, "rb") as ready:
+            ready.read(1)
+        return pid
+
+    def _watch(self, server: EmbeddedServer, agent: int, config: dict[str, Any]) -> None:
+        while not self._ending:
+            readable, _, _ = select.select([self._link, self._wake], [], [])
+            if self._wake in readable:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+                done, _ = os.waitpid(agent, os.WNOHANG)
+                if done:
+                    # A dead node's work comes back to the next one: a new agent is a new node.
+                    config["node_id"] = new_node_id()
+                    agent = self._fork_agent(config)
+                if not server.alive():
+                    break
+            if self._link in readable and not self._link.recv(4096):
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            done, _ = os.waitpid(agent, os.WNOHANG)
+            if done:
+                return
+            select.select([self._wake], [], [], 0.05)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGKILL)
+            os.waitpid(agent, 0)
+
+
+def _run_agent(config: dict[str, Any], ready: int, close: tuple[int, ...]) -> NoReturn:
+    """Body of the forked agent process."""
+    code = 1
+    try:
+        die_with_parent()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in close:
+            os.close(fd)
+        from warren_workers.node.forker import fork_template
+
+        template = fork_template()
+        from warren_workers.node.agent import Agent
+        from warren_workers.node.config import NodeConfig
+
+        agent = Agent(NodeConfig(**config), template, ready=lambda: os.close(ready))
+        signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        agent.run()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _read_line(link: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        data = link.recv(65536)
+        if not data:
+            raise SystemExit(0)  # the driver is gone already
+        line += data
+    return line
+
+
+def main(descriptor: int) -> int:
+    """Run the supervisor on the link that the driver passed."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return Supervisor(socket.socket(fileno=descriptor)).run()

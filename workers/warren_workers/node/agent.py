@@ -1,0 +1,768 @@
+"""The agent: one process a node. It consumes task queues, admits by its ledger, feeds executors, settles deliveries.
+
+One loop, one thread. Broker, Redis notifications, executors and the template are all handlers on it; short Redis commands
+(crash paths, heartbeats) are called in place. Who owns what:
+
+    queues --Delivery--> intake (Held, Piece) --> Lane (resource class, job, environment) --Chunk--> ExecutorProcess
+       ^                                                                                               |
+       '-------------- ack, once every task is committed and every dependant published <---- DONE -----'
+
+HOT PATH: `on_delivery`, `_serve`, `_on_done`: their cost is per batch and per chunk, not per task.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from warren.exceptions import NodeDiedError, TaskCancelledError, WorkerCrashedError, store_error
+from warren_broker import records
+from warren_broker.endpoint import Endpoint
+from warren_broker.errors import WarrenBrokerError
+from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, object_id
+from warren_broker.loop import Loop
+from warren_broker.messages import (
+    STREAMING,
+    Completion,
+    MalformedMessage,
+    Task,
+    TaskHeader,
+    decode,
+    decode_frames,
+    decode_header,
+    encode,
+    encode_completion,
+    encode_frame,
+)
+from warren_broker.queues import names, open_consumer, open_publisher
+from warren_broker.queues.protocol import Delivery
+from warren_broker.resources import ResourceRequest
+from warren_broker.signing import ForgedMessage, Signer
+from warren_broker.store.keys import Keys
+from warren_broker.store.object_store import Dependant, ObjectStore
+from warren_workers.channel import BLOCKED, BYE, DONE, EXIT, PUBLISH, RETIRE, RUN, TAKEN, UNBLOCKED
+from warren_workers.executor.run import result_ids
+from warren_workers.node.config import NodeConfig
+from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
+from warren_workers.node.forker import Forker
+from warren_workers.node.heartbeat import Heartbeat
+from warren_workers.node.intake import Held, Lane, Piece
+from warren_workers.node.ledger import Grant, Ledger
+from warren_workers.node.output import OutputReader
+from warren_workers.node.watch import ControlWatch
+
+log = logging.getLogger("warren.node")
+
+CHUNK_SECONDS = 0.005  # of work in one chunk
+CHUNK_TASKS_MAX = 200
+QUICK_SECONDS = 0.002  # tasks shorter than this are sent ahead while a chunk still runs
+SERVICE_SECONDS = 0.05
+HAND_BACK_SECONDS = 0.1
+IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
+IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
+CANCELS_KEPT = 10000
+MEAN_KEPT = 4096
+
+
+class Agent(ExecutorOwner):
+    """A node's agent. Construct, then `run()`; everything else happens on the loop's thread.
+
+    Args:
+        config: what the node is.
+        template: (pid, control socket) of the template forked from this process.
+        ready: called once the node takes work.
+    """
+
+    def __init__(self, config: NodeConfig, template: tuple[int, socket.socket], ready: Any = None) -> None:
+        self.config = config
+        self.node_id = config.node_id
+        self.endpoint: Endpoint = config.endpoint
+        self.loop = Loop()
+        self.keys = Keys(self.endpoint.prefix)
+        self.signer = Signer(self.endpoint.secrets)
+        self.store = ObjectStore(
+            self.endpoint, self.signer, ttl=config.object_ttl, session=config.session, host=config.host
+        )
+        self.totals = ResourceRequest.from_floats(config.totals)
+        self.ledger = Ledger(self.totals)
+        self.slots = max(1, int(config.totals.get("CPU", 1)))
+        self.lanes: dict[tuple[str, bytes, bytes], Lane] = {}
+        self.executors: dict[int, ExecutorProcess] = {}
+        self.idle: dict[tuple[bytes, bytes], list[ExecutorProcess]] = {}
+        self.starting: dict[tuple[str, bytes, bytes], int] = {}
+        self.means: dict[bytes, float] = {}
+        self.cancelled: dict[bytes, float] = {}
+        self.jobs: dict[bytes, dict[str, Any]] = {}
+        self.prefetch = max(8, 4 * self.slots)
+        self.subscribed: set[str] = set()
+        self.draining = False
+        self._delayed = 0
+        self._ready = ready
+        self.publisher = open_publisher(
+            self.endpoint, on_new_queue=self.announce_queue, loop=None, name=f"node-{config.name}"
+        )
+        self.consumer = open_consumer(
+            self.endpoint, self.loop, self.on_delivery, consumer_name=self.node_id.hex()
+        )
+        self.forker = Forker(self.loop, template, self._on_forked, self._on_exited)
+        self.output = OutputReader(self)
+        self.heartbeat = Heartbeat(self)
+        self.watch = ControlWatch(self)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self.heartbeat.run_once()
+        self.watch.start()
+        self.consider(names.node_queue(self.node_id), mine=True)
+        for queue in self.store.call(b"SMEMBERS", self.keys.queues) or ():
+            self.consider(queue.decode())
+        for task_id in self.store.call(b"ZRANGEBYSCORE", self.keys.cancelled, time.time(), b"+inf") or ():
+            self.cancelled[task_id] = time.time()
+        self.heartbeat.start()
+        self._service()
+        if self._ready is not None:
+            self._ready()
+        self.loop.run()
+        self._close()
+
+    def stop(self) -> None:
+        """End the loop; what is held goes back to its queues."""
+        self.loop.stop()
+
+    def drain(self) -> None:
+        """Take no more work, hand back what has not started, finish what runs, then stop."""
+        if self.draining:
+            return
+        self.draining = True
+        log.info("draining: no new work, %d executors", len(self.executors))
+        for queue in list(self.subscribed):
+            self.consumer.unsubscribe(queue)
+        self.subscribed.clear()
+        for lane in self.lanes.values():
+            self._hand_back(lane)
+        self._stop_if_drained()
+
+    def _stop_if_drained(self) -> None:
+        if any(executor.chunks for executor in self.executors.values()) or any(
+            lane.waiting for lane in self.lanes.values()
+        ):
+            return
+        self.loop.call_later(0.0, self.loop.stop)
+
+    def _close(self) -> None:
+        self.consumer.close()
+        for executor in list(self.executors.values()):
+            executor.send([EXIT])
+        self.heartbeat.close()
+        self.publisher.close()
+        self.forker.close()
+        self.store.close()
+        self.loop.close()
+
+    def _service(self) -> None:
+        """Every `SERVICE_SECONDS`: hand back what waits too long, retire idle executors."""
+        now = time.monotonic()
+        if not self.draining:
+            for lane in self.lanes.values():
+                if lane.waiting and now - lane.waiting_since > HAND_BACK_SECONDS and self.heartbeat.room_elsewhere(
+                    lane.request
+                ):
+                    self._hand_back(lane)
+        surplus = sum(map(len, self.idle.values())) - self.slots
+        for line in self.idle.values():
+            for executor in list(line):
+                allowed = IDLE_SURPLUS_SECONDS if surplus > 0 else IDLE_SECONDS
+                if now - executor.idle_since > allowed and not executor.retiring:
+                    executor.retiring = True
+                    executor.send([RETIRE])
+                    executor.idle_since = now
+                    executor.retiring = False
+                    surplus -= 1
+        self.loop.call_later(SERVICE_SECONDS if any(e.chunks for e in self.executors.values()) else 0.25, self._service)
+
+    # -- queues ------------------------------------------------------------------------------------------------------
+
+    def announce_queue(self, queue: str) -> None:
+        """A queue that this node publishes to first: every node must learn of it."""
+        self.store.announce_queue(queue)
+
+    def consider(self, queue: str, *, mine: bool = False) -> None:
+        """Consume `queue` if this node can serve it."""
+        if queue in self.subscribed or self.draining:
+            return
+        if not mine:
+            try:
+                place = names.parse(queue)
+            except ValueError:
+                return
+            if not self.can_serve(place):
+                return
+        self.subscribed.add(queue)
+        self.consumer.subscribe(queue, prefetch=self.prefetch)
+
+    def can_serve(self, place: Any) -> bool:
+        """True if the named queue's tasks fit this node's totals and labels."""
+        if place.kind is not names.QueueKind.TASK:
+            return place.kind is names.QueueKind.NODE and place.id == self.node_id
+        if place.selector and not self.config.matches(place.selector):
+            return False
+        return ResourceRequest.parse(place.resource_class).fits_in(self.totals)
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take a message apart into pieces of work. HOT PATH."""
+        held = Held(delivery)
+        try:
+            batches = [
+                (header_bytes, decode_header(header_bytes), tasks)
+                for header_bytes, tasks in decode_frames(self.signer, delivery.body)
+            ]
+        except MalformedMessage as error:
+            log.warning("put aside a message on %s: %s", delivery.queue, error)
+            self.store.put_aside(delivery.queue, delivery.body, str(error))
+            self.consumer.ack(delivery)
+            return
+        touched = []
+        for header_bytes, header, tasks in batches:
+            if delivery.redelivered:
+                tasks = self._recheck(held, header, tasks)
+            if self.cancelled:
+                tasks = self._without_cancelled(held, header, tasks)
+            if not tasks:
+                continue
+            held.outstanding += len(tasks)
+            lane = self._lane(header)
+            lane.put(Piece(held, header_bytes, header, deque(tasks)))
+            touched.append(lane)
+        if not held.outstanding:
+            self.consumer.ack(delivery)
+        for lane in touched:
+            self._serve(lane)
+
+    def _lane(self, header: TaskHeader) -> Lane:
+        key = (header.resources, header.job, header.env)
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(key, ResourceRequest.parse(header.resources))
+        return lane
+
+    def _recheck(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        """A message comes again: skip tasks whose result stands, count an attempt for the rest."""
+        again: list[Task] = []
+        finals = [result_ids(task[0], header.num_returns)[-1:] for task in tasks]
+        ids = [each[0] for each in finals if each]
+        stands = dict(zip(ids, self.store.fetch(ids), strict=True))
+        for task, final in zip(tasks, finals, strict=True):
+            record = stands.get(final[0]) if final else None
+            if record is not None:
+                self._commit(held, header, [final[0], record], [task[0]])
+            elif header.max_retries == 0:
+                again.append(task)  # the start mark decides when it is about to run
+            else:
+                attempts = self.store.call(
+                    b"HINCRBY", self.keys.attempts(task[0][:CLIENT_BYTES]), task[0][CLIENT_BYTES:], 1
+                )
+                if header.max_retries >= 0 and attempts > header.max_retries:
+                    self._commit_error(held, header, task, NodeDiedError(self._lost_text(header, attempts)))
+                else:
+                    again.append((task[0], task[1], max(task[2], attempts), *task[3:]))
+        return again
+
+    @staticmethod
+    def _lost_text(header: TaskHeader, attempts: int) -> str:
+        return (
+            f"Task {header.name} was lost {attempts} times with the node that ran it, and max_retries is "
+            f"{header.max_retries}."
+        )
+
+    def _without_cancelled(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        kept = []
+        for task in tasks:
+            if task[0] in self.cancelled:
+                self._commit_error(held, header, task, TaskCancelledError(task[0].hex()))
+            else:
+                kept.append(task)
+        return kept
+
+    # -- admission and dispatch --------------------------------------------------------------------------------------
+
+    def _serve(self, lane: Lane) -> None:
+        """Give a lane's waiting tasks to executors, as far as the ledger allows. HOT PATH."""
+        while lane.waiting:
+            piece = lane.first()
+            if piece is None:
+                return
+            executor = self._free_executor(lane)
+            if executor is None:
+                if self._lease(lane):
+                    continue
+                executor = self._ahead_executor(lane, piece)
+                if executor is None:
+                    return
+            self._send_chunk(lane, piece, executor)
+
+    @staticmethod
+    def _free_executor(lane: Lane) -> ExecutorProcess | None:
+        for executor in lane.executors:
+            if not executor.chunks and executor.state is State.LEASED and not executor.leaving:
+                return executor
+        return None
+
+    def _ahead_executor(self, lane: Lane, piece: Piece) -> ExecutorProcess | None:
+        """An executor that may be sent a chunk ahead: what it runs is known to be quick."""
+        mean = self.means.get(piece.header.function)
+        if mean is None or mean > QUICK_SECONDS:
+            return None
+        now = time.monotonic()
+        for executor in lane.executors:
+            if (
+                len(executor.chunks) == 1
+                and executor.state is State.LEASED
+                and not executor.leaving
+                and now - executor.chunks[0].sent_at < 0.1
+            ):
+                return executor
+        return None
+
+    def _lease(self, lane: Lane) -> bool:
+        """Get one more executor for the lane; True if one is free to use at once."""
+        starting = self.starting.get(lane.key, 0)
+        if starting >= lane.waiting:
+            return False
+        grant = self.ledger.acquire(lane.request)
+        if grant is None:
+            return False
+        idle = self.idle.get(lane.key[1:])
+        if idle:
+            executor = idle.pop()
+            executor.move(State.LEASED)
+            executor.lane, executor.grant = lane, grant
+            lane.executors.append(executor)
+            return True
+        self.starting[lane.key] = starting + 1
+        self._fork(lane, grant)
+        return starting + 1 < lane.waiting and self._lease(lane)
+
+    def _fork(self, lane: Lane, grant: Grant | None) -> None:
+        _, job, env = lane.key
+        self.forker.fork((lane, grant), self.config.executor_config(self.job(job), job, env))
+
+    def job(self, job: bytes) -> dict[str, Any]:
+        """Return what is known of a job: its driver's sys.path, working directory, namespace."""
+        known = self.jobs.get(job)
+        if known is None:
+            stored = self.store.call(b"GET", self.keys.job(job))
+            try:
+                known = decode(self.signer.open(b"job" + job, stored)) if stored else {}
+            except ForgedMessage:
+                known = {}
+            if len(self.jobs) > 256:
+                self.jobs.clear()
+            self.jobs[job] = known
+        return known
+
+    def _on_forked(self, pid: int, tag: tuple[Lane, Grant], fds: list[int]) -> None:
+        lane, grant = tag
+        self.starting[lane.key] = max(0, self.starting.get(lane.key, 0) - 1)
+        executor = ExecutorProcess(self.loop, pid, lane.key[1:], fds, self)
+        self.executors[pid] = executor
+        self.output.watch(executor)
+        executor.move(State.LEASED)
+        executor.lane, executor.grant = lane, grant
+        lane.executors.append(executor)
+        if lane.waiting:
+            self._serve(lane)
+        if not executor.chunks:
+            self._end_lease(executor)
+
+    def _send_chunk(self, lane: Lane, piece: Piece, executor: ExecutorProcess) -> None:
+        header = piece.header
+        mean = self.means.get(header.function)
+        size = 1
+        if mean is not None and not header.max_calls:
+            size = max(1, min(CHUNK_TASKS_MAX, int(CHUNK_SECONDS / max(mean, 1e-6))))
+            size = min(size, max(1, lane.waiting // self._capacity(lane)))
+        tasks = lane.take(piece, size)
+        if header.max_retries == 0:
+            tasks = self._mark_started(piece, tasks)
+            if not tasks:
+                return
+        chunk = Chunk(piece, executor.next_sequence, tasks)
+        executor.next_sequence = chunk.end
+        executor.chunks.append(chunk)
+        gpus = executor.grant.gpu_ids if executor.grant is not None else None
+        executor.send([RUN, chunk.first, piece.header_bytes, tasks, list(gpus) if gpus is not None else None])
+
+    def _capacity(self, lane: Lane) -> int:
+        return max(1, len(lane.executors) + self.starting.get(lane.key, 0), self.slots if lane.request else 1)
+
+    def _mark_started(self, piece: Piece, tasks: list[Task]) -> list[Task]:
+        """Tasks that may run once only get a mark before they run; one that has a mark already does not run."""
+        fresh = tasks[piece.marked :]
+        piece.marked = max(0, piece.marked - len(tasks))
+        if not fresh:
+            return tasks
+        marks = self.store.script(
+            "start_once", self.keys.starts(fresh[0][0][:CLIENT_BYTES]), self.node_id, *[task[0] for task in fresh]
+        )
+        allowed = tasks[: len(tasks) - len(fresh)]
+        for task, before in zip(fresh, marks, strict=True):
+            if not before:
+                allowed.append(task)
+            elif before == self.node_id or self.heartbeat.is_alive(before):
+                self._settle(piece.held, 1)  # a second copy; whoever holds the first one answers for it
+            else:
+                self._commit_error(
+                    piece.held, piece.header, task, NodeDiedError(self._lost_text(piece.header, 1)), outstanding=True
+                )
+        return allowed
+
+    # -- what executors say ------------------------------------------------------------------------------------------
+
+    def on_executor_message(self, executor: ExecutorProcess, message: list[Any]) -> None:
+        """Act on one message of an executor."""
+        word = message[0]
+        if word == DONE:
+            self._on_done(executor, *message[1:])
+        elif word == BLOCKED:
+            self._on_blocked(executor, message[1])
+        elif word == UNBLOCKED:
+            if executor.state is State.BLOCKED:
+                executor.move(State.LEASED)
+                if executor.grant is not None:
+                    self.ledger.reclaim(executor.grant)
+        elif word == PUBLISH:
+            self.publisher.publish(message[1], message[3], priority=message[2])
+        elif word == BYE:
+            executor.leaving = message[1]
+            line = self.idle.get(executor.key)
+            if line and executor in line:
+                line.remove(executor)
+            if not executor.chunks:
+                executor.send([EXIT])
+
+    def _on_done(
+        self,
+        executor: ExecutorProcess,
+        upto: int,
+        tasks: int,
+        busy: float,
+        retries: list[tuple[int, Task]],
+        dependants: list[Any],
+    ) -> None:
+        """Everything below `upto` is committed. HOT PATH."""
+        chunks = executor.chunks
+        helds: list[Held] = []
+        retried: list[tuple[Chunk, Task]] = []
+        for sequence, task in retries:
+            for chunk in chunks:
+                if chunk.first <= sequence < chunk.end:
+                    retried.append((chunk, tuple(task)))
+        for chunk, _ in retried:
+            chunk.held.outstanding += 1
+        settled: list[tuple[Held, int]] = []
+        while chunks and chunks[0].first < upto:
+            chunk = chunks[0]
+            if tasks:
+                function = chunk.header.function
+                mean = self.means.get(function)
+                if mean is None and len(self.means) > MEAN_KEPT:
+                    self.means.clear()
+                self.means[function] = busy / tasks if mean is None else 0.5 * mean + 0.5 * busy / tasks
+            if chunk.end <= upto:
+                chunks.popleft()
+                count = chunk.end - chunk.first
+            else:
+                count = upto - chunk.first
+                del chunk.tasks[:count]
+                chunk.first = upto
+            settled.append((chunk.held, count))
+            helds.append(chunk.held)
+        if dependants:
+            self._publish_dependants(helds, [tuple(each) for each in dependants])
+        for held, count in settled:
+            self._settle(held, count)
+        for chunk, task in retried:
+            self._retry_later(chunk, task)
+        lane = executor.lane
+        if executor.leaving and not chunks:
+            self._release(executor)
+            executor.send([EXIT])
+            if lane is not None:
+                self._serve(lane)
+        elif lane is not None and executor.state is State.LEASED:
+            if lane.waiting:
+                self._serve(lane)
+            if not chunks:
+                self._end_lease(executor)
+        if self.draining:
+            self._stop_if_drained()
+
+    def _retry_later(self, chunk: Chunk, task: Task) -> None:
+        """A task whose exception is to be retried goes back to its lane after its delay."""
+        header = chunk.header
+        delay = min(60.0, header.retry_delay * 2 ** max(0, task[2] - 1)) if header.retry_delay else 0.0
+
+        def put() -> None:
+            self._put_back(chunk.held, chunk.header_bytes, header, [task], marked=1)
+            self._serve(self._lane(header))
+
+        if delay:
+            self.loop.call_later(delay, put)
+        else:
+            put()
+
+    def _put_back(
+        self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task], *, marked: int
+    ) -> None:
+        piece = Piece(held, header_bytes, header, deque(tasks))
+        piece.marked = marked if header.max_retries == 0 else 0
+        self._lane(header).put(piece, front=True)
+
+    def _on_blocked(self, executor: ExecutorProcess, current: int) -> None:
+        """The executor waits in get: its CPUs are free for others, what it has not started goes to others."""
+        lane = executor.lane
+        kept: deque[Chunk] = deque()
+        for chunk in reversed(executor.chunks):
+            if chunk.first > current:
+                self._put_back(chunk.held, chunk.header_bytes, chunk.header, chunk.tasks, marked=len(chunk.tasks))
+            else:
+                keep = current + 1 - chunk.first
+                rest = chunk.tasks[keep:]
+                if rest:
+                    self._put_back(chunk.held, chunk.header_bytes, chunk.header, rest, marked=len(rest))
+                    chunk.tasks = chunk.tasks[:keep]
+                    chunk.end = current + 1
+                kept.appendleft(chunk)
+        executor.chunks = kept
+        executor.send([TAKEN])
+        if executor.state is State.LEASED:
+            executor.move(State.BLOCKED)
+            if executor.grant is not None:
+                self.ledger.lend(executor.grant)
+        if lane is not None:
+            self._serve(lane)
+        self._serve_all()
+
+    def _end_lease(self, executor: ExecutorProcess) -> None:
+        self._release(executor)
+        if executor.leaving:
+            executor.send([EXIT])
+            return
+        executor.move(State.IDLE)
+        executor.idle_since = time.monotonic()
+        self.idle.setdefault(executor.key, []).append(executor)
+        self._serve_all()
+
+    def _release(self, executor: ExecutorProcess) -> None:
+        if executor.grant is not None:
+            self.ledger.release(executor.grant)
+            executor.grant = None
+        if executor.lane is not None and executor in executor.lane.executors:
+            executor.lane.executors.remove(executor)
+        executor.lane = None
+
+    def _serve_all(self) -> None:
+        """Resources became free: any lane may use them."""
+        for lane in list(self.lanes.values()):
+            if lane.waiting:
+                self._serve(lane)
+
+    # -- crashes -----------------------------------------------------------------------------------------------------
+
+    def _on_exited(self, pid: int, status: int) -> None:
+        executor = self.executors.get(pid)
+        if executor is not None and os.WIFSIGNALED(status):
+            executor.leaving = executor.leaving or f"killed by signal {os.WTERMSIG(status)}"
+
+    def on_executor_gone(self, executor: ExecutorProcess) -> None:
+        """Its channel ended: run again, or fail, what it had."""
+        self.executors.pop(executor.pid, None)
+        line = self.idle.get(executor.key)
+        if line and executor in line:
+            line.remove(executor)
+        running = executor.progress.started[0] - 1
+        lane = executor.lane
+        self._release(executor)
+        executor.close()
+        for chunk in reversed(executor.chunks):
+            clean: list[Task] = []
+            for at, task in enumerate(chunk.tasks):
+                sequence = chunk.first + at
+                if sequence > running:
+                    clean.append(task)
+                else:
+                    self._on_lost_task(executor, chunk, task, culprit=sequence == running)
+            if clean:
+                self._put_back(chunk.held, chunk.header_bytes, chunk.header, clean, marked=len(clean))
+        executor.chunks.clear()
+        if lane is not None:
+            self._serve(lane)
+        self._serve_all()
+        if self.draining:
+            self._stop_if_drained()
+
+    def _on_lost_task(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
+        header = chunk.header
+        attempt = task[2] + (1 if culprit else 0)
+        forced = task[0] in executor.cancelled
+        if forced or header.max_retries == 0 or 0 <= header.max_retries < attempt:
+            text = f"The worker process {executor.pid} died while it ran {header.name}"
+            if forced:
+                text += " (cancelled with force=True)"
+            self._commit_error(chunk.held, header, task, WorkerCrashedError(text + "."), outstanding=True)
+        else:
+            # Alone, so that a task which kills its process takes no innocent ones with it again.
+            self._put_back(
+                chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1
+            )
+
+    # -- settling ----------------------------------------------------------------------------------------------------
+
+    def _settle(self, held: Held, count: int) -> None:
+        held.outstanding -= count
+        if held.outstanding <= 0 and held.delivery is not None:
+            self.consumer.ack(held.delivery)
+
+    def _commit(self, held: Held, header: TaskHeader, items: list[bytes], ended: list[bytes]) -> None:
+        """Commit results in the name of an executor (errors, results that stand already)."""
+        completion = Completion(b"", len(ended), 0.0, items, ended)
+        entry = encode_completion(self.signer, header.owner, completion)
+        owner = items[0][:CLIENT_BYTES] if items else header.owner
+        if owner == header.owner:
+            left = self.store.commit(owner, items, entry, require_owner=True)
+        else:
+            left = self.store.commit(owner, items, b"", require_owner=False)
+            self.store.tell(header.owner, entry)
+        if not left or left[0] == -1:
+            return
+        publish, tell = self.store.dependants(owner, left)
+        known = dict(zip(items[::2], items[1::2], strict=True))
+        for client, suffix in tell:
+            key = owner + suffix
+            note = Completion(b"", 0, 0.0, [key, known[key]])
+            self.store.tell(client, encode_completion(self.signer, client, note))
+        if publish:
+            self._publish_dependants([held], publish)
+
+    def _commit_error(
+        self, held: Held, header: TaskHeader, task: Task, error: Exception, *, outstanding: bool = False
+    ) -> None:
+        record = records.ERROR + store_error(error)
+        items: list[bytes] = []
+        for key in result_ids(task[0], header.num_returns):
+            items += (key, record)
+        self._commit(held, header, items, [task[0]])
+        if outstanding:
+            self._settle(held, 1)
+
+    def _publish_dependants(self, helds: list[Held], dependants: list[Dependant]) -> None:
+        """Publish released tasks; their releasers' deliveries stay unacknowledged until the broker has them."""
+        for held in helds:
+            held.outstanding += 1
+        left = len(dependants)
+
+        def confirmed() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self.loop.add_callback(settle)
+
+        def settle() -> None:
+            self.store.launched(dependants)
+            for held in helds:
+                self._settle(held, 1)
+
+        for _, frame, queue, priority, _, _ in dependants:
+            self.publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
+
+    def _hand_back(self, lane: Lane) -> None:
+        """Put what a lane cannot start soon back on its queue, as fresh messages (a release would count as a crash)."""
+        for piece in lane.take_all():
+            tasks = list(piece.tasks)
+            held = piece.held
+            size = max(1, len(tasks) // 2)
+            parts = [tasks[at : at + size] for at in range(0, len(tasks), size)]
+            for part in parts:
+                frame = encode_frame(self.signer, piece.header_bytes, part)
+
+                def confirmed(count: int = len(part), held: Held = held) -> None:
+                    self.loop.add_callback(lambda: self._settle(held, count))
+
+                self.publisher.publish(
+                    held.delivery.queue, frame, priority=piece.header.priority, on_confirm=confirmed
+                )
+
+    # -- cancelling --------------------------------------------------------------------------------------------------
+
+    def on_control(self, data: bytes) -> None:
+        """A control message from any client."""
+        try:
+            message = decode(self.signer.open(b"control", data))
+        except (ForgedMessage, WarrenBrokerError) as error:
+            self.store.put_aside("control", data, str(error))
+            return
+        if message[0] == "cancel":
+            self._cancel(message[1], message[2], force=message[3])
+        elif message[0] == "job-ended":
+            self.end_job(message[1])
+
+    def _cancel(self, task_id: bytes, client: bytes, *, force: bool) -> None:
+        for executor in list(self.executors.values()):
+            for chunk in executor.chunks:
+                for at, task in enumerate(chunk.tasks):
+                    if task[0] == task_id:
+                        self._cancel_held(executor, chunk, chunk.first + at, task, client, force=force)
+                        return
+        for lane in self.lanes.values():
+            for line in lane.pieces.values():
+                for piece in line:
+                    for task in piece.tasks:
+                        if task[0] == task_id:
+                            piece.tasks.remove(task)
+                            lane.waiting -= 1
+                            self._commit_error(
+                                piece.held, piece.header, task, TaskCancelledError(task_id.hex()), outstanding=True
+                            )
+                            return
+        while len(self.cancelled) > CANCELS_KEPT:
+            self.cancelled.pop(next(iter(self.cancelled)))
+        self.cancelled[task_id] = time.time()
+
+    def _cancel_held(
+        self, executor: ExecutorProcess, chunk: Chunk, sequence: int, task: Task, client: bytes, *, force: bool
+    ) -> None:
+        if executor.progress.started[0] - 1 != sequence:
+            # Sent but not begun (or done and not reported): the first result stands, whichever it is.
+            items: list[bytes] = []
+            record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
+            for key in result_ids(task[0], chunk.header.num_returns):
+                items += (key, record)
+            self._commit(chunk.held, chunk.header, items, [])
+            return
+        note = Completion(b"", 0, 0.0, [], [task[0]], "cancel-claimed")
+        self.store.tell(client, encode_completion(self.signer, client, note))
+        executor.cancelled.add(task[0])
+        if force:
+            executor.kill()
+        else:
+            executor.interrupt(task[0])
+
+    def end_job(self, job: bytes) -> None:
+        """A driver said goodbye: its executors are of no use any more."""
+        self.jobs.pop(job, None)
+        for key, line in self.idle.items():
+            if key[0] == job:
+                for executor in line:
+                    executor.send([EXIT])
+        for lane in list(self.lanes.values()):
+            if lane.key[1] == job and not lane.waiting and not lane.executors and not self.starting.get(lane.key):
+                del self.lanes[lane.key]
+
+
+__all__ = ["FIRST_INDEX", "STREAMING", "Agent", "encode", "object_id"]

@@ -1,0 +1,67 @@
+"""What a node is, as its agent is told at the start."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from warren_broker.endpoint import Endpoint
+from warren_broker.ids import new_node_id
+from warren_broker.store.host import host_id
+
+
+@dataclass
+class NodeConfig:
+    """A node's facts.
+
+    Attributes:
+        endpoint: the cluster.
+        totals: resources it has, by name.
+        node_id: its id.
+        name: what people call it.
+        labels: key to value, for label selectors.
+        session: shared-memory session on this host.
+        host: id of this host.
+        object_ttl: seconds after which objects are deleted whoever holds them; 0 never.
+        lease: seconds without a heartbeat after which others take over.
+    """
+
+    endpoint: Endpoint
+    totals: dict[str, float]
+    node_id: bytes = field(default_factory=new_node_id)
+    name: str = field(default_factory=socket.gethostname)
+    labels: dict[str, str] = field(default_factory=dict)
+    session: str = ""
+    host: bytes = field(default_factory=host_id)
+    object_ttl: float = 0.0
+    lease: float = 10.0
+
+    def matches(self, selector: Any) -> bool:
+        """True if this node's labels satisfy a selector."""
+        from warren_workers.node.labels import matches
+
+        return matches(selector, self.labels)
+
+    def executor_config(self, job: dict[str, Any], job_id: bytes, env: bytes) -> dict[str, Any]:
+        """Return what a forked executor must know."""
+        import json
+
+        return {
+            "store_url": self.endpoint.store_url,
+            "broker_url": self.endpoint.broker_url,
+            "secrets": list(self.endpoint.secrets),
+            "prefix": self.endpoint.prefix,
+            "job": job_id,
+            "detached_id": job.get("detached_id", b"\0" * 12),
+            "namespace": job.get("namespace", ""),
+            "sys_path": job.get("sys_path", []),
+            "cwd": job.get("cwd", ""),
+            "job_env": job.get("env", {}),
+            "env": json.loads(env) if env else {},
+            "node_id": self.node_id,
+            "slots": max(1, int(self.totals.get("CPU", 1))),
+            "object_ttl": self.object_ttl,
+            "session": self.session,
+            "host": self.host,
+        }

@@ -1,0 +1,93 @@
+"""From deliveries to pieces of work: what a message holds, until every task of it is settled.
+
+A *held* delivery is acknowledged when nothing of it is outstanding: all tasks committed, all dependants they released
+published. A *piece* is a run of tasks under one header that waits for an executor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from warren_broker.messages import Task, TaskHeader
+from warren_broker.queues.protocol import Delivery
+
+
+class Held:
+    """One delivery and how much of it is unsettled."""
+
+    __slots__ = ("delivery", "outstanding", "received_at")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.outstanding = 0
+        self.received_at = time.monotonic()
+
+
+class Piece:
+    """Tasks under one header, waiting. `once_marked`: how many, from the left, have their start mark already."""
+
+    __slots__ = ("header", "header_bytes", "held", "marked", "tasks")
+
+    def __init__(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: deque[Task]) -> None:
+        self.held = held
+        self.header_bytes = header_bytes
+        self.header = header
+        self.tasks = tasks
+        self.marked = 0
+
+
+class Lane:
+    """What waits for one resource class in one kind of executor (job and environment)."""
+
+    __slots__ = ("counts", "executors", "key", "pieces", "queues", "request", "waiting", "waiting_since")
+
+    def __init__(self, key: tuple[str, bytes, bytes], request: object) -> None:
+        self.key = key
+        self.request = request
+        self.pieces: dict[int, deque[Piece]] = {}
+        self.executors: list[object] = []
+        self.waiting = 0
+        self.waiting_since = 0.0
+
+    def put(self, piece: Piece, *, front: bool = False) -> None:
+        """Add a piece behind (or before) those of its priority."""
+        line = self.pieces.setdefault(piece.header.priority, deque())
+        if front:
+            line.appendleft(piece)
+        else:
+            line.append(piece)
+        if not self.waiting:
+            self.waiting_since = time.monotonic()
+        self.waiting += len(piece.tasks)
+
+    def first(self) -> Piece | None:
+        """Return the piece to serve next; None if nothing waits."""
+        while self.pieces:
+            priority = max(self.pieces)
+            line = self.pieces[priority]
+            while line and not line[0].tasks:
+                line.popleft()
+            if line:
+                return line[0]
+            del self.pieces[priority]
+        return None
+
+    def take(self, piece: Piece, count: int) -> list[Task]:
+        """Remove up to `count` tasks from the head of `piece`."""
+        tasks = piece.tasks
+        if count >= len(tasks):
+            taken = list(tasks)
+            tasks.clear()
+        else:
+            taken = [tasks.popleft() for _ in range(count)]
+        self.waiting -= len(taken)
+        self.waiting_since = time.monotonic()
+        return taken
+
+    def take_all(self) -> list[Piece]:
+        """Remove everything that waits."""
+        pieces = [piece for line in self.pieces.values() for piece in line if piece.tasks]
+        self.pieces.clear()
+        self.waiting = 0
+        return pieces

@@ -1,0 +1,74 @@
+"""The node's ear: Redis channels on which new queues and control messages are announced.
+
+Announcements may be lost (a broken connection); so the set of queues is read again every `RESCAN_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from warren_broker.errors import WarrenBrokerError
+from warren_broker.store.connection import Connection
+
+if TYPE_CHECKING:
+    from warren_workers.node.agent import Agent
+
+log = logging.getLogger("warren.node")
+
+RESCAN_SECONDS = 2.0
+
+
+class ControlWatch:
+    """Service on the agent's loop."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._connection: Connection | None = None
+        self._fd = -1
+
+    def start(self) -> None:
+        """Listen from now on."""
+        self._listen()
+        self._agent.loop.call_later(RESCAN_SECONDS, self._tick)
+
+    def _listen(self) -> None:
+        agent = self._agent
+        connection = agent.store.open_connection("watch")
+        connection.send(b"SUBSCRIBE", agent.keys.queues_channel, agent.keys.control_channel)
+        self._connection = connection
+        self._fd = connection.fileno()
+        agent.loop.add_handler(self._fd, self._on_event, agent.loop.READ)
+
+    def _on_event(self, fd: int, events: int) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            messages = connection.poll()
+        except WarrenBrokerError as error:
+            log.warning("the connection for announcements broke: %s", error)
+            self._agent.loop.remove_handler(fd)
+            self._connection = None
+            return
+        for message in messages:
+            if isinstance(message, list) and message[0] == b"message":
+                if message[1] == self._agent.keys.queues_channel:
+                    self._agent.consider(message[2].decode("utf-8", "replace"))
+                else:
+                    self._agent.on_control(message[2])
+
+    def _tick(self) -> None:
+        try:
+            self.run_once()
+        except WarrenBrokerError as error:
+            log.warning("Redis does not answer: %s", error)
+        finally:
+            self._agent.loop.call_later(RESCAN_SECONDS, self._tick)
+
+    def run_once(self) -> None:
+        """Look for queues whose announcement was missed; listen again if the connection broke."""
+        if self._connection is None:
+            self._listen()
+        for queue in self._agent.store.call(b"SMEMBERS", self._agent.keys.queues) or ():
+            self._agent.consider(queue.decode("utf-8", "replace"))
