@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from warren import current
 from warren.client import Client
 from warren.options import TaskOptions
-from warren.signature import CallSignature
+from warren.signature import Signature
 from warren.submit import Plan
 from warren_broker.functions import export
 from warren_broker.messages import DYNAMIC, STREAMING, TaskHeader
@@ -30,7 +30,7 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
         self._function = function
         self._options = options.for_function(function)
-        self._signature = CallSignature.of_function(function)
+        self._signature = Signature(function)
         self._plan: Plan | None = None
         self._plan_client: Client | None = None
         functools.update_wrapper(self, function)

@@ -77,7 +77,7 @@ class Supervisor:
                     "session": session,
                     "host": config["host"].decode(),
                     "node_id": config["node_id"].hex(),
-                    "directory": str(server.directory),
+                    "directory": str(server.run_dir),
                 }
             )
             self._watch(server, agent, config)
@@ -147,7 +147,7 @@ def _run_agent(config: dict[str, Any], ready: int, close: tuple[int, ...]) -> No
         from warren_workers.node.agent import Agent
         from warren_workers.node.config import NodeConfig
 
-        agent = Agent(NodeConfig(**config), template, ready=lambda: os.close(ready))
+        agent = Agent(NodeConfig(**config), template, ready=lambda: os.write(ready, b"1"))
         signal.signal(signal.SIGTERM, lambda *_: agent.stop())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         agent.run()

@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
+from warren.labels import matches
 from warren_broker.endpoint import Endpoint
 from warren_broker.ids import new_node_id
 from warren_broker.store.host import host_id
@@ -39,9 +40,7 @@ class NodeConfig:
 
     def matches(self, selector: Any) -> bool:
         """True if this node's labels satisfy a selector."""
-        from warren_workers.node.labels import matches
-
-        return matches(selector, self.labels)
+        return matches(selector, {"ray.io/node-id": self.node_id.hex(), **self.labels})
 
     def executor_config(self, job: dict[str, Any], job_id: bytes, env: bytes) -> dict[str, Any]:
         """Return what a forked executor must know."""
