@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from tests.conftest import Engine
 from tests.processes import MARKER_VARIABLE, find_processes
-from tests.servers import RabbitMQServer, RedisServer, ServerError, wait_until
+from tests.servers import REDIS_URL_VARIABLE, RabbitMQServer, RedisServer, ServerError, find_redis_server, wait_until
 
 
 def put_on_queue(url: str, queue: str, body: bytes) -> None:
@@ -151,6 +151,7 @@ def test_that_hangs(redis_server, request):
 """
 
 
+@pytest.mark.skipif(find_redis_server() is None, reason="needs a redis-server binary")
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_an_interrupted_session_leaves_nothing(tmp_path: Path, signal_name: str) -> None:
     here = Path(__file__).parent
@@ -158,6 +159,7 @@ def test_an_interrupted_session_leaves_nothing(tmp_path: Path, signal_name: str)
     (tmp_path / "test_inner.py").write_text(SESSION_OF_ONE_TEST.format(note=str(note), marker=MARKER_VARIABLE))
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\nfrom tests.conftest import pytest_configure\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])}
+    environment.pop(REDIS_URL_VARIABLE, None)
     arguments = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", "-c", os.devnull]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *arguments, str(tmp_path / "test_inner.py")],
