@@ -10,8 +10,8 @@ A selector maps label keys to conditions, all of which must hold:
 | `"!in(a,b)"` | is none of them, or is not there |
 
 Keys and values have the syntax of Kubernetes labels. The canonical text of a selector names a queue, so that equal
-selectors share one; in it stand also `*` (the label is there, whatever its value) and `!*` (it is not there), which only
-`NodeLabelSchedulingStrategy` can ask for.
+selectors share one; in it stand also `*` (the label is there, whatever its value) and `!*` (it is not there), which
+only `NodeLabelSchedulingStrategy` can ask for.
 """
 
 from __future__ import annotations
@@ -56,10 +56,7 @@ class Condition:
         return found != self.negated
 
     def __str__(self) -> str:
-        if not self.values:
-            text = ANY
-        else:
-            text = self.values[0] if len(self.values) == 1 else f"in({','.join(self.values)})"
+        text = f"in({','.join(self.values)})" if len(self.values) > 1 else "".join(self.values or ANY)
         return f"{self.key}={'!' if self.negated else ''}{text}"
 
 
@@ -71,7 +68,7 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
         ValueError: a key or value is not of the syntax of Kubernetes labels.
     """
     for key, value in labels.items():
-        _check_key(key)
+        check_label_key(key)
         if not isinstance(value, str):
             raise TypeError(f"label {key!r} is {value!r}, a {type(value).__name__}; labels are text")
         if value:
@@ -128,9 +125,11 @@ def matches(text: str, labels: Mapping[str, str]) -> bool:
 
 
 def _condition(key: str, text: str) -> Condition:
-    _check_key(key)
+    check_label_key(key)
     if not isinstance(text, str):
-        raise TypeError(f"label selector: the condition of {key!r} is {text!r}, a {type(text).__name__}; it must be text")
+        raise TypeError(
+            f"label selector: the condition of {key!r} is {text!r}, a {type(text).__name__}; it must be text"
+        )
     negated = text.startswith("!")
     rest = text[1:] if negated else text
     listed = _LIST.fullmatch(rest)
@@ -146,13 +145,17 @@ def _condition(key: str, text: str) -> Condition:
     return Condition(key, tuple(sorted(set(values))), negated)
 
 
-def _check_key(key: str) -> None:
+def check_label_key(key: str) -> None:
+    """Check that `key` is a label key.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it has not the syntax of a Kubernetes label key.
+    """
     if not isinstance(key, str):
         raise TypeError(f"label key {key!r} is a {type(key).__name__}; label keys are text")
     prefix, slash, name = key.rpartition("/")
-    if slash and (
-        len(prefix) > _MAX_PREFIX_CHARACTERS or not all(_WORD.fullmatch(part) for part in prefix.split("."))
-    ):
+    if slash and (len(prefix) > _MAX_PREFIX_CHARACTERS or not all(_WORD.fullmatch(part) for part in prefix.split("."))):
         raise ValueError(
             f"label key {key!r}: what stands before '/' must be names joined by dots, as in 'example.org/zone', "
             f"{_MAX_PREFIX_CHARACTERS} characters at most."

@@ -84,8 +84,8 @@ def check_runtime_env(runtime_env: Mapping[str, Any] | None) -> dict[str, Any] |
             raise ValueError(f"runtime_env has no field {field!r}.{hint} Supported: {', '.join(_SUPPORTED)}.")
         elif value is not None:
             raise ValueError(
-                f"runtime_env field {field!r} is not supported by warren, only {', '.join(_SUPPORTED)} is. Install what "
-                "the job needs on the nodes; modules beside the driver's script are found without it."
+                f"runtime_env field {field!r} is not supported by warren, only {', '.join(_SUPPORTED)} is. Install "
+                "what the job needs on the nodes; modules beside the driver's script are found without it."
             )
     return checked or None
 

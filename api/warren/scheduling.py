@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from warren.labels import Condition, _check_key, check_labels, text_of
+from warren.labels import Condition, check_label_key, check_labels, text_of
 
 DEFAULT: Final = "DEFAULT"
 SPREAD: Final = "SPREAD"
@@ -179,11 +179,10 @@ def _check_expressions(expressions: Any, name: str) -> dict[str, _Operator]:
     for key, operator in expressions.items():
         if not isinstance(key, str):
             raise ValueError(f'{name} must have label keys, as in {{"zone": In("a")}}, but has {key!r}.')
-        _check_key(key)
+        check_label_key(key)
         if not isinstance(operator, _Operator):
             raise ValueError(f"{name}[{key!r}] must be an In, NotIn, Exists or DoesNotExist, but is {operator!r}.")
         if isinstance(operator, _Values):
-            check_labels(dict.fromkeys([key], operator.values[0]))
             for value in operator.values:
                 check_labels({key: value})
     return dict(expressions)
