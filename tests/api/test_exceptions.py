@@ -470,8 +470,3 @@ def test_builtin_bases_are_rays() -> None:
     assert issubclass(exceptions.ActorHandleNotFoundError, ValueError)
     assert issubclass(exceptions.ReferenceCountingAssertionError, AssertionError)
     assert issubclass(exceptions.RayChannelTimeoutError, TimeoutError)
-
-
-def test_importing_exceptions_is_light(tmp_path: Path) -> None:
-    heavy = "{'asyncio', 'pydantic', 'redis', 'pika', 'numpy'}"
-    assert _run(f"import sys, warren.exceptions; print(sorted({heavy} & set(sys.modules)))", tmp_path) == b"[]\n"
