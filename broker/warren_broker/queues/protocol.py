@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 OnConfirm = Callable[[], None]
 OnDelivery = Callable[["Delivery"], None]
+OnNewQueue = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -42,12 +43,14 @@ class Publisher(Protocol):
     def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """Send `body` to `queue` from the calling thread and return without waiting for the confirm.
 
-        A queue not yet seen by this publisher is declared first and announced, so that nodes find it (see
-        `Consumer.on_queue`). What is unconfirmed when a connection breaks is sent again after reconnecting
-        (so it may arrive twice). `on_confirm` is called once, on any thread, when the broker has accepted the message.
+        A queue not yet seen by this publisher is declared first and announced by the callback `on_new_queue` that the
+        publisher was opened with, so that nodes find it. What is unconfirmed when a connection breaks is sent again
+        after reconnecting (so it may arrive twice). `on_confirm` is called once, on any thread, when the broker has
+        accepted the message.
 
         Raises:
-            BrokerError: the publisher is closed, or the servers stayed away longer than the settings allow.
+            BrokerError: the publisher is closed, or the servers stayed away longer than its `patience`.
+            ValueError: a priority that is none.
         """
 
     def flush(self, timeout: float | None = None) -> bool:
