@@ -283,7 +283,8 @@ def _check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
         raise ValueError(f"it {shown}; needed is the address of {example} (schemes: {', '.join(schemes)})")
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        if "," not in parts.netloc:  # Several sentinels have several ports; who connects takes them apart.
+            _ = parts.port
     except ValueError:
         # The parser's own text may hold a piece of the password.
         raise ValueError(

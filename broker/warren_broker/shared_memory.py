@@ -174,7 +174,9 @@ class SharedMemoryStore:
         path = self._start + object_id.hex()
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.ELOOP):
+                raise
             raise FileNotFoundError(f"object {object_id.hex()} in shared memory belongs to another user") from None
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
