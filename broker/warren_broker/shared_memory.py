@@ -142,7 +142,7 @@ class SharedMemoryStore:
             ObjectStoreFull: no room; nothing is left of the attempt.
             OSError: the file system refuses.
         """
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        views = [_flat(buffer) for buffer in buffers]
         head, places, size = _layout(object_id, views, meta)
         path = self._start + object_id.hex()
         if self._recycler.write(size, object_id, path, lambda target: _copy(target, head, places, views)):
@@ -353,6 +353,12 @@ def _sweep(start: str, lock: int) -> bool:
     # Last, while it is locked: a process that joins now sees that its file has gone and makes a new one.
     _unlink(start + _LOCK)
     return True
+
+
+def _flat(buffer: Buffer) -> memoryview:
+    view = memoryview(buffer)
+    # A view with a zero in its shape cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def _layout(object_id: bytes, views: list[memoryview], meta: bytes) -> tuple[bytes, list[int], int]:

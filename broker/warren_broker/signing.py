@@ -129,7 +129,7 @@ def check_secret(secret: bytes, number: int = 1) -> None:
     if len(secret) < MIN_SECRET_BYTES:
         raise ValueError(
             f"secret number {number} has {len(secret)} characters, at least {MIN_SECRET_BYTES} are needed; make one "
-            "with `python -c 'import secrets; print(secrets.token_hex(32))'` as WARREN_SECRET on every machine"
+            "by `python -c 'import secrets; print(secrets.token_hex(32))'` and set WARREN_SECRET to it everywhere"
         )
 
 
