@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from warren.actor_client import CHECK_SECONDS, ActorClient
 from warren.exceptions import GetTimeoutError, TaskCancelledError, load_task_error
 from warren.inbox_notes import NoteHandler
 from warren.object_ref import ObjectRef, made_here
@@ -90,6 +91,7 @@ class Client:
         self.keys = Keys(endpoint.prefix)
         self.signer = Signer(endpoint.secrets)
         self.store = ObjectStore(endpoint, self.signer, ttl=object_ttl, session=session, host=host)
+        self.store.on_actor_released = lambda actor_id: self.actors.handles_gone(actor_id)
         self.task_ids = TaskIds(client_id, job)
         self.detached_task_ids = TaskIds(detached_id + b"", job)
         self.references = References(frozenset((client_id, detached_id)))
@@ -97,6 +99,8 @@ class Client:
         self.outbox = Outbox(self)
         self.inbox = Inbox(self)
         self.notes = NoteHandler(self)
+        self.actors = ActorClient(self)
+        self._actors_checked_at = 0.0
         self.unsent_puts: dict[bytes, bytes] = {}
         self.plans: dict[bytes, list[Plan]] = {}
         self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
@@ -141,29 +145,21 @@ class Client:
             ids = self.detached_task_ids if plan.header.lifetime else self.task_ids
             task_id = ids.next()
         if args or kwargs:
-            payload, dependencies, inline = self._pack_arguments(task_id, args, kwargs)
+            payload, dependencies, inline = self.pack_arguments(task_id, args, kwargs)
         else:
             payload, dependencies, inline = b"", [], _EMPTY
         references = self.references
-        count = plan.header.num_returns
-        result: Any
-        if count == 1:
-            result = made_here(task_id + FIRST_INDEX, references)
-        elif count > 1:
-            result = [made_here(object_id(task_id, at + 1), references) for at in range(count)]
-        elif count == 0:
-            result = None
-        elif count == DYNAMIC:
-            result = made_here(task_id + FIRST_INDEX, references)
+        if plan.header.num_returns == 1:
+            result: Any = made_here(task_id + FIRST_INDEX, references)
         else:
-            from warren.generators import ObjectRefGenerator
-
-            result = ObjectRefGenerator(self, task_id, backpressure=plan.header.backpressure)
+            result = self._handles(plan, task_id)
         parent = self.current_task()
         if parent is not None:
             self.children.setdefault(parent, []).append(task_id)
         task = (task_id, payload, 0, dependencies, inline, 0)
-        if dependencies and len(inline) < len(dependencies):
+        if plan.line is not None:
+            self.outbox.add_call(plan, task)
+        elif dependencies and len(inline) < len(dependencies):
             self.outbox.add_parked(plan, task)
         else:
             self.outbox.add(plan, task)
@@ -171,9 +167,34 @@ class Client:
             self.collect()
         return result
 
-    def _pack_arguments(
-        self, task_id: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    def _handles(self, plan: Plan, task_id: bytes) -> Any:
+        """Return what `remote()` returns for a task with other than one result."""
+        references = self.references
+        count = plan.header.num_returns
+        if count > 0:
+            return [made_here(object_id(task_id, at + 1), references) for at in range(count)]
+        if count == 0:
+            return None
+        if count == DYNAMIC:
+            return made_here(task_id + FIRST_INDEX, references)
+        from warren.generators import ObjectRefGenerator
+
+        return ObjectRefGenerator(self, task_id, backpressure=plan.header.backpressure)
+
+    def submit_nowhere(self, plan: Plan, task_id: bytes) -> Any:
+        """Return the handles of a task that is not sent: the caller fails it."""
+        if plan.header.num_returns == 1:
+            return made_here(task_id + FIRST_INDEX, self.references)
+        return self._handles(plan, task_id)
+
+    def pack_arguments(
+        self, task_id: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], *, pin_as: bytes | None = None
     ) -> tuple[bytes, list[bytes], dict[bytes, bytes]]:
+        """Return (payload, ids of the top-level refs, records of those that are known and small).
+
+        What the arguments refer to is pinned under `pin_as` (default: until the task ends).
+        """
+        pin_as = pin_as or task_id
         packed = pack((args, kwargs))
         dependencies: list[bytes] = []
         inline: dict[bytes, bytes] = _EMPTY
@@ -189,20 +210,15 @@ class Client:
                 if size <= ARGUMENTS_INLINE_BYTES:
                     inline = known
                 dependencies = list(dict.fromkeys(dependencies))
-            self.references.pin(task_id, refs)
+            self.references.pin(pin_as, refs)
         if not packed.buffers and len(packed.data) <= ARGUMENTS_INLINE_BYTES:
             return (b"P" + packed.data), dependencies, inline
         arguments = object_id(task_id, 0xFFFFFFFF)
         self.references.new(arguments)
         self.inbox.values[arguments] = self.store.put_packed(arguments, packed)
         self.references.dropped.append(arguments)  # the pin below holds it now
-        self.references.pin(task_id, (*refs, arguments)) if not refs else self._pin_more(task_id, arguments)
+        self.references.pin(pin_as, (arguments,))
         return b"O" + arguments, dependencies, inline
-
-    def _pin_more(self, task_id: bytes, object_id: bytes) -> None:
-        held = self.references._pins.get(task_id, ())
-        self.references.add(object_id)
-        self.references._pins[task_id] = (*held, object_id)
 
     def _send_unsent(self, refs: Sequence[bytes]) -> None:
         """A ref leaves this process: what it names must be in the store before."""
@@ -519,6 +535,7 @@ class Client:
         values = self.inbox.values
         deletions = self._deletions
         returned: list[bytes] = []
+        actors: list[tuple[bytes, bytes]] = []
         special: list[tuple[bytes, bytes]] = []  # with buffers or refs of their own to let go of
         for key in gone:
             record = values.pop(key, None)
@@ -526,6 +543,11 @@ class Client:
                 if key in self.borrowing:
                     self.borrowing.discard(key)
                     returned.append(key)
+                continue
+            actor = self.actors.collected(key) if self.actors.owned else None
+            if actor is not None:
+                actors.append((key, actor))
+                deletions.append(key)
             elif record is not None and key[:CLIENT_BYTES] == self.id:
                 if self.unsent_puts.pop(key, None) is None:
                     deletions.append(key)
@@ -534,6 +556,9 @@ class Client:
         kept: set[bytes] = set()
         if deletions:
             kept = self.store.drop([deletions.popleft() for _ in range(len(deletions))])
+        for key, actor in actors:
+            if key not in kept:
+                self.actors.handles_gone(actor)
         for key, record in special:
             if key not in kept:
                 self.store.large.forget(key, record)
@@ -580,7 +605,7 @@ class Client:
             items += (object_id(task_id, index), records.ERROR + error)
         self.store.commit(task_id[:CLIENT_BYTES], items, b"", require_owner=False)
         self.inbox.accept(Completion(b"", 0, 0.0, items))
-        self.inbox._wake()
+        self.inbox.wake()
 
     # -- the service thread ------------------------------------------------------------------------------------------
 
@@ -630,6 +655,9 @@ class Client:
         while self._cancelling and self._cancelling[0][0] <= now:
             _, task_id, results = self._cancelling.popleft()
             self._commit_cancelled(task_id, results)
+        if self.actors.tracked and now >= self._actors_checked_at + CHECK_SECONDS:
+            self._actors_checked_at = now
+            self.actors.check_pending()
         if self.driver and now >= self._lease_at:
             self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
             self.refresh_slots()
@@ -660,6 +688,7 @@ class Client:
         self.publisher.flush(5.0)
         if not cluster:
             return
+        self.actors.end_all()
         self.store.large.forget_all([key for key in self.inbox.values if self.references.owns(key)], self.inbox.values)
         if self.borrowing:
             self.store.give_back(self.id, list(self.borrowing))

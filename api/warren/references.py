@@ -47,7 +47,7 @@ class References:
         with self._lock:
             for object_id in object_ids:
                 self.counts[object_id] = self.counts.get(object_id, 0) + 1
-            self._pins[task_id] = object_ids
+            self._pins[task_id] = (*self._pins.get(task_id, ()), *object_ids)
 
     def task_ended(self, task_id: bytes) -> None:
         """Drop what `pin` held for the task (a no-op for one without pins)."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import json
-import pickle
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -13,12 +10,9 @@ from warren import current
 from warren.client import Client
 from warren.options import TaskOptions
 from warren.signature import Signature
+from warren.plans import plan_for
 from warren.submit import Plan
 from warren_broker.functions import export
-from warren_broker.messages import DYNAMIC, STREAMING, TaskHeader
-from warren_broker.queues import names
-from warren_broker.resources import ResourceRequest
-from warren_broker.serialization import note_ref
 
 
 class RemoteFunction:
@@ -93,76 +87,3 @@ class RemoteFunction:
 
     def __repr__(self) -> str:
         return f"RemoteFunction({self._function.__module__}.{self._function.__qualname__})"
-
-
-def returns_code(num_returns: int | str) -> int:
-    """Return `num_returns` as it stands in a header."""
-    if num_returns == "streaming":
-        return STREAMING
-    if num_returns == "dynamic":
-        return DYNAMIC
-    return int(num_returns)
-
-
-def retry_code(retry_exceptions: Any) -> bytes:
-    """Return `retry_exceptions` as it stands in a header."""
-    if retry_exceptions is True:
-        return b"*"
-    if not retry_exceptions:
-        return b""
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(tuple(retry_exceptions), pickle.HIGHEST_PROTOCOL))
-
-
-def env_code(client: Client, runtime_env: Any) -> bytes:
-    """Return the environment variables of a task as they stand in a header: the job's, then its own."""
-    variables = dict(client.job_env)
-    if runtime_env:
-        variables.update(runtime_env.get("env_vars") or {})
-    return json.dumps(variables, sort_keys=True).encode() if variables else b""
-
-
-def plan_for(client: Client, digest: bytes, function: Callable[..., Any], options: TaskOptions) -> Plan:
-    """Return the plan of a function's calls with these options."""
-    request = ResourceRequest.from_floats(options.resource_request())
-    queue, single = placement(options, request)
-    header = TaskHeader(
-        function=digest,
-        name=options.name or getattr(function, "__qualname__", None) or type(function).__name__,
-        owner=client.id,
-        job=client.job,
-        resources=request.class_name,
-        num_returns=returns_code(options.num_returns if options.num_returns is not None else 1),
-        max_retries=options.max_retries,
-        retry_exceptions=retry_code(options.retry_exceptions),
-        retry_delay=options.retry_delay,
-        max_calls=options.max_calls,
-        priority=options.priority,
-        env=env_code(client, options.runtime_env),
-        lifetime=options.lifetime or "",
-        backpressure=max(0, options.generator_backpressure or 0),
-        namespace=client.namespace,
-    )
-    return Plan(header, queue, single=single)
-
-
-def placement(options: Any, request: ResourceRequest) -> tuple[str, bool]:
-    """Return (queue, one task a message) for a resource request under a scheduling strategy."""
-    strategy = options.scheduling_strategy
-    if strategy is None or strategy == "DEFAULT":
-        return names.task_queue(request.class_name, options.label_selector), False
-    if strategy == "SPREAD":
-        return names.task_queue(request.class_name, options.label_selector), True
-    node = getattr(strategy, "node_id", None)
-    if node is not None and not strategy.soft:
-        return names.node_queue(bytes.fromhex(node)), False
-    return names.task_queue(request.class_name, options.label_selector), False
-
-
-def is_generator(function: Callable[..., Any]) -> bool:
-    """True if calling it makes a generator, asynchronous or not."""
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-
-
-__all__ = ["RemoteFunction", "note_ref", "plan_for"]

@@ -78,7 +78,7 @@ class Inbox:
                     return True
                 finally:
                     self._leader.release()
-                    self._wake()
+                    self.wake()
             with self._changed:
                 self._followers += 1
                 try:
@@ -109,7 +109,8 @@ class Inbox:
             finally:
                 self._leader.release()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have waiting threads look again."""
         if self._followers:
             with self._changed:
                 self._changed.notify_all()
@@ -142,7 +143,7 @@ class Inbox:
         if entries:
             for entry in entries:
                 self._take(entry)
-            self._wake()
+            self.wake()
 
     def _take(self, entry: bytes) -> None:
         client = self._client
@@ -164,14 +165,13 @@ class Inbox:
         counts, values = references.counts, self.values
         callbacks = self._callbacks
         items = completion.items
+        tracked = self._client.actors.tracked
         unheld = []
-        new = 0
         for at in range(0, len(items), 2):
             object_id, record = items[at], items[at + 1]
             if object_id in counts:
                 if object_id not in values:
                     values[object_id] = record
-                    new += 1
                     if record[0] == ERROR_TAG:
                         self.new_errors.append(object_id)
                     if callbacks and object_id in callbacks:
@@ -180,10 +180,13 @@ class Inbox:
                 unheld.append(object_id)
             if references._pins:
                 references.task_ended(object_id[:TASK_BYTES])
+            if tracked:
+                tracked.pop(object_id[:TASK_BYTES], None)
         if unheld:
             self._client.unheld(unheld)
         for task_id in completion.ended:
             references.task_ended(task_id)
+            tracked.pop(task_id, None)
             self.ended.add(task_id)
         self._client.in_flight = max(0, self._client.in_flight - completion.tasks)
 
@@ -208,7 +211,7 @@ class Inbox:
         if items:
             ended = len({item[:TASK_BYTES] for item in items[::2] if self._client.references.owns(item)})
             self.accept(Completion(b"", ended, 0.0, items))
-            self._wake()
+            self.wake()
 
     def subscribe(self, object_ids: list[bytes]) -> None:
         """Ask to be told of foreign objects, and take the records of those that are there."""

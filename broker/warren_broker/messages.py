@@ -63,6 +63,7 @@ class TaskHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
         group: the concurrency group, for actor calls.
         backpressure: results of a stream that may be unread before the producer pauses; 0 for no limit.
         namespace: the namespace the submitter lives in.
+        extra: for actor creations, MessagePack of `ActorSpec`.
     """
 
     function: bytes
@@ -84,6 +85,33 @@ class TaskHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     group: str = ""
     backpressure: int = 0
     namespace: str = ""
+    extra: bytes = b""
+
+
+class ActorSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a node must know of an actor besides its class and arguments.
+
+    Attributes:
+        running: resource class it holds while it lives (may be less than it needs to be placed).
+        concurrency: calls at a time in the default group.
+        groups: calls at a time in each named group.
+        is_async: the class has coroutine methods.
+        durable: "" | "always" | "explicit".
+        name: its name, "" for none.
+        class_name: name of its class.
+        facts: what handles are made of.
+        out_of_order: calls of one caller may overtake each other.
+    """
+
+    running: str
+    concurrency: int
+    groups: dict[str, int]
+    is_async: bool
+    durable: str
+    name: str
+    class_name: str
+    facts: bytes
+    out_of_order: bool = False
 
 
 # (task id, packed arguments, attempt, ids the arguments depend on, records of dependencies that came along,
@@ -120,6 +148,8 @@ _decode_any: Final = msgspec.msgpack.Decoder().decode
 
 encode: Final = _encode
 decode: Final = _decode_any
+
+decode_actor_spec: Final[Callable[[bytes], ActorSpec]] = msgspec.msgpack.Decoder(ActorSpec).decode
 
 _headers: dict[bytes, TaskHeader] = {}
 _HEADERS_KEPT: Final = 4096

@@ -8,6 +8,7 @@ The first byte says what follows; large values are described by a manifest (see 
 | `P` | a pickle |
 | `C` | a pickle that contains refs: msgpack [[object id, ...], pickle] |
 | `E` | an error, as `warren.exceptions` stores it |
+| `A` | the creation of an actor succeeded: its actor id |
 | `L` | manifest of a large value: msgpack `Manifest` |
 """
 
@@ -22,8 +23,9 @@ PLAIN: Final = b"P"
 CONTAINING: Final = b"C"
 ERROR: Final = b"E"
 LARGE: Final = b"L"
+ACTOR: Final = b"A"
 
-NONE_TAG, PLAIN_TAG, CONTAINING_TAG, ERROR_TAG, LARGE_TAG = b"NPCEL"
+NONE_TAG, PLAIN_TAG, CONTAINING_TAG, ERROR_TAG, LARGE_TAG, ACTOR_TAG = b"NPCELA"
 
 INLINE_LIMIT_BYTES: Final = 64 * 1024
 CHUNK_BYTES: Final = 8 * 1024 * 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from warren_broker import records
@@ -24,6 +24,9 @@ from warren_broker.store.large import LargeObjects
 
 PUT_ASIDE_KEPT = 1000
 SERVER_PATIENCE_SECONDS = 60.0
+
+# (actor key, epoch, state) of a commit that belongs to no durable actor
+NOT_DURABLE = (b"", b"", b"")
 
 # What one dependant needs to be published: (spec key, frame, queue, priority, tag, suffix of the object)
 Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
@@ -55,6 +58,7 @@ class ObjectStore:
         self.large = LargeObjects(self, session=session, host=host)
         self._closed = False
         self._scripts: dict[str, Script] = {}
+        self.on_actor_released: Callable[[bytes], None] | None = None
 
     # -- connection --------------------------------------------------------------------------------------------------
 
@@ -195,11 +199,17 @@ class ObjectStore:
         return [self.unseal(oid, value) for oid, value in zip(object_ids, stored, strict=True)]
 
     def commit_arguments(
-        self, owner: bytes, items: Sequence[bytes], entry: bytes, *, require_owner: bool
+        self,
+        owner: bytes,
+        items: Sequence[bytes],
+        entry: bytes,
+        *,
+        require_owner: bool,
+        durable: tuple[bytes, bytes, bytes] = NOT_DURABLE,
     ) -> list[bytes]:
         """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...)."""
         arguments = [
-            self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0", self._here,
+            self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0", self._here, *durable,
         ]  # fmt: skip
         seal = self.signer.seal
         for at in range(0, len(items), 2):
@@ -280,6 +290,8 @@ class ObjectStore:
                 record = self.unseal(object_id, gone[at + 2] or None)
                 if record is not None:
                     self.large.forget(object_id, record)
+                    if record[0] == records.ACTOR_TAG and self.on_actor_released is not None:
+                        self.on_actor_released(record[1:])
                     inner = records.contained(record)
                     if inner:
                         waiting.append((b"o" + object_id, inner))

@@ -1,0 +1,82 @@
+"""From options to plans: what a function's or method's calls carry in their header, and which queue they take."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from warren.submit import Plan
+from warren_broker.messages import DYNAMIC, STREAMING, TaskHeader
+from warren_broker.queues import names
+from warren_broker.resources import ResourceRequest
+
+if TYPE_CHECKING:
+    from warren.client import Client
+    from warren.options import TaskOptions
+
+
+def returns_code(num_returns: int | str) -> int:
+    """Return `num_returns` as it stands in a header."""
+    if num_returns == "streaming":
+        return STREAMING
+    if num_returns == "dynamic":
+        return DYNAMIC
+    return int(num_returns)
+
+
+def retry_code(retry_exceptions: Any) -> bytes:
+    """Return `retry_exceptions` as it stands in a header."""
+    if retry_exceptions is True:
+        return b"*"
+    if not retry_exceptions:
+        return b""
+    import cloudpickle
+
+    return bytes(cloudpickle.dumps(tuple(retry_exceptions), pickle.HIGHEST_PROTOCOL))
+
+
+def env_code(client: Client, runtime_env: Any) -> bytes:
+    """Return the environment variables of a task as they stand in a header: the job's, then its own."""
+    variables = dict(client.job_env)
+    if runtime_env:
+        variables.update(runtime_env.get("env_vars") or {})
+    return json.dumps(variables, sort_keys=True).encode() if variables else b""
+
+
+def plan_for(client: Client, digest: bytes, function: Callable[..., Any], options: TaskOptions) -> Plan:
+    """Return the plan of a function's calls with these options."""
+    request = ResourceRequest.from_floats(options.resource_request())
+    queue, single = placement(options, request)
+    header = TaskHeader(
+        function=digest,
+        name=options.name or getattr(function, "__qualname__", None) or type(function).__name__,
+        owner=client.id,
+        job=client.job,
+        resources=request.class_name,
+        num_returns=returns_code(options.num_returns if options.num_returns is not None else 1),
+        max_retries=options.max_retries,
+        retry_exceptions=retry_code(options.retry_exceptions),
+        retry_delay=options.retry_delay,
+        max_calls=options.max_calls,
+        priority=options.priority,
+        env=env_code(client, options.runtime_env),
+        lifetime=options.lifetime or "",
+        backpressure=max(0, options.generator_backpressure or 0),
+        namespace=client.namespace,
+    )
+    return Plan(header, queue, single=single)
+
+
+def placement(options: Any, request: ResourceRequest) -> tuple[str, bool]:
+    """Return (queue, one task a message) for a resource request under a scheduling strategy."""
+    strategy = options.scheduling_strategy
+    if strategy is None or strategy == "DEFAULT":
+        return names.task_queue(request.class_name, options.label_selector), False
+    if strategy == "SPREAD":
+        return names.task_queue(request.class_name, options.label_selector), True
+    node = getattr(strategy, "node_id", None)
+    if node is not None and not strategy.soft:
+        return names.node_queue(bytes.fromhex(node)), False
+    return names.task_queue(request.class_name, options.label_selector), False

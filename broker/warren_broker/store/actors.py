@@ -1,0 +1,127 @@
+"""The records of actors: registered by who creates them, kept by the nodes that run them.
+
+    PENDING --start--> ALIVE --process ends--> RESTARTING --start--> ALIVE
+       |                 |                         |
+       '------ kill, restarts used up, owner gone -+--> DEAD
+
+A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts, restarts,
+epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again), cause.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warren_broker.messages import encode
+from warren_broker.store.object_store import ObjectStore
+
+PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
+
+
+def name_field(namespace: str, name: str) -> bytes:
+    """Return the field of an actor's name in the names hash."""
+    return namespace.encode() + b"\0" + name.encode()
+
+
+class ActorRecords:
+    """Reads and moves actors' records. Any thread may call anything."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._keys = store.keys
+
+    def create(
+        self, actor_id: bytes, *, name: bytes, get_if_exists: bool, fields: dict[str, Any]
+    ) -> tuple[bytes, bytes] | None:
+        """Register an actor; None if that was done, (id, facts) of the living one if the name is taken."""
+        flat: list[Any] = ["state", PENDING, "name", name]
+        for field, value in fields.items():
+            flat += (field, value)
+        reply = self._store.script(
+            "actor_create",
+            self._keys.prefix,
+            self._keys.names,
+            name,
+            b"1" if get_if_exists else b"0",
+            self._keys.actor(actor_id),
+            actor_id.hex(),
+            *flat,
+        )
+        if reply[0] == b"":
+            return None
+        return bytes.fromhex(reply[0].decode()), reply[1]
+
+    def set_frame(self, actor_id: bytes, frame: bytes, queue: str) -> None:
+        """Keep what creates the actor again."""
+        self._store.call(b"HSET", self._keys.actor(actor_id), "frame", frame, "queue", queue)
+
+    def start(self, actor_id: bytes, node_id: bytes) -> tuple[str, int, int, bytes, bool]:
+        """A node starts its process: (state before, epoch, restarts so far, owner, detached)."""
+        state, epoch, restarts, owner, detached = self._store.script(
+            "actor_start", self._keys.actor(actor_id), node_id
+        )
+        return state.decode(), epoch, restarts, owner, detached == b"1"
+
+    def alive(self, actor_id: bytes, pid: int) -> None:
+        """Its constructor succeeded."""
+        self._store.call(b"HSET", self._keys.actor(actor_id), "state", ALIVE, "pid", pid)
+
+    def end(self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None) -> tuple[str, bytes, str]:
+        """Its process ended: ("RESTARTING", frame, queue), ("DEAD", b"", "") or ("STALE", b"", "")."""
+        reply = self._store.script(
+            "actor_end",
+            self._keys.prefix,
+            self._keys.actor(actor_id),
+            actor_id.hex(),
+            b"1" if final else b"0",
+            cause,
+            b"" if epoch is None else epoch,
+        )
+        if reply[0] == b"RESTARTING":
+            return RESTARTING, reply[1] or b"", (reply[2] or b"").decode()
+        return reply[0].decode(), b"", ""
+
+    def kill(self, actor_id: bytes, *, no_restart: bool, cause: bytes) -> str:
+        """Mark it killed, tell the nodes; returns the state it was in ("" if unknown)."""
+        state = self._store.script(
+            "actor_kill",
+            self._keys.prefix,
+            self._keys.actor(actor_id),
+            actor_id.hex(),
+            b"1" if no_restart else b"0",
+            cause,
+        )
+        message = encode(["kill-actor", actor_id, no_restart, cause])
+        self._store.call(b"PUBLISH", self._keys.control_channel, self._store.signer.seal(b"control", message))
+        return str(state.decode())
+
+    def by_name(self, namespace: str, name: str) -> bytes | None:
+        """Return the id of the living actor of that name."""
+        found = self._store.call(b"HGET", self._keys.names, name_field(namespace, name))
+        return bytes.fromhex(found.decode()) if found else None
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return (namespace, name) of every named living actor."""
+        fields = self._store.call(b"HKEYS", self._keys.names)
+        return [(each.partition(b"\0")[0].decode(), each.partition(b"\0")[2].decode()) for each in fields]
+
+    def fields(self, actor_id: bytes, *names: str) -> list[bytes | None]:
+        """Return fields of a record."""
+        reply: list[bytes | None] = self._store.call(b"HMGET", self._keys.actor(actor_id), *names)
+        return reply
+
+    def states(self, actor_ids: list[bytes]) -> list[tuple[str, bytes]]:
+        """Return (state, cause) of each; state "" if there is no such actor."""
+        replies = self._store.pipeline(
+            [(b"HMGET", self._keys.actor(actor_id), "state", "cause") for actor_id in actor_ids]
+        )
+        return [((state or b"").decode(), cause or b"") for state, cause in replies]
+
+    def ids(self) -> list[bytes]:
+        """Return the ids of all actors that are not dead."""
+        return [bytes.fromhex(each.decode()) for each in self._store.call(b"SMEMBERS", self._keys.prefix + b"actors")]
+
+    def state(self, actor_id: bytes) -> bytes | None:
+        """Return a durable actor's committed state, sealed as `state_context` says."""
+        stored: bytes | None = self._store.call(b"GET", self._keys.actor_state(actor_id))
+        return stored

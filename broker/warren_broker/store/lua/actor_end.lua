@@ -1,0 +1,22 @@
+-- An actor's process ended: restart it if that is allowed, else it is dead for good.
+-- ARGV: prefix, actor key, actor id, final ('1': no restart whatever is left), cause, epoch of the process ('' any)
+-- Returns {'RESTARTING', frame, queue} or {'DEAD'} or {'STALE'} if a later process lives already.
+local key = ARGV[2]
+local r = redis.call('HMGET', key, 'state', 'max_restarts', 'restarts', 'frame', 'queue', 'name', 'epoch', 'no_restart')
+if not r[1] then return {'DEAD'} end
+if ARGV[6] ~= '' and r[7] and r[7] ~= ARGV[6] then return {'STALE'} end
+if r[1] == 'DEAD' then return {'DEAD'} end
+local most, used = tonumber(r[2] or '0'), tonumber(r[3] or '0')
+if ARGV[4] ~= '1' and r[8] ~= '1' and (most < 0 or used < most) then
+  redis.call('HSET', key, 'state', 'RESTARTING', 'restarts', used + 1, 'node', '')
+  return {'RESTARTING', r[4], r[5]}
+end
+redis.call('HSET', key, 'state', 'DEAD', 'cause', ARGV[5], 'node', '')
+if r[6] and r[6] ~= '' and redis.call('HGET', ARGV[1] .. 'names', r[6]) == ARGV[3] then
+  redis.call('HDEL', ARGV[1] .. 'names', r[6])
+end
+redis.call('HDEL', key, 'frame')
+redis.call('SREM', ARGV[1] .. 'actors', ARGV[3])
+redis.call('DEL', key .. ':state')
+redis.call('EXPIRE', key, 3600)
+return {'DEAD'}
