@@ -8,8 +8,12 @@ agent -> executor
     TAKEN                                                  what was sent before your last BLOCKED was taken back
     RETIRE                                                 end if you hold nothing
     EXIT                                                   end now
+    ACTOR    header bytes, task, gpu ids, epoch, restarts    host this actor from now on
+    CANCEL   task id                                        (actor hosts) cancel this call
 executor -> agent
     DONE     upto, tasks, busy seconds, retries, dependants   all below `upto` are committed
+    DONE_SET sequences, tasks, busy seconds, retries, dependants   these calls are committed (actors: any order)
+    CREATED  error                                          the constructor succeeded (b"") or failed (stored error)
     BLOCKED  current                                        waiting in get: everything after `current` is not started
     UNBLOCKED
     PUBLISH  queue, priority, frame                         (RabbitMQ) publish for me
@@ -28,11 +32,15 @@ RUN: Final = 1
 TAKEN: Final = 2
 RETIRE: Final = 3
 EXIT: Final = 4
+ACTOR: Final = 5
+CANCEL: Final = 6
 DONE: Final = 11
 BLOCKED: Final = 12
 UNBLOCKED: Final = 13
 PUBLISH: Final = 14
 BYE: Final = 15
+DONE_SET: Final = 16
+CREATED: Final = 17
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Any]).decode

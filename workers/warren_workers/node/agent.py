@@ -45,7 +45,7 @@ from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.keys import Keys
 from warren_broker.store.object_store import Dependant, ObjectStore
 from warren_workers.channel import BLOCKED, BYE, DONE, EXIT, PUBLISH, RETIRE, RUN, TAKEN, UNBLOCKED
-from warren_workers.executor.run import result_ids
+from warren_workers.executor.calls import result_ids
 from warren_workers.node.config import NodeConfig
 from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
 from warren_workers.node.forker import Forker
@@ -443,8 +443,8 @@ class Agent(ExecutorOwner):
             line = self.idle.get(executor.key)
             if line and executor in line:
                 line.remove(executor)
-            if not executor.chunks:
-                executor.send([EXIT])
+            # It takes nothing any more: what it has not started comes back when its channel ends.
+            executor.send([EXIT])
 
     def _on_done(
         self,
@@ -545,9 +545,18 @@ class Agent(ExecutorOwner):
             executor.move(State.BLOCKED)
             if executor.grant is not None:
                 self.ledger.lend(executor.grant)
+        self._allow_for_blocked()
         if lane is not None:
             self._serve(lane)
         self._serve_all()
+
+    def _allow_for_blocked(self) -> None:
+        """What blocked tasks wait for must be delivered: their own messages, unacknowledged, must not fill the prefetch."""
+        blocked = sum(executor.state is State.BLOCKED for executor in self.executors.values())
+        if 2 * blocked > self.prefetch:
+            self.prefetch *= 2
+            for queue in self.subscribed:
+                self.consumer.subscribe(queue, prefetch=self.prefetch)
 
     def _end_lease(self, executor: ExecutorProcess) -> None:
         self._release(executor)

@@ -1,0 +1,366 @@
+"""Running one task or call: its arguments, its results, its errors. No loop, no sockets of its own.
+
+HOT PATH. Everything here may be called by several threads at once (threaded actors); what it makes goes into the `Results`
+that the caller passes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from warren.actor_client import death_record
+from warren.client import Client
+from warren.exceptions import (
+    ObjectLostError,
+    TaskCancelledError,
+    WorkerCrashedError,
+    capture_task_error,
+    store_error,
+    store_input_failure,
+)
+from warren.exit import ActorExit
+from warren.generators import DynamicObjectRefGenerator, consumed_key
+from warren.object_ref import ObjectRef, made_here
+from warren_broker import records
+from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, object_id
+from warren_broker.messages import DYNAMIC, STREAMING, Task, TaskHeader
+from warren_broker.serialization import pack, unpack
+from warren_workers.executor.commit import Committer, Results
+
+BACKPRESSURE_POLL_SECONDS = 0.005
+
+
+class DependencyFailed(Exception):
+    """Internal: an argument's task failed; its record becomes the result."""
+
+    def __init__(self, record: bytes) -> None:
+        super().__init__()
+        self.record = record
+
+
+class Retry(Exception):
+    """Internal: the call's error is to be retried with this task."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+
+def result_ids(task_id: bytes, num_returns: int) -> list[bytes]:
+    """Return the ids of the objects that a failed task must fill."""
+    if num_returns > 0:
+        return [object_id(task_id, at + 1) for at in range(num_returns)]
+    if num_returns == DYNAMIC:
+        return [task_id + FIRST_INDEX]
+    if num_returns == STREAMING:
+        return [task_id + FIRST_INDEX, object_id(task_id, 0)]
+    return []
+
+
+class CallRunner:
+    """Runs calls in the name of one client. Any thread may use it."""
+
+    def __init__(self, client: Client, committer: Committer, node_id: bytes) -> None:
+        self.client = client
+        self.store = client.store
+        self.committer = committer
+        self.node_id = node_id
+
+    def run(self, header: TaskHeader, function: Callable[..., Any], task: Task, out: Results) -> None:
+        """Run one call; its results, or its error, are in `out` afterwards.
+
+        Raises:
+            Retry: it failed with an exception that is to be retried.
+        """
+        try:
+            if task[1]:
+                args, kwargs = self.arguments(task)
+                value = function(*args, **kwargs)
+                args = kwargs = None  # type: ignore[assignment]  # handles in them must be gone before the end counts
+            else:
+                value = function()
+            self.store_value(header, task, value, out)
+            value = None
+        except BaseException as error:
+            args = kwargs = None  # type: ignore[assignment]
+            self.fail(header, task, error, out)
+
+    def store_value(self, header: TaskHeader, task: Task, value: Any, out: Results) -> None:
+        """Store what a call returned."""
+        if header.num_returns == 1:
+            if value is None:
+                out.items += (task[0] + FIRST_INDEX, b"N")
+            else:
+                self.store_result(task[0] + FIRST_INDEX, value, out)
+        else:
+            self.store_results(header, task, value, out)
+
+    def fail(self, header: TaskHeader, task: Task, error: BaseException, out: Results) -> None:
+        """Store a call's failure.
+
+        Raises:
+            Retry: it is to be retried instead.
+        """
+        if isinstance(error, DependencyFailed):
+            record = records.ERROR + store_input_failure(error.record[1:], header.name)
+        else:
+            if self.to_be_retried(header, task, error):
+                raise Retry((task[0], task[1], task[2] + 1, task[3], task[4], task[5])) from None
+            if isinstance(error, KeyboardInterrupt):
+                self.client.cancel_children(task[0], force=False)
+            record = records.ERROR + self.error_of(header, task, error)
+        del out.items[:]  # of this call, half done
+        fill(header, task, record, out)
+
+    # -- arguments ---------------------------------------------------------------------------------------------------
+
+    def unpack_arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return (args, kwargs) with refs still in their places."""
+        payload = task[1]
+        if not payload:
+            return (), {}
+        if payload[:1] == b"P":
+            args, kwargs = unpack(payload[1:])
+        else:
+            (record,) = self.store.fetch([payload[1:]])
+            if record is None:
+                raise ObjectLostError(payload[1:].hex())
+            args, kwargs = self.client.load(payload[1:], record)
+        return args, kwargs
+
+    def arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return (args, kwargs) with the values of top-level refs."""
+        args, kwargs = self.unpack_arguments(task)
+        return self.resolve(task, args, kwargs) if task[3] else (args, kwargs)
+
+    def resolve(
+        self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Put values in the places of top-level refs, all of which are ready.
+
+        Raises:
+            DependencyFailed: one of them is an error.
+            ObjectLostError: one of them is gone.
+        """
+        inline, client = task[4], self.client
+        missing = [key for key in task[3] if key not in inline]
+        found = dict(zip(missing, self.store.fetch(missing), strict=True)) if missing else {}
+        values: dict[bytes, bytes] = {}
+        for key in task[3]:
+            record = inline.get(key) or found.get(key)
+            if record is None:
+                raise ObjectLostError(key.hex())
+            if record[0] == records.ERROR_TAG:
+                raise DependencyFailed(record)
+            values[key] = record
+        args = tuple(
+            [client.load(value._id, values[value._id]) if type(value) is ObjectRef else value for value in args]
+        )
+        if kwargs:
+            kwargs = {
+                name: client.load(value._id, values[value._id]) if type(value) is ObjectRef else value
+                for name, value in kwargs.items()
+            }
+        return args, kwargs
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def store_result(self, key: bytes, value: Any, out: Results) -> None:
+        """Store one value as the object `key`."""
+        packed = pack(value)
+        if packed.buffers or len(packed.data) > records.INLINE_LIMIT_BYTES:
+            record = self.store.large.write(key, packed)
+        elif packed.refs:
+            record = records.containing(packed.refs, packed.data)
+        else:
+            record = b"P" + packed.data
+        if packed.refs:
+            self.client.outbox.flush()
+            self.client.flush_puts()
+            self.client.hold_contained(key, packed.refs)
+        out.items += (key, record)
+        out.bytes += len(record)
+
+    def store_results(self, header: TaskHeader, task: Task, value: Any, out: Results) -> None:
+        """Store the results of a call that has none, several, or a stream of them."""
+        count = header.num_returns
+        if count == 0:
+            out.ended.append(task[0])
+            if value is not None:
+                print(f"{header.name} has num_returns=0 but returned a value; it is dropped", file=sys.stderr)
+        elif count > 1:
+            try:
+                values = list(value)
+            except TypeError:
+                raise ValueError(
+                    f"{header.name} has num_returns={count}, so it must return {count} values; "
+                    f"it returned one object of type {type(value).__name__}"
+                ) from None
+            if len(values) != count:
+                raise ValueError(f"{header.name} has num_returns={count} but returned {len(values)} values")
+            for at, each in enumerate(values):
+                self.store_result(object_id(task[0], at + 1), each, out)
+        elif count == DYNAMIC:
+            refs = []
+            for at, each in enumerate(iterate(value)):
+                key = object_id(task[0], at + 2)
+                self.store_result(key, each, out)
+                refs.append(made_here(key, self.client.references))
+            self.emit(header.owner, out)
+            self.store_result(task[0] + FIRST_INDEX, DynamicObjectRefGenerator(refs), out)
+        else:
+            stream = Stream(self, header, task, out)
+            try:
+                for each in iterate(value):
+                    stream.put(each)
+                    each = None
+                    stream.wait_for_reader(time.sleep)
+            except BaseException as error:
+                stream.fail(error)
+            stream.end()
+
+    def emit(self, owner: bytes, out: Results) -> None:
+        """Commit in the middle of a call: its items so far, without counting it as ended."""
+        with self.committer.lock:
+            part = Results()
+            part.items, out.items = out.items, []
+            part.function = out.function
+            self.committer.of(owner).merge(part)
+            out.bytes = 0
+            self.committer.commit(last=False)
+
+    # -- errors ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def to_be_retried(header: TaskHeader, task: Task, error: BaseException) -> bool:
+        """True if the exception is one that the options ask to retry, and retries are left."""
+        wanted = header.retry_exceptions
+        if not wanted or not isinstance(error, Exception):
+            return False
+        if header.max_retries >= 0 and task[2] >= header.max_retries:
+            return False
+        if wanted == b"*":
+            return True
+        classes = pickle.loads(wanted)
+        return isinstance(error, classes) or isinstance(getattr(error, "cause", None), classes)
+
+    def error_of(self, header: TaskHeader, task: Task, error: BaseException) -> bytes:
+        """Return the stored form of a call's failure."""
+        if isinstance(error, KeyboardInterrupt):
+            return store_error(TaskCancelledError(task[0].hex()))
+        if isinstance(error, ActorExit):
+            return death_record(
+                header.name.partition(".")[0], header.actor, "It exited by itself (exit_actor or __ray_terminate__).",
+                pid=os.getpid(), node_id=self.node_id.hex(),
+            )  # fmt: skip
+        if isinstance(error, SystemExit):
+            return store_error(WorkerCrashedError())
+        return capture_task_error(
+            error, header.name, os.getpid(), self.node_id.hex(), actor_id=header.actor.hex() or None
+        )
+
+
+class Stream:
+    """The producer's side of a stream: items one by one, then the end. See `warren.generators`."""
+
+    def __init__(self, runner: CallRunner, header: TaskHeader, task: Task, out: Results) -> None:
+        self._runner = runner
+        self._header = header
+        self._task = task
+        self._out = out
+        self.made = 0
+
+    def put(self, value: Any) -> None:
+        """Commit the next item."""
+        self._runner.store_result(object_id(self._task[0], self.made + 1), value, self._out)
+        self.made += 1
+        self._runner.emit(self._header.owner, self._out)
+
+    def reader_is_behind(self) -> bool:
+        """True if the producer must pause (backpressure).
+
+        Raises:
+            TaskCancelledError: nobody will read any more.
+        """
+        limit = self._header.backpressure
+        if not limit:
+            return False
+        store, task_id = self._runner.store, self._task[0]
+        owner = task_id[:CLIENT_BYTES]
+        key = consumed_key(store.keys.prefix, store.tag(owner), task_id)
+        if self.made - int(store.call(b"GET", key) or 0) < limit:
+            return False
+        if not store.call(b"EXISTS", store.keys.client(self._header.owner)):
+            raise TaskCancelledError(task_id.hex())
+        return True
+
+    def wait_for_reader(self, sleep: Callable[[float], Any]) -> None:
+        """Pause until the reader has caught up."""
+        if self._header.backpressure:
+            self._runner.committer.commit(last=False)
+            while self.reader_is_behind():
+                sleep(BACKPRESSURE_POLL_SECONDS)
+
+    def fail(self, error: BaseException) -> None:
+        """The producer raised: its error is the last item.
+
+        Raises:
+            BaseException: the same error, if it is to be retried.
+        """
+        if self._runner.to_be_retried(self._header, self._task, error):
+            raise error
+        record = records.ERROR + self._runner.error_of(self._header, self._task, error)
+        self._out.items += (object_id(self._task[0], self.made + 1), record)
+        self.made += 1
+
+    def end(self) -> None:
+        """No more items."""
+        self._runner.store_result(object_id(self._task[0], 0), self.made, self._out)
+        self._out.ended.append(self._task[0])
+
+
+def fill(header: TaskHeader, task: Task, record: bytes, out: Results) -> None:
+    """Put the same record for every result of the task."""
+    for key in result_ids(task[0], header.num_returns):
+        out.items += (key, record)
+    if header.num_returns in (0, STREAMING):
+        out.ended.append(task[0])
+    out.bytes += len(record)
+
+
+def iterate(value: Any) -> Iterator[Any]:
+    """Iterate over a generator's items, asynchronous or not.
+
+    Raises:
+        ValueError: not iterable.
+    """
+    if hasattr(value, "__aiter__"):
+        return _iterate_async(value)
+    try:
+        iterator: Iterable[Any] = iter(value)
+    except TypeError:
+        raise ValueError(
+            f"a task with num_returns='streaming' or 'dynamic' must return an iterable, got {type(value).__name__}"
+        ) from None
+    return iter(iterator)
+
+
+def _iterate_async(value: Any) -> Iterator[Any]:
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    try:
+        iterator = value.__aiter__()
+        while True:
+            try:
+                yield loop.run_until_complete(iterator.__anext__())
+            except StopAsyncIteration:
+                return
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

@@ -1,0 +1,209 @@
+"""Committing results: gathered per owner, sent in one pipeline, settled later.
+
+HOT PATH. A commit is sent and its replies are read at the next one (or when the executor has nothing to do), so user code
+runs while Redis works. Only after the replies does the agent hear that tasks are done: a crash before that runs them
+again, and the first result stands.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from warren_broker.errors import ConnectionLost, StoreError
+from warren_broker.ids import CLIENT_BYTES
+from warren_broker.messages import Completion, Task, encode_completion
+from warren_broker.store import scripts
+from warren_broker.store.connection import Connection, Script
+from warren_broker.store.object_store import NOT_DURABLE, ObjectStore
+from warren_workers.channel import DONE, DONE_SET, BlockingChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMMIT_PATIENCE_SECONDS = 60.0
+FULL_RETRY_SECONDS = 0.2
+COMMIT_TASKS = 100
+COMMIT_BYTES = 512 * 1024
+
+
+class Results:
+    """What finished calls of one owner leave to be committed."""
+
+    __slots__ = ("busy", "bytes", "ended", "function", "items", "tasks")
+
+    def __init__(self) -> None:
+        self.items: list[bytes] = []
+        self.ended: list[bytes] = []
+        self.function = b""
+        self.tasks = 0
+        self.busy = 0.0
+        self.bytes = 0
+
+    def merge(self, other: Results) -> None:
+        """Take what another one gathered."""
+        self.items += other.items
+        self.ended += other.ended
+        self.tasks += other.tasks
+        self.busy += other.busy
+        self.bytes += other.bytes
+        self.function = other.function
+
+
+class Fenced(Exception):
+    """A later process of this actor lives: nothing of this one counts any more."""
+
+
+class Committer:
+    """Gathers results and commits them. Any thread may call it; it locks itself.
+
+    Args:
+        store: where objects go.
+        channel: to the agent.
+        dependants_to_agent: what is left to publish goes to the agent with DONE.
+    """
+
+    def __init__(self, store: ObjectStore, channel: BlockingChannel) -> None:
+        self._store = store
+        self._channel = channel
+        self.lock = threading.RLock()
+        self.gathered: dict[bytes, Results] = {}
+        self.tasks = 0
+        self.bytes = 0
+        self.upto = 0
+        self.sequences: list[int] | None = None  # of finished calls, for actors (they may finish in any order)
+        self.retries: list[tuple[int, Task]] = []
+        self.state: Callable[[], tuple[bytes, bytes, bytes]] | None = None
+        self._connection: Connection | None = None
+        self._script: Script | None = None
+        self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None
+        self._sent_done: tuple[Any, ...] = ()
+
+    def of(self, owner: bytes) -> Results:
+        """Return where results for `owner` gather."""
+        results = self.gathered.get(owner)
+        if results is None:
+            results = self.gathered[owner] = Results()
+        return results
+
+    def full(self) -> bool:
+        """True if what was gathered should be committed without waiting for more."""
+        return self.tasks >= COMMIT_TASKS or self.bytes > COMMIT_BYTES
+
+    def commit(self, *, last: bool) -> None:
+        """Send what was gathered. `last`: also wait for the replies and tell the agent."""
+        with self.lock:
+            if self._sent is not None:
+                self._settle()
+            if not self.gathered and not self.tasks and not self.retries and not self.sequences:
+                return
+            gathered, self.gathered = self.gathered, {}
+            self._sent_done = (self.upto, self.tasks, sum([each.busy for each in gathered.values()]), self.retries)
+            sequences = self.sequences
+            if sequences is not None:
+                self.sequences = []
+            self._sent_done += (sequences,)
+            self.tasks = self.bytes = 0
+            self.retries = []
+            self._sent = []
+            commands = []
+            for owner, results in gathered.items():
+                if not results.items and not results.ended:
+                    continue
+                completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
+                entry = encode_completion(self._store.signer, owner, completion)
+                arguments = self._arguments(owner, results.items, entry)
+                self._sent.append((owner, results, entry, arguments))
+                commands.append(arguments)
+            if commands:
+                self._send(commands)
+            if last:
+                self._settle()
+
+    def _arguments(self, owner: bytes, items: list[bytes], entry: bytes) -> list[bytes]:
+        durable = self.state() if self.state is not None else NOT_DURABLE
+        if items and items[0][:CLIENT_BYTES] != owner:
+            # Results of detached tasks lie under another tag than the owner's inbox: it is told in a second step.
+            return self._store.commit_arguments(
+                items[0][:CLIENT_BYTES], items, b"", require_owner=False, durable=durable
+            )
+        return self._store.commit_arguments(owner, items, entry, require_owner=True, durable=durable)
+
+    def _send(self, commands: list[list[bytes]]) -> None:
+        try:
+            connection = self._connection
+            if connection is None or connection.closed:
+                connection = self._connection = self._store.open_connection("commit")
+                self._script = connection.script(scripts.source_of("commit"))
+            assert self._script is not None
+            connection.send_many([self._script.command((), arguments) for arguments in commands])
+        except (ConnectionLost, ConnectionError):
+            self._connection = None  # `_replies` sends them again
+
+    def _settle(self) -> None:
+        """Read the replies of the commit under way, do what they leave to do, tell the agent."""
+        sent, self._sent = self._sent, None
+        assert sent is not None
+        dependants: list[Any] = []
+        store = self._store
+        if sent:
+            for (owner, results, entry, _), left in zip(sent, self._replies(sent), strict=True):
+                items = results.items
+                if left and left[0] == -2:
+                    raise Fenced
+                tag_owner = items[0][:CLIENT_BYTES] if items else owner
+                if tag_owner != owner:
+                    store.tell(owner, entry)
+                if left and left[0] != -1:
+                    publish, tell = store.dependants(tag_owner, left)
+                    dependants += [list(each) for each in publish]
+                    for client, suffix in tell:
+                        self._tell(client, tag_owner + suffix, items)
+        upto, tasks, busy, retries, sequences = self._sent_done
+        if sequences is not None:
+            if sequences or retries:
+                self._channel.send([DONE_SET, sequences, tasks, busy, retries, dependants])
+        elif tasks or retries:
+            self._channel.send([DONE, upto, tasks, busy, retries, dependants])
+
+    def _replies(self, sent: list[tuple[bytes, Results, bytes, list[bytes]]]) -> list[list[Any]]:
+        """Return the replies; after a lost connection all are committed again (a commit may run twice)."""
+        deadline = time.monotonic() + COMMIT_PATIENCE_SECONDS
+        while True:
+            try:
+                if self._connection is None:
+                    self._send([arguments for *_, arguments in sent])
+                if self._connection is None:
+                    raise ConnectionLost("Redis cannot be reached")
+                connection = self._connection
+                replies: list[Any] = []
+                full: StoreError | None = None
+                for _ in sent:
+                    try:
+                        replies.append(connection.read())
+                    except ConnectionLost:
+                        raise
+                    except StoreError as error:
+                        if "OOM" not in str(error) and "NOSCRIPT" not in str(error):
+                            raise
+                        full = error
+                if full is None:
+                    return replies
+                if time.monotonic() > deadline:
+                    raise full
+                # Redis is at maxmemory (nothing of that script ran), or forgot the script: again.
+                time.sleep(FULL_RETRY_SECONDS)
+                self._connection = None
+            except (ConnectionLost, ConnectionError) as error:
+                self._connection = None
+                if time.monotonic() > deadline:
+                    raise StoreError(f"results could not be committed: {error}") from error
+                time.sleep(0.05)
+
+    def _tell(self, client: bytes, key: bytes, items: list[bytes]) -> None:
+        """Give a record to a client that waits for an object it does not own."""
+        for at in range(0, len(items), 2):
+            if items[at] == key:
+                completion = Completion(b"", 0, 0.0, [key, items[at + 1]])
+                self._store.tell(client, encode_completion(self._store.signer, client, completion))
