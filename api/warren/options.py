@@ -146,7 +146,7 @@ class TaskOptions(_Placed, frozen=True, kw_only=True):
                 "max_calls belongs to the decorator, not to .options(): it is about the function's process."
             )
         values = _task_values(options)
-        if values.get("objects_per_yield", self.objects_per_yield) != self.objects_per_yield:
+        if options.get("_num_objects_per_yield", self.objects_per_yield) != self.objects_per_yield:
             raise ValueError("_num_objects_per_yield belongs to the decorator, not to .options().")
         if "max_retries" in values and values["max_retries"] is None:
             values["max_retries"] = _default_max_retries()

@@ -1,0 +1,1 @@
+"""Helpers around tasks, actors and objects, under the names that Ray gives them."""
