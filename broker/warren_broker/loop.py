@@ -83,6 +83,7 @@ class Loop:
 
     Attributes:
         lock: guards all that hangs on the loop; reentrant.
+        running: True while a thread is in `run`.
 
     Example:
         >>> loop = Loop()
@@ -110,6 +111,7 @@ class Loop:
         self._stopping = False
         self._closed = False
         self._thread: int | None = None
+        self.running = False
         self._wake_lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -120,11 +122,12 @@ class Loop:
 
     def run(self) -> None:
         """Dispatch until `stop` is called (before or after)."""
+        self.running = True
         try:
             while not self._stopping:
                 self.run_once(None)
         finally:
-            self._stopping = False
+            self.running = self._stopping = False
             self._thread = None
 
     start = run
@@ -316,8 +319,8 @@ class Loop:
                 with suppress(OSError, KeyError, ValueError):
                     self._poller.unregister(fd)
 
-    def write_inline(self, fd: int, action: Callback) -> None:
-        """Run `action`, which asks for WRITE on `fd`, and let the handler write at once in the calling thread.
+    def write_inline(self, action: Callback) -> None:
+        """Run `action`, and let handlers that it makes ask for WRITE do so at once, in the calling thread.
 
         This is how other threads send through something that lives on the loop without waking its thread. What the
         socket did not take waits for the loop as usual.
@@ -326,16 +329,16 @@ class Loop:
             if self._deferring:
                 action()  # On the loop's thread, or nested: settled by whoever defers.
                 return
+            # Only what `action` changes: the rest awaits the loop's own thread.
+            earlier, self._changed = self._changed, {}
             self._deferring = True
             try:
                 action()
-                watch = self._watches.get(fd)
-                if watch is not None and watch.wanted & _WRITE & ~watch.told:
-                    watch.handler(fd, _WRITE)
             finally:
                 self._deferring = False
                 if self._changed:
-                    self._settle_masks()
+                    self._settle()
+                self._changed = earlier
 
     def _settle(self) -> None:
         """Bring the poller up to date, after letting those write that began to ask for it."""

@@ -135,7 +135,7 @@ def test_write_from_another_thread_needs_no_turn_of_the_loop(
         loop.update_handler(ours.fileno(), loop.READ | loop.WRITE)
 
     loop.add_handler(ours.fileno(), handler, loop.READ)
-    loop.write_inline(ours.fileno(), send)  # Nobody runs the loop.
+    loop.write_inline(send)  # Nobody runs the loop.
     assert theirs.recv(10) == b"now"
 
 
@@ -157,7 +157,7 @@ def test_what_the_socket_does_not_take_is_written_by_the_loop(
     loop.add_handler(ours.fileno(), handler, loop.READ)
     thread = threading.Thread(target=loop.run)
     thread.start()
-    loop.write_inline(ours.fileno(), lambda: loop.update_handler(ours.fileno(), loop.READ | loop.WRITE))
+    loop.write_inline(lambda: loop.update_handler(ours.fileno(), loop.READ | loop.WRITE))
     received = 0
     while received < 5_000_000:
         received += len(theirs.recv(1 << 20))

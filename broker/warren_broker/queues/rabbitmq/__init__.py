@@ -1,0 +1,1 @@
+"""The RabbitMQ engine: durable queues, persistent messages, publisher confirms, by pika."""

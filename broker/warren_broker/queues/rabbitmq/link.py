@@ -1,0 +1,237 @@
+"""One AMQP connection on a loop that is opened again whenever it breaks.
+
+    CONNECTING --- opened ------------> UP
+    CONNECTING --- failed ------------> WAITING     (the first time: `open` raises instead)
+    UP         --- broken ------------> WAITING
+    WAITING    --- backoff is over ---> CONNECTING
+    any        --- close -------------> CLOSED
+
+Everything here runs with the loop's lock held. That lock is what makes pika usable by several threads: pika's
+objects are never touched without it.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import pika
+from pika import exceptions
+
+from warren_broker.errors import ConnectError, without_password
+from warren_broker.loop import Loop, Timer
+from warren_broker.queues.rabbitmq import refusals
+
+CONNECT_TIMEOUT_S: Final = 5.0
+_CLOSE_TIMEOUT_S: Final = 1.0
+_FIRST_BACKOFF_S: Final = 0.05
+_LONGEST_BACKOFF_S: Final = 1.0
+
+logger = logging.getLogger("warren.queues")
+
+# pika logs each failed attempt several times, with stack traces, and what it logs is not ours to vet for passwords.
+# Whoever has set a level for it wants to see that.
+if logging.getLogger("pika").level == logging.NOTSET:
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+class State(enum.Enum):
+    """What a link is doing, see the module's head."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+class AMQPConnection(pika.SelectConnection):  # type: ignore[misc]
+    """pika's connection, which can send several frames with one system call."""
+
+    _held_back: list[bytes] | None = None
+
+    def send_as_one(self, action: Callable[[], object]) -> None:
+        """Run `action` and send all that it sends in one piece: pika alone calls send() three times a message."""
+        if self._held_back is not None:
+            action()
+            return
+        self._held_back = []
+        try:
+            action()
+        finally:
+            data, self._held_back = self._held_back, None
+            if data:
+                super()._adapter_emit_data(b"".join(data))
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._held_back is None:
+            super()._adapter_emit_data(data)
+        else:
+            self._held_back.append(data)
+
+
+def wait_on(loop: Loop, changed: threading.Condition, done: Callable[[], object], timeout: float | None) -> bool:
+    """Wait until `done()`, with the loop's lock held; `changed` is a condition of that lock.
+
+    While no thread runs the loop, the caller drives it. On the thread that runs it nothing can be waited for.
+
+    Returns:
+        Whether `done()` holds.
+    """
+    if loop.running:
+        if loop.is_current_thread():
+            return bool(done())
+        return bool(changed.wait_for(done, timeout))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not done():
+        left = 1.0 if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            return False
+        loop.run_once(min(left, 0.1))
+    return True
+
+
+class Link:
+    """Keeps a connection. `on_up(connection)` and `on_down()` tell its owner; both run with the loop's lock held."""
+
+    def __init__(
+        self,
+        url: str,
+        loop: Loop,
+        *,
+        name: str,
+        on_up: Callable[[AMQPConnection], None],
+        on_down: Callable[[], None],
+    ) -> None:
+        """Prepare; `open` connects.
+
+        Raises:
+            ConnectError: `url` is malformed.
+        """
+        self._url = url
+        self.address = without_password(url)
+        self._loop = loop
+        self._on_up = on_up
+        self._on_down = on_down
+        self._parameters = refusals.parse(url)
+        self._parameters.connection_attempts = 1
+        self._parameters.socket_timeout = self._parameters.stack_timeout = CONNECT_TIMEOUT_S - 0.5
+        self._parameters.client_properties = {"connection_name": name}
+        self._changed = threading.Condition(loop.lock)
+        self._state = State.CONNECTING
+        self._was_up = False
+        self._attempts = 0
+        self._error: ConnectError | None = None
+        self._timer: Timer | None = None
+        self._connecting: AMQPConnection | None = None
+        self.connection: AMQPConnection | None = None
+        """The open connection; None while there is none."""
+
+    def open(self) -> None:
+        """Connect for the first time.
+
+        On the thread that runs the loop this returns at once, and a failure is logged and tried again.
+
+        Raises:
+            ConnectError: within 5 s, if it failed.
+        """
+        with self._loop.lock:
+            self._connect()
+            settled = wait_on(self._loop, self._changed, lambda: self._was_up or self._error, CONNECT_TIMEOUT_S)
+            if self._was_up:
+                return
+            if self._loop.running and self._loop.is_current_thread():
+                self._was_up = True  # From now on, failures are those of a reconnect.
+                return
+            error = self._error if settled else refusals.no_answer(self._url, CONNECT_TIMEOUT_S)
+            self.close()
+        assert error is not None
+        raise error
+
+    def close(self) -> None:
+        """Close the connection, and wait shortly for that if possible. May be called again."""
+        with self._loop.lock:
+            if self._state is State.CLOSED:
+                return
+            self._state = State.CLOSED
+            if self._timer is not None:
+                self._loop.remove_timeout(self._timer)
+            connection = self.connection or self._connecting
+            self.connection = None
+            if connection is not None and not (connection.is_closing or connection.is_closed):
+                with suppress(exceptions.ConnectionWrongStateError):
+                    connection.close()
+                wait_on(self._loop, self._changed, lambda: connection.is_closed, _CLOSE_TIMEOUT_S)
+
+    def _connect(self) -> None:
+        self._state = State.CONNECTING
+        self._connecting = AMQPConnection(
+            self._parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_open_error,
+            on_close_callback=self._on_close,
+            custom_ioloop=self._loop,
+        )
+
+    def _on_open(self, connection: Any) -> None:
+        self._connecting = None
+        if self._state is State.CLOSED:
+            connection.close()
+            return
+        properties = connection.server_properties or {}
+        version = properties.get("version", "0")
+        version = version.decode() if isinstance(version, bytes) else str(version)
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        if properties.get("product", "RabbitMQ") in ("RabbitMQ", b"RabbitMQ") and numbers < refusals.OLDEST_RABBITMQ:
+            self._fail(refusals.too_old(self._url, version))
+            connection.close()
+            return
+        if self._was_up:
+            logger.warning("connected to RabbitMQ at %s again", self.address)
+        self._state = State.UP
+        self._was_up = True
+        self._attempts = 0
+        self.connection = connection
+        try:
+            self._on_up(connection)
+        finally:
+            self._changed.notify_all()
+
+    def _on_open_error(self, _connection: Any, error: Any) -> None:
+        self._connecting = None
+        if isinstance(error, str):
+            error = exceptions.AMQPConnectionError(error)
+        self._fail(refusals.explain(self._url, error, CONNECT_TIMEOUT_S))
+
+    def _fail(self, error: ConnectError) -> None:
+        self._error = error
+        if self._state is not State.CLOSED:
+            if self._was_up:
+                logger.info("%s", error)
+                self._connect_later()
+            else:
+                self._state = State.WAITING
+        self._changed.notify_all()
+
+    def _on_close(self, connection: Any, reason: Any) -> None:
+        if self._state is State.UP and connection is self.connection:
+            logger.warning("lost the connection to RabbitMQ at %s: %s", self.address, reason)
+            self.connection = None
+            self._connect_later()
+            self._on_down()
+        self._changed.notify_all()
+
+    def _connect_later(self) -> None:
+        self._state = State.WAITING
+        backoff = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2**self._attempts)
+        self._attempts = min(self._attempts + 1, 10)
+        self._timer = self._loop.call_later(backoff * random.uniform(0.5, 1.0), self._connect_again)
+
+    def _connect_again(self) -> None:
+        if self._state is State.WAITING:
+            self._connect()
