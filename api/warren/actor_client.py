@@ -107,6 +107,7 @@ class ActorClient:
                 "detached": b"1" if detached else b"0",
                 "max_restarts": -1 if durable and not options.max_restarts else options.max_restarts,
                 "restarts": 0,
+                "durable": durable,
             },
         )
         if taken is not None:

@@ -121,6 +121,7 @@ class Client:
         self._abandoned: deque[tuple[bytes, int, bool]] = deque()
         self._closed = False
         self._lease_at = 0.0
+        self._trim_at = 0.0
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
@@ -662,6 +663,9 @@ class Client:
             self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
             self.refresh_slots()
             self._lease_at = now + CLIENT_LEASE_SECONDS / 10
+        if now >= self._trim_at:
+            self.store.large.trim()
+            self._trim_at = now + 1.0
 
     def refresh_slots(self) -> None:
         """Learn how much the cluster can run at once."""

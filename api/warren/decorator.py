@@ -26,7 +26,7 @@ def remote(*args: Any, **options: Any) -> Any:
         ... def double(x):
         ...     return 2 * x
     """
-    if len(args) == 1 and not options and callable(args[0]):
+    if len(args) == 1 and not options and (callable(args[0]) or not isinstance(args[0], (str, int, float, dict))):
         return _make(args[0], {})
     assert not args and options, (
         "The @remote decorator must be applied either with no arguments and no parentheses, or with keyword "
@@ -44,6 +44,6 @@ def _make(target: Callable[..., Any] | type, options: dict[str, Any]) -> Any:
         from warren.actor import ActorClass
 
         return ActorClass.make(target, options)
-    if inspect.isfunction(target) or inspect.isbuiltin(target) or callable(target):
+    if inspect.isfunction(target):
         return RemoteFunction(target, TaskOptions.from_kwargs(**options))
     raise TypeError(f"The @remote decorator must be applied to a function or a class, got {target!r}.")

@@ -20,7 +20,7 @@ log = logging.getLogger("warren")
 class TaskContext:
     """What an executor knows of the code it runs."""
 
-    __slots__ = ("actor", "gpus", "header", "instance", "node_id", "reconstructed", "worker_id")
+    __slots__ = ("actor", "actor_name", "cancelled", "gpus", "header", "instance", "node_id", "reconstructed", "worker_id")
 
     def __init__(self, node_id: bytes, worker_id: bytes, header: TaskHeader, gpus: list[str] | None) -> None:
         self.node_id = node_id
@@ -28,12 +28,14 @@ class TaskContext:
         self.header = header
         self.gpus = gpus or []
         self.actor: Any = None
+        self.actor_name: str | None = None
+        self.cancelled: Any = None
         self.instance: Any = None
         self.reconstructed = False
 
 
 _context: TaskContext | None = None
-_task_of_call: contextvars.ContextVar[bytes | None] = contextvars.ContextVar("warren_task", default=None)
+task_of_call: contextvars.ContextVar[bytes | None] = contextvars.ContextVar("warren_task", default=None)
 
 
 def set_context(context: TaskContext | None) -> None:
@@ -73,7 +75,7 @@ class RuntimeContext:
 
     def get_task_id(self) -> str | None:
         """Return the running task's id, None in a driver."""
-        task = _task_of_call.get() or self._client.current_task()
+        task = task_of_call.get() or self._client.current_task()
         if task is None:
             self._only_in_worker("task id")
             return None
@@ -98,6 +100,22 @@ class RuntimeContext:
         if _context is None or not _context.header.actor:
             return None
         return _context.header.actor.hex()
+
+    def get_actor_name(self) -> str | None:
+        """Return the name of the actor this code runs in ("" if it has none), None outside one."""
+        if _context is None or not _context.header.actor:
+            return None
+        return _context.actor_name or ""
+
+    def is_canceled(self) -> bool:
+        """True if the running actor call was cancelled (for synchronous and threaded actors).
+
+        Raises:
+            RuntimeError: in a driver.
+        """
+        if _context is None:
+            raise RuntimeError("is_canceled() is for code inside tasks and actors")
+        return _context.cancelled is not None and _context.cancelled(self.get_task_id())
 
     def get_assigned_resources(self) -> dict[str, float]:
         """Return the resources that the running task holds.

@@ -187,9 +187,9 @@ def _check_namespace(namespace: Any) -> None:
 def _job_env(runtime_env: dict[str, Any] | None) -> dict[str, str]:
     if not runtime_env:
         return {}
-    from warren.options import validate_runtime_env
+    from warren.runtime_env import check_runtime_env
 
-    validated = validate_runtime_env(runtime_env) or {}
+    validated = check_runtime_env(runtime_env) or {}
     return dict(validated.get("env_vars") or {})
 
 

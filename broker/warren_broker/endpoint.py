@@ -16,8 +16,8 @@ class Endpoint:
         prefix: what every Redis key and queue name of this cluster begins with.
     """
 
-    store_url: str
-    broker_url: str | None = None
+    store_url: str = field(repr=False)  # URLs hold passwords
+    broker_url: str | None = field(default=None, repr=False)
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     prefix: str = "warren:"
 

@@ -58,7 +58,7 @@ class ActorRecords:
     def start(self, actor_id: bytes, node_id: bytes) -> tuple[str, int, int, bytes, bool]:
         """A node starts its process: (state before, epoch, restarts so far, owner, detached)."""
         state, epoch, restarts, owner, detached = self._store.script(
-            "actor_start", self._keys.actor(actor_id), node_id
+            "actor_start", self._keys.actor(actor_id), node_id, self._keys.prefix + b"n:"
         )
         return state.decode(), epoch, restarts, owner, detached == b"1"
 

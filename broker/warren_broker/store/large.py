@@ -146,7 +146,14 @@ class LargeObjects:
                 self.forget(object_id, record)
 
     def close(self) -> None:
-        """Let go of this process's mappings that nothing views."""
+        """Let go of the session's files: the last process to leave deletes them."""
+        if self._memory is not None:
+            self._memory.close()
+
+    def trim(self) -> None:
+        """Delete spare files that were kept for reuse. Call it about once a second."""
+        if self._memory is not None:
+            self._memory.trim()
 
 
 class ObjectLost(StoreError):

@@ -26,6 +26,8 @@ from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, object_id
 from warren_broker.loop import Loop
 from warren_broker.messages import (
+    KIND_ACTOR_CALL,
+    KIND_ACTOR_CREATION,
     STREAMING,
     Completion,
     MalformedMessage,
@@ -44,8 +46,9 @@ from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.keys import Keys
 from warren_broker.store.object_store import Dependant, ObjectStore
-from warren_workers.channel import BLOCKED, BYE, DONE, EXIT, PUBLISH, RETIRE, RUN, TAKEN, UNBLOCKED
+from warren_workers.channel import BLOCKED, BYE, CREATED, DONE, DONE_SET, EXIT, PUBLISH, RETIRE, RUN, TAKEN, UNBLOCKED
 from warren_workers.executor.calls import result_ids
+from warren_workers.node.actors import ActorManager
 from warren_workers.node.config import NodeConfig
 from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
 from warren_workers.node.forker import Forker
@@ -112,6 +115,7 @@ class Agent(ExecutorOwner):
         self.output = OutputReader(self)
         self.heartbeat = Heartbeat(self)
         self.watch = ControlWatch(self)
+        self.actors = ActorManager(self)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -125,6 +129,7 @@ class Agent(ExecutorOwner):
         for task_id in self.store.call(b"ZRANGEBYSCORE", self.keys.cancelled, time.time(), b"+inf") or ():
             self.cancelled[task_id] = time.time()
         self.heartbeat.start()
+        self.actors.start()
         self._service()
         if self._ready is not None:
             self._ready()
@@ -229,8 +234,14 @@ class Agent(ExecutorOwner):
             return
         touched = []
         for header_bytes, header, tasks in batches:
+            if header.kind == KIND_ACTOR_CALL:
+                if delivery.redelivered:
+                    tasks = self.actors.redelivered(held, header, tasks)
+                if tasks:
+                    self.actors.deliver(held, header_bytes, header, tasks)
+                continue
             if delivery.redelivered:
-                tasks = self._recheck(held, header, tasks)
+                tasks = self.recheck(held, header, tasks)
             if self.cancelled:
                 tasks = self._without_cancelled(held, header, tasks)
             if not tasks:
@@ -244,6 +255,12 @@ class Agent(ExecutorOwner):
         for lane in touched:
             self._serve(lane)
 
+    def enqueue(self, piece: Piece) -> None:
+        """Take work that did not come by a delivery."""
+        lane = self._lane(piece.header)
+        lane.put(piece)
+        self._serve(lane)
+
     def _lane(self, header: TaskHeader) -> Lane:
         key = (header.resources, header.job, header.env)
         lane = self.lanes.get(key)
@@ -251,7 +268,7 @@ class Agent(ExecutorOwner):
             lane = self.lanes[key] = Lane(key, ResourceRequest.parse(header.resources))
         return lane
 
-    def _recheck(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+    def recheck(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
         """A message comes again: skip tasks whose result stands, count an attempt for the rest."""
         again: list[Task] = []
         finals = [result_ids(task[0], header.num_returns)[-1:] for task in tasks]
@@ -382,6 +399,9 @@ class Agent(ExecutorOwner):
 
     def _send_chunk(self, lane: Lane, piece: Piece, executor: ExecutorProcess) -> None:
         header = piece.header
+        if header.kind == KIND_ACTOR_CREATION:
+            self._host_actor(lane, piece, executor)
+            return
         mean = self.means.get(header.function)
         size = 1
         if mean is not None and not header.max_calls:
@@ -397,6 +417,13 @@ class Agent(ExecutorOwner):
         executor.chunks.append(chunk)
         gpus = executor.grant.gpu_ids if executor.grant is not None else None
         executor.send([RUN, chunk.first, piece.header_bytes, tasks, list(gpus) if gpus is not None else None])
+
+    def _host_actor(self, lane: Lane, piece: Piece, executor: ExecutorProcess) -> None:
+        (task,) = lane.take(piece, 1)
+        lane.executors.remove(executor)
+        executor.lane = None
+        if not self.actors.host(executor, piece, task):
+            self._end_lease(executor)
 
     def _capacity(self, lane: Lane) -> int:
         return max(1, len(lane.executors) + self.starting.get(lane.key, 0), self.slots if lane.request else 1)
@@ -415,7 +442,7 @@ class Agent(ExecutorOwner):
             if not before:
                 allowed.append(task)
             elif before == self.node_id or self.heartbeat.is_alive(before):
-                self._settle(piece.held, 1)  # a second copy; whoever holds the first one answers for it
+                self.settle(piece.held, 1)  # a second copy; whoever holds the first one answers for it
             else:
                 self._commit_error(
                     piece.held, piece.header, task, NodeDiedError(self._lost_text(piece.header, 1)), outstanding=True
@@ -436,6 +463,10 @@ class Agent(ExecutorOwner):
                 executor.move(State.LEASED)
                 if executor.grant is not None:
                     self.ledger.reclaim(executor.grant)
+        elif word == DONE_SET:
+            self.actors.done(executor, message[1], message[4], message[5])
+        elif word == CREATED:
+            self.actors.created(executor, message[1])
         elif word == PUBLISH:
             self.publisher.publish(message[1], message[3], priority=message[2])
         elif word == BYE:
@@ -484,9 +515,9 @@ class Agent(ExecutorOwner):
             settled.append((chunk.held, count))
             helds.append(chunk.held)
         if dependants:
-            self._publish_dependants(helds, [tuple(each) for each in dependants])
+            self.publish_dependants(helds, [tuple(each) for each in dependants])
         for held, count in settled:
-            self._settle(held, count)
+            self.settle(held, count)
         for chunk, task in retried:
             self._retry_later(chunk, task)
         lane = executor.lane
@@ -548,7 +579,7 @@ class Agent(ExecutorOwner):
         self._allow_for_blocked()
         if lane is not None:
             self._serve(lane)
-        self._serve_all()
+        self.serve_all()
 
     def _allow_for_blocked(self) -> None:
         """What blocked tasks wait for must be delivered: their own messages, unacknowledged, must not fill the prefetch."""
@@ -566,7 +597,7 @@ class Agent(ExecutorOwner):
         executor.move(State.IDLE)
         executor.idle_since = time.monotonic()
         self.idle.setdefault(executor.key, []).append(executor)
-        self._serve_all()
+        self.serve_all()
 
     def _release(self, executor: ExecutorProcess) -> None:
         if executor.grant is not None:
@@ -576,7 +607,7 @@ class Agent(ExecutorOwner):
             executor.lane.executors.remove(executor)
         executor.lane = None
 
-    def _serve_all(self) -> None:
+    def serve_all(self) -> None:
         """Resources became free: any lane may use them."""
         for lane in list(self.lanes.values()):
             if lane.waiting:
@@ -595,6 +626,8 @@ class Agent(ExecutorOwner):
         line = self.idle.get(executor.key)
         if line and executor in line:
             line.remove(executor)
+        if executor.actor:
+            self.actors.gone(executor)
         running = executor.progress.started[0] - 1
         lane = executor.lane
         self._release(executor)
@@ -612,7 +645,7 @@ class Agent(ExecutorOwner):
         executor.chunks.clear()
         if lane is not None:
             self._serve(lane)
-        self._serve_all()
+        self.serve_all()
         if self.draining:
             self._stop_if_drained()
 
@@ -633,7 +666,7 @@ class Agent(ExecutorOwner):
 
     # -- settling ----------------------------------------------------------------------------------------------------
 
-    def _settle(self, held: Held, count: int) -> None:
+    def settle(self, held: Held, count: int) -> None:
         held.outstanding -= count
         if held.outstanding <= 0 and held.delivery is not None:
             self.consumer.ack(held.delivery)
@@ -657,20 +690,25 @@ class Agent(ExecutorOwner):
             note = Completion(b"", 0, 0.0, [key, known[key]])
             self.store.tell(client, encode_completion(self.signer, client, note))
         if publish:
-            self._publish_dependants([held], publish)
+            self.publish_dependants([held], publish)
 
     def _commit_error(
         self, held: Held, header: TaskHeader, task: Task, error: Exception, *, outstanding: bool = False
     ) -> None:
-        record = records.ERROR + store_error(error)
+        self.commit_record(held, header, task, records.ERROR + store_error(error), outstanding=outstanding)
+
+    def commit_record(
+        self, held: Held, header: TaskHeader, task: Task, record: bytes, *, outstanding: bool = False
+    ) -> None:
+        """Commit the same record for every result of a task; `outstanding`: it counts among what its delivery holds."""
         items: list[bytes] = []
         for key in result_ids(task[0], header.num_returns):
             items += (key, record)
         self._commit(held, header, items, [task[0]])
         if outstanding:
-            self._settle(held, 1)
+            self.settle(held, 1)
 
-    def _publish_dependants(self, helds: list[Held], dependants: list[Dependant]) -> None:
+    def publish_dependants(self, helds: list[Held], dependants: list[Dependant]) -> None:
         """Publish released tasks; their releasers' deliveries stay unacknowledged until the broker has them."""
         for held in helds:
             held.outstanding += 1
@@ -685,7 +723,7 @@ class Agent(ExecutorOwner):
         def settle() -> None:
             self.store.launched(dependants)
             for held in helds:
-                self._settle(held, 1)
+                self.settle(held, 1)
 
         for _, frame, queue, priority, _, _ in dependants:
             self.publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
@@ -693,6 +731,7 @@ class Agent(ExecutorOwner):
     def _hand_back(self, lane: Lane) -> None:
         """Put what a lane cannot start soon back on its queue, as fresh messages (a release would count as a crash)."""
         for piece in lane.take_all():
+            self.actors.moved_away(piece.header)
             tasks = list(piece.tasks)
             held = piece.held
             size = max(1, len(tasks) // 2)
@@ -701,10 +740,10 @@ class Agent(ExecutorOwner):
                 frame = encode_frame(self.signer, piece.header_bytes, part)
 
                 def confirmed(count: int = len(part), held: Held = held) -> None:
-                    self.loop.add_callback(lambda: self._settle(held, count))
+                    self.loop.add_callback(lambda: self.settle(held, count))
 
                 self.publisher.publish(
-                    held.delivery.queue, frame, priority=piece.header.priority, on_confirm=confirmed
+                    held.queue, frame, priority=piece.header.priority, on_confirm=confirmed
                 )
 
     # -- cancelling --------------------------------------------------------------------------------------------------
@@ -718,6 +757,8 @@ class Agent(ExecutorOwner):
             return
         if message[0] == "cancel":
             self._cancel(message[1], message[2], force=message[3])
+        elif message[0] == "kill-actor":
+            self.actors.kill(message[1], no_restart=message[2], cause=message[3])
         elif message[0] == "job-ended":
             self.end_job(message[1])
 
@@ -746,6 +787,11 @@ class Agent(ExecutorOwner):
     def _cancel_held(
         self, executor: ExecutorProcess, chunk: Chunk, sequence: int, task: Task, client: bytes, *, force: bool
     ) -> None:
+        if executor.actor:
+            note = Completion(b"", 0, 0.0, [], [task[0]], "cancel-claimed")
+            self.store.tell(client, encode_completion(self.signer, client, note))
+            self.actors.cancel(executor, task[0])
+            return
         if executor.progress.started[0] - 1 != sequence:
             # Sent but not begun (or done and not reported): the first result stands, whichever it is.
             items: list[bytes] = []

@@ -6,7 +6,7 @@
                                   v  |
                                 BLOCKED
 
-A LEASED executor holds a grant of its lane's resource class; a BLOCKED one has given its CPUs back.
+A LEASED executor that becomes an actor host is ACTOR until it is DEAD. A LEASED executor holds a grant of its lane's resource class; a BLOCKED one has given its CPUs back.
 All of this belongs to the loop's thread.
 """
 
@@ -40,13 +40,15 @@ class State(enum.Enum):
     IDLE = "idle"
     LEASED = "leased"
     BLOCKED = "blocked"
+    ACTOR = "actor"
     DEAD = "dead"
 
 
 _MOVES = {
     State.STARTING: {State.IDLE, State.DEAD},
     State.IDLE: {State.LEASED, State.DEAD},
-    State.LEASED: {State.IDLE, State.BLOCKED, State.DEAD},
+    State.LEASED: {State.IDLE, State.BLOCKED, State.ACTOR, State.DEAD},
+    State.ACTOR: {State.DEAD},
     State.BLOCKED: {State.LEASED, State.DEAD},
     State.DEAD: set(),
 }
@@ -55,7 +57,7 @@ _MOVES = {
 class Chunk:
     """Tasks of one piece sent to an executor and not all done yet."""
 
-    __slots__ = ("end", "first", "header", "header_bytes", "held", "piece", "sent_at", "tasks")
+    __slots__ = ("done", "end", "first", "header", "header_bytes", "held", "piece", "sent_at", "tasks")
 
     def __init__(self, piece: Piece, first: int, tasks: list[Task]) -> None:
         self.piece = piece
@@ -65,6 +67,7 @@ class Chunk:
         self.first = first
         self.end = first + len(tasks)
         self.tasks = tasks
+        self.done: set[int] = set()  # sequence numbers, for actor calls: they may end in any order
         self.sent_at = time.monotonic()
 
 
@@ -84,6 +87,7 @@ class ExecutorProcess:
         self.leaving = ""
         self.cancelled: set[bytes] = set()
         self.last_name = ""
+        self.actor = b""
         self._loop = loop
         self._owner = owner
         self._sock = socket.socket(fileno=fds[0])

@@ -14,12 +14,13 @@ from warren_broker.queues.protocol import Delivery
 
 
 class Held:
-    """One delivery and how much of it is unsettled."""
+    """One delivery and how much of it is unsettled. Work that came from no delivery (a restart) names its queue."""
 
-    __slots__ = ("delivery", "outstanding", "received_at")
+    __slots__ = ("delivery", "outstanding", "queue", "received_at")
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery | None, queue: str = "") -> None:
         self.delivery = delivery
+        self.queue = delivery.queue if delivery is not None else queue
         self.outstanding = 0
         self.received_at = time.monotonic()
 

@@ -1,0 +1,1 @@
+"""Actor hosts: processes that hold one actor instance each."""

@@ -1,0 +1,107 @@
+"""Durable actors: the instance's state is committed with the results of its calls, in one Lua call.
+
+    state key = sealed MessagePack [pickled state, {caller: [low, [position, ...]]}]
+
+*Applied* positions say which calls the state already contains: every caller numbers its calls to an actor 1, 2, 3, ...; all
+up to `low` are applied, and those listed. A call delivered again that is applied is answered from its result. So each
+call takes effect exactly once: either state and result are both committed, or neither is and the call runs (again).
+
+The epoch fences: the agent counts it up for each process it starts, and a commit with an old one is refused whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from warren_broker.errors import WarrenBrokerError
+from warren_broker.messages import decode, encode
+from warren_broker.serialization import pack, unpack
+from warren_broker.store.actors import ActorRecords
+
+if TYPE_CHECKING:
+    from warren_workers.actors.host import ActorHost
+
+LARGE_STATE_BYTES = 16 * 1024 * 1024
+
+
+class DurableState:
+    """The state of one durable actor, as its host keeps and commits it. Locked by the committer."""
+
+    def __init__(self, host: ActorHost) -> None:
+        self._host = host
+        self._key = host.client.keys.actor(host.header.actor)
+        self._context = b"state" + host.header.actor
+        self._records = ActorRecords(host.client.store)
+        self._applied: dict[bytes, list[Any]] = {}
+        self._explicit = host.spec.durable == "explicit"
+        self._last = b""
+        self._wanted = threading.Event()
+        self._wanted.set()  # the state after the constructor is always committed
+
+    def restore(self, cls: type) -> bool:
+        """Set up the instance from the committed state; False if there is none (the constructor runs)."""
+        stored = self._records.state(self._host.header.actor)
+        if stored is None:
+            return False
+        pickled, applied = decode(self._host.client.signer.open(self._context, stored))
+        state = unpack(pickled)
+        instance = cls.__new__(cls)
+        if hasattr(instance, "__setstate__"):
+            instance.__setstate__(state)
+        else:
+            instance.__dict__.update(state)
+        self._host.instance = instance
+        self._applied = {caller: [low, set(above)] for caller, (low, above) in applied.items()}
+        self._last = pickled
+        return True
+
+    def checkpoint(self) -> None:
+        """`warren.checkpoint()`: commit the state with the running call (durable="explicit")."""
+        self._wanted.set()
+
+    def is_applied(self, caller: bytes, position: int) -> bool:
+        """True if the state contains the caller's call number `position`."""
+        entry = self._applied.get(caller)
+        return entry is not None and position > 0 and (position <= entry[0] or position in entry[1])
+
+    def applied(self, caller: bytes, position: int) -> None:
+        """The caller's call number `position` has taken effect on the instance."""
+        if position <= 0:
+            return
+        entry = self._applied.setdefault(caller, [0, set()])
+        entry[1].add(position)
+        while entry[0] + 1 in entry[1]:
+            entry[0] += 1
+            entry[1].discard(entry[0])
+
+    def commit_fields(self) -> tuple[bytes, bytes, bytes]:
+        """Return (actor key, epoch, state to store) for the commit that is being made."""
+        host = self._host
+        if not self._explicit or self._wanted.is_set():
+            self._wanted.clear()
+            self._last = self._pickle()
+        elif self._explicit:
+            # Nothing was asked for: the state on record stays, and so does what it says about calls.
+            return self._key, str(host.epoch).encode(), b""
+        applied = {caller: [low, sorted(above)] for caller, (low, above) in self._applied.items()}
+        sealed = host.client.signer.seal(self._context, encode([self._last, applied]))
+        return self._key, str(host.epoch).encode(), sealed
+
+    def _pickle(self) -> bytes:
+        instance = self._host.instance
+        # object.__getstate__ exists from Python 3.11 on; before, only classes that define it have one.
+        own = getattr(type(instance), "__getstate__", None)
+        default = getattr(object, "__getstate__", None)
+        state = own(instance) if own is not None and own is not default else instance.__dict__
+        packed = pack(state)
+        if packed.buffers:
+            import pickle
+
+            return pickle.dumps(state, protocol=5)
+        if len(packed.data) > LARGE_STATE_BYTES:
+            raise WarrenBrokerError(
+                f"the state of durable actor {self._host.spec.class_name} is {len(packed.data)} bytes; it is committed "
+                "with every call. Use durable='explicit' and warren.checkpoint(), or keep large parts elsewhere."
+            )
+        return packed.data

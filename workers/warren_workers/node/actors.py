@@ -1,0 +1,369 @@
+"""The actors of a node: starting their hosts, handing them calls, restarting or burying them.
+
+What is authoritative: the actor's record in Redis (`warren_broker.store.actors`). A node may trust its own memory of an
+actor as long as the actor's process lives and its epoch is current; everything else is asked.
+
+A dead actor's queue keeps being consumed for `TOMBSTONE_SECONDS`, and every call on it fails at once with the cause of
+death; after that the queue is deleted, and clients find out from the record.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from warren.actor_client import death_record, owner_gone_cause
+from warren.exceptions import ActorUnavailableError, TaskCancelledError, store_error
+from warren_broker import records
+from warren_broker.messages import (
+    KIND_ACTOR_CREATION,
+    MalformedMessage,
+    Task,
+    TaskHeader,
+    decode_actor_spec,
+    decode_frames,
+    decode_header,
+    encode_frame,
+)
+from warren_broker.queues import names
+from warren_broker.resources import ResourceRequest
+from warren_broker.store.actors import DEAD, RESTARTING, ActorRecords
+from warren_workers.channel import ACTOR, CANCEL, RUN
+from warren_workers.node.executors import Chunk, ExecutorProcess, State
+from warren_workers.node.intake import Held, Piece
+
+if TYPE_CHECKING:
+    from warren_workers.node.agent import Agent
+
+log = logging.getLogger("warren.node")
+
+TOMBSTONE_SECONDS = 60.0
+WATCH_SECONDS = 2.0
+PREFETCH = 64
+GRACEFUL = frozenset(("exit_actor",))
+
+Waiting = tuple[Held, bytes, TaskHeader, Task]
+
+
+class Hosted:
+    """An actor with a process on this node."""
+
+    def __init__(self, executor: ExecutorProcess, header: TaskHeader, held: Held, epoch: int, owner: bytes) -> None:
+        self.executor = executor
+        self.header = header
+        self.spec = decode_actor_spec(header.extra)
+        self.creation: Held | None = held
+        self.epoch = epoch
+        self.owner = owner
+        self.detached = bool(header.lifetime)
+        self.final = False
+        self.cause = b""
+
+
+class ActorManager:
+    """Loop thread only, like the agent it belongs to."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.records = ActorRecords(agent.store)
+        self.hosted: dict[bytes, Hosted] = {}
+        self._waiting: dict[bytes, deque[Waiting]] = {}  # calls for actors that are being restarted
+        self._tombstones: dict[bytes, tuple[bytes, float]] = {}
+
+    def start(self) -> None:
+        """Watch owners and dead nodes from now on."""
+        self._agent.loop.call_later(WATCH_SECONDS, self._tick)
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def host(self, executor: ExecutorProcess, piece: Piece, task: Task) -> bool:
+        """Make `executor` the host of the actor that `task` creates; False if there is nothing to host."""
+        agent, header = self._agent, piece.header
+        actor_id = header.actor
+        if actor_id in self.hosted:
+            agent.settle(piece.held, 1)  # a second copy of the message
+            return False
+        state, epoch, restarts, owner, _ = self.records.start(actor_id, agent.node_id)
+        if state in (DEAD, "", "DUPLICATE"):
+            if state == "DUPLICATE":
+                agent.settle(piece.held, 1)
+            else:
+                (cause,) = self.records.fields(actor_id, "cause")
+                record = records.ERROR + (cause or death_record("", actor_id, "It was killed before it started."))
+                agent.commit_record(piece.held, header, task, record, outstanding=True)
+                self._fail_waiting(actor_id, record)
+            return False
+        hosted = Hosted(executor, header, piece.held, epoch, owner)
+        self.hosted[actor_id] = hosted
+        executor.actor = actor_id
+        executor.last_name = hosted.spec.class_name
+        executor.move(State.ACTOR)
+        gpus = list(executor.grant.gpu_ids) if executor.grant is not None else []
+        executor.send([ACTOR, piece.header_bytes, task, gpus, epoch, restarts])
+        for held, header_bytes, call_header, call in self._waiting.pop(actor_id, ()):
+            self._send(hosted, held, header_bytes, call_header, [call])
+        queue = names.actor_queue(actor_id)
+        self._tombstones.pop(actor_id, None)
+        agent.consumer.subscribe(queue, prefetch=PREFETCH, exclusive=True)
+        return True
+
+    def created(self, executor: ExecutorProcess, error: bytes) -> None:
+        """The constructor ended."""
+        agent = self._agent
+        hosted = self.hosted.get(executor.actor)
+        if hosted is None:
+            return
+        if hosted.creation is not None:
+            agent.settle(hosted.creation, 1)
+            hosted.creation = None
+        if error:
+            hosted.cause = error
+            return
+        self.records.alive(executor.actor, executor.pid)
+        running = ResourceRequest.parse(hosted.spec.running)
+        if executor.grant is not None and running != executor.grant.request:
+            agent.ledger.release(executor.grant)
+            executor.grant = agent.ledger.force_acquire(running)
+            agent.serve_all()
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def deliver(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
+        """Hand calls to the actor's host. HOT PATH."""
+        agent = self._agent
+        actor_id = header.actor
+        held.outstanding += len(tasks)
+        if agent.cancelled:
+            tasks = self._without_cancelled(held, header, tasks)
+        hosted = self.hosted.get(actor_id)
+        if hosted is not None:
+            self._send(hosted, held, header_bytes, header, tasks)
+        elif actor_id in self._tombstones:
+            for task in tasks:
+                agent.commit_record(held, header, task, self._tombstones[actor_id][0], outstanding=True)
+        else:
+            waiting = self._waiting.setdefault(actor_id, deque())
+            waiting.extend((held, header_bytes, header, task) for task in tasks)
+
+    def _without_cancelled(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        kept = []
+        for task in tasks:
+            if task[0] in self._agent.cancelled:
+                record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
+                self._agent.commit_record(held, header, task, record, outstanding=True)
+            else:
+                kept.append(task)
+        return kept
+
+    @staticmethod
+    def _send(hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
+        if not tasks:
+            return
+        executor = hosted.executor
+        chunk = Chunk(Piece(held, header_bytes, header, deque()), executor.next_sequence, tasks)
+        executor.next_sequence = chunk.end
+        executor.chunks.append(chunk)
+        executor.send([RUN, chunk.first, header_bytes, tasks, None])
+
+    def redelivered(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        """Calls that come again after a node died: those whose result stands are done; the rest follows their retries."""
+        agent = self._agent
+        durable = b""
+        if tasks:
+            (facts,) = self.records.fields(header.actor, "durable")
+            durable = facts or b""
+        if durable:
+            return tasks  # the host knows which of them took effect
+        return agent.recheck(held, header, tasks)
+
+    def done(self, executor: ExecutorProcess, sequences: list[int], retries: list[Any], dependants: list[Any]) -> None:
+        """These calls are committed. HOT PATH."""
+        agent = self._agent
+        chunks = executor.chunks
+        again = {sequence: tuple(task) for sequence, task in retries}
+        settled: dict[int, tuple[Held, int]] = {}
+        resend: list[tuple[Chunk, Task]] = []
+        for sequence in sequences:
+            for chunk in chunks:
+                if chunk.first <= sequence < chunk.end:
+                    chunk.done.add(sequence)
+                    if sequence in again:
+                        resend.append((chunk, again[sequence]))
+                    else:
+                        held, count = settled.get(id(chunk.held), (chunk.held, 0))
+                        settled[id(held)] = (held, count + 1)
+                    break
+        while chunks and len(chunks[0].done) == chunks[0].end - chunks[0].first:
+            chunks.popleft()
+        if len(chunks) > PREFETCH:
+            executor.chunks = deque(chunk for chunk in chunks if len(chunk.done) < chunk.end - chunk.first)
+        if dependants:
+            agent.publish_dependants([held for held, _ in settled.values()], [tuple(each) for each in dependants])
+        for held, count in settled.values():
+            agent.settle(held, count)
+        hosted = self.hosted.get(executor.actor)
+        for chunk, task in resend:
+            if hosted is not None:
+                self._send(hosted, chunk.held, chunk.header_bytes, chunk.header, [task])
+
+    def cancel(self, executor: ExecutorProcess, task_id: bytes) -> None:
+        """Cancel a call that its host has."""
+        executor.progress.set_target(task_id)
+        executor.send([CANCEL, task_id])
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def kill(self, actor_id: bytes, *, no_restart: bool, cause: bytes) -> None:
+        """Somebody called `kill`."""
+        hosted = self.hosted.get(actor_id)
+        if hosted is None:
+            return
+        hosted.final = hosted.final or no_restart
+        hosted.cause = hosted.cause or cause
+        hosted.executor.kill()
+
+    def gone(self, executor: ExecutorProcess) -> None:
+        """An actor's process ended: what now?"""
+        agent = self._agent
+        actor_id = executor.actor
+        hosted = self.hosted.pop(actor_id)
+        reason = executor.leaving
+        cause = hosted.cause or death_record(
+            hosted.spec.class_name,
+            actor_id,
+            "It exited by itself." if reason in GRACEFUL else f"Its process ended unexpectedly ({reason or 'crashed'}).",
+            pid=executor.pid,
+            name=hosted.spec.name,
+            node_id=agent.node_id.hex(),
+        )
+        final = hosted.final or reason in GRACEFUL
+        state, frame, queue = self.records.end(actor_id, final=final, cause=cause, epoch=hosted.epoch)
+        started = executor.progress.started[0]
+        if hosted.creation is not None:
+            agent.settle(hosted.creation, 1)
+        lost = [
+            (chunk, task, chunk.first + at < started)
+            for chunk in executor.chunks
+            for at, task in enumerate(chunk.tasks)
+            if chunk.first + at not in chunk.done
+        ]
+        executor.chunks.clear()
+        if state == RESTARTING:
+            waiting = self._waiting.setdefault(actor_id, deque())
+            unavailable = records.ERROR + store_error(
+                ActorUnavailableError(
+                    f"The actor {actor_id.hex()} is being restarted; this call may have run in part.", actor_id
+                )
+            )
+            for chunk, task, begun in lost:
+                header = chunk.header
+                retry = hosted.spec.durable or not begun or header.max_retries < 0 or task[2] < header.max_retries
+                if retry:
+                    attempt = task[2] + (1 if begun and not hosted.spec.durable else 0)
+                    waiting.append(
+                        (chunk.held, chunk.header_bytes, header, (task[0], task[1], attempt, task[3], task[4], task[5]))
+                    )
+                else:
+                    agent.commit_record(chunk.held, header, task, unavailable, outstanding=True)
+            self._restart(actor_id, frame, queue)
+        else:
+            record = records.ERROR + cause
+            for chunk, task, _ in lost:
+                agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
+            self._bury(actor_id, record)
+
+    def _restart(self, actor_id: bytes, frame: bytes, queue: str) -> None:
+        """Put the creation back into this node's lane; if another node has room sooner, it goes there."""
+        agent = self._agent
+        try:
+            for header_bytes, tasks in decode_frames(agent.signer, frame):
+                header = decode_header(header_bytes)
+                held = Held(None, queue)
+                held.outstanding = len(tasks)
+                agent.enqueue(Piece(held, header_bytes, header, deque(tasks)))
+        except MalformedMessage as error:
+            agent.store.put_aside(f"actor {actor_id.hex()}", frame, str(error))
+
+    def moved_away(self, header: TaskHeader) -> None:
+        """A creation was handed back to its queue: the calls kept for it go back too."""
+        if header.kind != KIND_ACTOR_CREATION:
+            return
+        agent = self._agent
+        queue = names.actor_queue(header.actor)
+        agent.consumer.unsubscribe(queue)
+        for held, header_bytes, call_header, task in self._waiting.pop(header.actor, ()):
+            frame = encode_frame(agent.signer, header_bytes, [task])
+
+            def confirmed(held: Held = held) -> None:
+                agent.loop.add_callback(lambda: agent.settle(held, 1))
+
+            agent.publisher.publish(queue, frame, priority=call_header.priority, on_confirm=confirmed)
+
+    def _bury(self, actor_id: bytes, record: bytes) -> None:
+        self._fail_waiting(actor_id, record)
+        self._tombstones[actor_id] = (record, time.monotonic())
+        self._agent.consumer.subscribe(names.actor_queue(actor_id), prefetch=PREFETCH, exclusive=True)
+
+    def _fail_waiting(self, actor_id: bytes, record: bytes) -> None:
+        for held, _, header, task in self._waiting.pop(actor_id, ()):
+            self._agent.commit_record(held, header, task, record, outstanding=True)
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        try:
+            self.run_once()
+        except Exception:
+            log.exception("watching actors failed")
+        finally:
+            self._agent.loop.call_later(WATCH_SECONDS, self._tick)
+
+    def run_once(self) -> None:
+        """End actors whose owner is gone; take over those of dead nodes; forget old tombstones."""
+        self._end_orphans()
+        self._recover()
+        now = time.monotonic()
+        for actor_id, (_, since) in list(self._tombstones.items()):
+            if now - since > TOMBSTONE_SECONDS:
+                del self._tombstones[actor_id]
+                queue = names.actor_queue(actor_id)
+                self._agent.consumer.unsubscribe(queue)
+                self._agent.consumer.delete_queue(queue)
+
+    def _end_orphans(self) -> None:
+        mine = [(actor_id, hosted) for actor_id, hosted in self.hosted.items() if not hosted.detached]
+        if not mine:
+            return
+        owners = list({hosted.owner for _, hosted in mine})
+        store, keys = self._agent.store, self._agent.keys
+        alive = dict(
+            zip(owners, store.pipeline([(b"EXISTS", keys.client(owner)) for owner in owners]), strict=True)
+        )
+        for actor_id, hosted in mine:
+            if not alive[hosted.owner]:
+                self.kill(actor_id, no_restart=True, cause=owner_gone_cause(actor_id))
+
+    def _recover(self) -> None:
+        """Actors whose node's lease ended: restart them somewhere, or bury them here."""
+        agent = self._agent
+        store, keys = agent.store, agent.keys
+        if not store.call(b"SET", keys.janitor + b":actors", agent.node_id, b"NX", b"PX", int(WATCH_SECONDS * 900)):
+            return
+        ids = [actor_id for actor_id in self.records.ids() if actor_id not in self.hosted]
+        if not ids:
+            return
+        facts = store.pipeline([(b"HMGET", keys.actor(each), "state", "node", "epoch", "class") for each in ids])
+        for actor_id, (state, node, epoch, class_name) in zip(ids, facts, strict=True):
+            if not state or state == b"DEAD" or not node or node == agent.node_id:
+                continue
+            if store.call(b"EXISTS", keys.node(node)):
+                continue
+            cause = death_record((class_name or b"").decode(), actor_id, "Its node died.", node_id=node.hex())
+            now, frame, queue = self.records.end(actor_id, final=False, cause=cause, epoch=int(epoch or 0))
+            log.warning("actor %s lost its node: %s", actor_id.hex(), now)
+            if now == RESTARTING:
+                agent.publisher.publish(queue, frame)
+            elif now == DEAD:
+                self._bury(actor_id, records.ERROR + cause)
