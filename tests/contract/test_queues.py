@@ -108,9 +108,8 @@ def kill_connections(engine: Engine) -> None:
         with redis.Redis.from_url(engine.store_url) as client:
             client.client_kill_filter(_type="normal", skipme=True)
     else:
-        engine.rabbitmq_server.evaluate(
-            'lists:foreach(fun(C) -> rabbit_networking:close_connection(C, "test") end, rabbit_networking:connections()).'
-        )
+        close = 'fun(C) -> rabbit_networking:close_connection(C, "test") end'
+        engine.rabbitmq_server.evaluate(f"lists:foreach({close}, rabbit_networking:connections()).")
 
 
 # -- the plain way

@@ -68,6 +68,10 @@ class AMQPConnection(pika.SelectConnection):  # type: ignore[misc]
             if data:
                 super()._adapter_emit_data(b"".join(data))
 
+    def send_marshalled(self, data: bytes) -> None:
+        """Send frames that pika did not make."""
+        self._adapter_emit_data(data)
+
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._held_back is None:
             super()._adapter_emit_data(data)

@@ -19,15 +19,17 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-import pika
 from pika import spec
 
 from warren_broker.errors import BrokerError
 from warren_broker.loop import Loop
 from warren_broker.queues.rabbitmq.declaring import PRIORITIES, declare, queue_declared_otherwise
+from warren_broker.queues.rabbitmq.frames import publisher_of
 from warren_broker.queues.rabbitmq.link import AMQPConnection, Link, wait_on
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pika.channel import Channel
 
     from warren_broker.endpoint import Endpoint
@@ -38,14 +40,8 @@ MAX_UNCONFIRMED_BYTES: Final = 64 * 1024 * 1024
 
 _CLOSE_TIMEOUT_S: Final = 2.0
 _CHANNEL_RETRY_S: Final = 0.5
-_PERSISTENT: Final = 2
 
 logger = logging.getLogger("warren.queues")
-
-# Made once: pika only reads them.
-_PROPERTIES: Final = [
-    pika.BasicProperties(delivery_mode=_PERSISTENT, priority=priority or None) for priority in PRIORITIES
-]
 
 
 class _Message:
@@ -97,6 +93,7 @@ class RabbitMQPublisher:
         self._waiting: deque[_Message] = deque()
         self._in_flight: dict[int, _Message] = {}
         self._last_tag = 0
+        self._marshal: dict[tuple[str, int], Callable[[bytes], bytes]] = {}
         self._unconfirmed_bytes = 0
         self._channel: Channel | None = None
         self._away_since = time.monotonic()
@@ -195,16 +192,18 @@ class RabbitMQPublisher:
             return
         self._last_tag += 1
         self._in_flight[self._last_tag] = message
-        connection.send_as_one(lambda: self._emit(channel, message))
-
-    def _emit(self, channel: Channel, message: _Message) -> None:
         queue = message.queue
         if queue not in self._declared:
             # Nothing waits for the answer: a channel's commands are carried out in order.
             if queue not in self._foreign:
                 declare(channel, self._prefix, queue)
             self._declared.add(queue)
-        channel.basic_publish("", self._prefix + queue, message.body, _PROPERTIES[message.priority], mandatory=True)
+        marshal = self._marshal.get((queue, message.priority))
+        if marshal is None:
+            name = (self._prefix + queue).encode()
+            marshal = publisher_of(channel.channel_number, name, message.priority, connection.params.frame_max)
+            self._marshal[queue, message.priority] = marshal
+        connection.send_marshalled(marshal(message.body))
 
     def _is_idle(self) -> bool:
         return not self._in_flight and not self._waiting
@@ -278,6 +277,7 @@ class RabbitMQPublisher:
         self._in_flight.clear()
         self._waiting.clear()
         self._last_tag = 0
+        self._marshal.clear()
         self._channel = channel
         for message in messages:
             message.returned = False
