@@ -23,7 +23,6 @@ executor -> agent
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -61,8 +60,9 @@ class Splitter:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[list[Any]]:
-        """Yield the messages that `data` completes."""
+    def feed(self, data: bytes) -> list[list[Any]]:
+        """Return the messages that `data` completes."""
+        messages: list[list[Any]] = []
         buffer = self._buffer
         buffer += data
         at, end = 0, len(buffer)
@@ -70,10 +70,11 @@ class Splitter:
             size = int.from_bytes(buffer[at : at + 4], "big")
             if end - at - 4 < size:
                 break
-            yield _decode(memoryview(buffer)[at + 4 : at + 4 + size].tobytes())
+            messages.append(_decode(bytes(buffer[at + 4 : at + 4 + size])))
             at += 4 + size
         if at:
             del buffer[:at]
+        return messages
 
 
 class BlockingChannel:
@@ -102,7 +103,7 @@ class BlockingChannel:
                 return None
             if not data:
                 return None
-            self._ready = list(self._splitter.feed(data))
+            self._ready = self._splitter.feed(data)
             self._ready.reverse()
         return self._ready.pop()
 
@@ -117,6 +118,6 @@ class BlockingChannel:
         except ConnectionError:
             return True
         if data:
-            self._ready = list(self._splitter.feed(data))
+            self._ready = self._splitter.feed(data)
             self._ready.reverse()
         return bool(self._ready) or not data

@@ -42,6 +42,7 @@ log = logging.getLogger("warren.node")
 TOMBSTONE_SECONDS = 60.0
 WATCH_SECONDS = 2.0
 PREFETCH = 64
+DURABLE_ATTEMPTS = 5  # a durable actor's call that ends its process so often is failed: it never took effect
 GRACEFUL = frozenset(("exit_actor",))
 
 Waiting = tuple[Held, bytes, TaskHeader, Task]
@@ -244,7 +245,7 @@ class ActorManager:
         if hosted.creation is not None:
             agent.settle(hosted.creation, 1)
         lost = [
-            (chunk, task, chunk.first + at < started)
+            (chunk, task, chunk.first + at < started, chunk.first + at == started - 1)
             for chunk in executor.chunks
             for at, task in enumerate(chunk.tasks)
             if chunk.first + at not in chunk.done
@@ -257,11 +258,15 @@ class ActorManager:
                     f"The actor {actor_id.hex()} is being restarted; this call may have run in part.", actor_id
                 )
             )
-            for chunk, task, begun in lost:
+            for chunk, task, begun, culprit in lost:
                 header = chunk.header
-                retry = hosted.spec.durable or not begun or header.max_retries < 0 or task[2] < header.max_retries
+                if hosted.spec.durable:
+                    attempt = task[2] + culprit
+                    retry = attempt < DURABLE_ATTEMPTS
+                else:
+                    attempt = task[2] + begun
+                    retry = not begun or header.max_retries < 0 or task[2] < header.max_retries
                 if retry:
-                    attempt = task[2] + (1 if begun and not hosted.spec.durable else 0)
                     waiting.append(
                         (chunk.held, chunk.header_bytes, header, (task[0], task[1], attempt, task[3], task[4], task[5]))
                     )
@@ -270,7 +275,7 @@ class ActorManager:
             self._restart(actor_id, frame, queue)
         else:
             record = records.ERROR + cause
-            for chunk, task, _ in lost:
+            for chunk, task, _, _ in lost:
                 agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
             self._bury(actor_id, record)
 

@@ -394,7 +394,7 @@ class Agent(ExecutorOwner):
         lane.executors.append(executor)
         if lane.waiting:
             self._serve(lane)
-        if not executor.chunks:
+        if not executor.chunks and executor.state is State.LEASED:
             self._end_lease(executor)
 
     def _send_chunk(self, lane: Lane, piece: Piece, executor: ExecutorProcess) -> None:
@@ -529,7 +529,7 @@ class Agent(ExecutorOwner):
         elif lane is not None and executor.state is State.LEASED:
             if lane.waiting:
                 self._serve(lane)
-            if not chunks:
+            if not chunks and executor.state is State.LEASED:
                 self._end_lease(executor)
         if self.draining:
             self._stop_if_drained()
