@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from warren import current
 from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES, TASK_BYTES
-from warren_broker.serialization import note_ref
+from warren_broker.serialization import note_ref, register_ref_class
 
 if TYPE_CHECKING:
     from warren.ids import JobID, TaskID
@@ -168,6 +168,9 @@ class ObjectRef(Generic[T]):
             callback(error if error is not None else future.result())
 
         self.future().add_done_callback(deliver)
+
+
+register_ref_class(ObjectRef)
 
 
 def _bare(id: bytes) -> ObjectRef[Any]:
