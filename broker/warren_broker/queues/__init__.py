@@ -26,7 +26,7 @@ def open_publisher(
         endpoint: the cluster.
         on_new_queue: called with the name of a queue before the publisher's first message to it, by the thread that
             publishes (so it may be called by several at once, and must not use what belongs to one thread). A queue
-            that turns out to be deleted is announced again, on the loop's thread.
+            that turns out to be deleted is announced again, by a thread for this alone.
         loop: where the publisher lives: nothing of it then needs a thread. None: the embedded engine needs none
             either, RabbitMQ gets one named "warren-broker".
         name: what the server shows for the connection.

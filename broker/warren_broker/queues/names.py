@@ -129,6 +129,12 @@ def parse(queue: str) -> QueueName:
     raise ValueError(f"{queue!r} is not the name of a queue of warren")
 
 
+def is_exclusive(queue: str) -> bool:
+    """Return True if only one consumer of the cluster may receive from `queue` at a time: it is an actor's."""
+    match = _BY_ID.fullmatch(queue)
+    return match is not None and match[1] == QueueKind.ACTOR.value
+
+
 def _escape(text: str, safe: str) -> str:
     # "%" itself is escaped by quote(), so that a class name which uses percent signs comes back as it was.
     return quote(text, safe=safe)

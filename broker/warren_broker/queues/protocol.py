@@ -46,7 +46,8 @@ class Publisher(Protocol):
         A queue not yet seen by this publisher is declared first and announced by the callback `on_new_queue` that the
         publisher was opened with, so that nodes find it. What is unconfirmed when a connection breaks is sent again
         after reconnecting (so it may arrive twice). `on_confirm` is called once, on any thread, when the broker has
-        accepted the message.
+        accepted the message; it must not block. The embedded engine without a loop notices a broken connection only
+        in calls: who publishes nothing for a while calls `flush(0)` now and then.
 
         Raises:
             BrokerError: the publisher is closed, or the servers stayed away longer than its `patience`.
@@ -71,7 +72,10 @@ class Consumer(Protocol):
         """Start consuming `queue` (declared if missing), with at most `prefetch` unacknowledged deliveries from it.
 
         `exclusive` asks that only one consumer of the cluster receives from the queue at a time (actor queues).
-        Subscribing again changes `prefetch`.
+        Subscribing again changes `prefetch`; on RabbitMQ, what is outstanding then does not count towards the new one.
+
+        Raises:
+            ValueError: `prefetch` below 1, or `exclusive` for a queue that is not an actor's.
         """
 
     def unsubscribe(self, queue: str) -> None:

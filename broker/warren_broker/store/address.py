@@ -6,13 +6,13 @@ import socket
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from warren_broker.errors import ConnectError
+from warren_broker.errors import ConnectError, without_password
 
 DEFAULT_PORT: Final = 6379
 
 
 class Address(NamedTuple):
-    """A parsed URL. Its repr holds the password: never log it.
+    """A parsed URL.
 
     Attributes:
         url: as written.
@@ -35,6 +35,10 @@ class Address(NamedTuple):
     database: int
     tls: bool
     options: dict[str, str]
+
+    def __repr__(self) -> str:
+        """Show the address, and no password."""
+        return f"Address({without_password(self.url)!r})"
 
 
 def parse(url: str) -> Address:

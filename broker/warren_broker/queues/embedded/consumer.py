@@ -24,6 +24,7 @@ from warren_broker.errors import ConnectError, StoreError
 from warren_broker.queues.embedded import streams
 from warren_broker.queues.embedded.channel import Channel
 from warren_broker.queues.embedded.reader import Reader, Subscription
+from warren_broker.queues.names import is_exclusive
 from warren_broker.store.connection import Argument, Command
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class EmbeddedConsumer:
         """See `Consumer.subscribe`."""
         if prefetch < 1:
             raise ValueError(f"prefetch={prefetch} of queue {queue!r} must be 1 or more")
+        if exclusive and not is_exclusive(queue):
+            raise ValueError(f"queue {queue!r} cannot be exclusive: only queues of actors are")
         subscription = self._subscriptions.get(queue)
         if subscription is None:
             subscription = Subscription(queue, prefetch, exclusive, self._reader_with_room())
@@ -275,7 +278,8 @@ class EmbeddedConsumer:
         self._control.send((b"XDEL", self._notices, entry_id))
         self._control.send((b"XACK", self._notices, streams.GROUP, entry_id))
         subscription = self._subscriptions.get(queue)
-        if subscription is not None and subscription.joined:
+        if subscription is not None:
+            # Also before it has joined: that may have been answered before the level came into being.
             command = (b"SMEMBERS", self._keys.levels(queue))
             self._control.send(command, lambda reply: self._on_levels(subscription, reply))
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pika import exceptions
 
+from warren_broker.queues.names import is_exclusive
 from warren_broker.queues.protocol import Delivery
-from warren_broker.queues.rabbitmq.declaring import declare, is_exclusive, queue_declared_otherwise
+from warren_broker.queues.rabbitmq.declaring import declare, queue_declared_otherwise
 from warren_broker.queues.rabbitmq.link import AMQPConnection, Link
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class RabbitMQConsumer:
     # -- the protocol
 
     def subscribe(self, queue: str, *, prefetch: int, exclusive: bool = False) -> None:
-        """See `Consumer.subscribe`. The queue's kind decides whether it is exclusive, as publishers declare it too."""
+        """See `Consumer.subscribe`. It is the queue's kind that makes it exclusive, as publishers declare it too."""
         if prefetch < 1:
             raise ValueError(f"prefetch={prefetch} of queue {queue!r} must be 1 or more")
         if exclusive and not is_exclusive(queue):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from warren_broker.queues.names import QueueKind, parse
+from warren_broker.queues.names import is_exclusive
 
 if TYPE_CHECKING:
     from pika.channel import Channel
@@ -14,14 +14,6 @@ PRIORITIES: Final = range(10)
 
 _PRECONDITION_FAILED: Final = 406
 _QUEUE_IN_TEXT: Final = re.compile(r"queue '(.+?)' in vhost")
-
-
-def is_exclusive(queue: str) -> bool:
-    """Return True if only one consumer of the cluster may receive from `queue` at a time: it is an actor's."""
-    try:
-        return parse(queue).kind is QueueKind.ACTOR
-    except ValueError:
-        return False
 
 
 def declare(channel: Channel, prefix: str, queue: str) -> None:

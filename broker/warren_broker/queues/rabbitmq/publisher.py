@@ -73,8 +73,8 @@ class RabbitMQPublisher:
 
         Args:
             endpoint: where the queues are.
-            on_new_queue: called with a queue before the first message to it, by the publishing thread; and on the
-                loop's thread before a queue that was deleted is declared again.
+            on_new_queue: called with a queue before the first message to it, by the publishing thread; and by a thread
+                for this alone when a queue that was deleted is declared again.
             loop: where the publisher lives; None for one of its own, run by a thread named "warren-broker".
             name: what RabbitMQ shows for the connection.
             patience: seconds that RabbitMQ may be away before `publish` raises.
@@ -238,20 +238,21 @@ class RabbitMQPublisher:
                     message.on_confirm()
                 except Exception:
                     logger.exception("the confirm callback of a message to %s failed", message.queue)
+        for queue in {message.queue for message in again} - self._declared:
+            self._announce_again(queue)
         for message in again:
-            if message.queue not in self._declared and self._on_new_queue is not None:
-                self._announce_again(message.queue)
             self._send(message)
         if len(again) < len(tags):
             self._away_since = 0.0
         self._changed.notify_all()
 
     def _announce_again(self, queue: str) -> None:
-        assert self._on_new_queue is not None
-        try:
-            self._on_new_queue(queue)
-        except Exception:
-            logger.exception("announcing queue %s again failed", queue)
+        """Announce a queue that was deleted, on a thread for this alone.
+
+        The callback may wait for a lock whose holder waits for ours, which the loop's thread holds now.
+        """
+        if self._on_new_queue is not None:
+            threading.Thread(target=self._on_new_queue, args=(queue,), name="warren-announce", daemon=True).start()
 
     def _on_return(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
         """There is no such queue any more. The confirm of the message follows, and then it is sent again."""

@@ -1,0 +1,179 @@
+"""What is particular to queues on Redis streams; what both engines promise stands in `tests/contract`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.servers import RedisServer
+from warren_broker.endpoint import Endpoint
+from warren_broker.loop import Loop
+from warren_broker.queues import names
+from warren_broker.queues.embedded import streams
+from warren_broker.queues.embedded.consumer import QUEUES_PER_READER, EmbeddedConsumer
+from warren_broker.queues.embedded.publisher import EmbeddedPublisher
+from warren_broker.queues.protocol import Delivery
+
+PATIENCE_S = 20.0
+QUEUE = names.task_queue("CPU=1")
+ACTOR = names.actor_queue(b"\1" * 16)
+
+
+class Node:
+    """A consumer on a loop that the test drives, and what it received."""
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.loop = Loop()
+        self.got: list[Delivery] = []
+        self.consumer = EmbeddedConsumer(endpoint, self.loop, self.got.append, consumer_name=name)
+
+    def run_until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline
+            self.loop.run_once(0.01)
+
+    def close(self) -> None:
+        self.consumer.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    return start_redis()
+
+
+@pytest.fixture
+def endpoint(server: RedisServer) -> Endpoint:
+    return Endpoint(server.unix_url, prefix="e:")
+
+
+@pytest.fixture
+def publisher(endpoint: Endpoint) -> Iterator[EmbeddedPublisher]:
+    publisher = EmbeddedPublisher(endpoint)
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture
+def make_node(endpoint: Endpoint) -> Iterator[Callable[[str], Node]]:
+    nodes: list[Node] = []
+
+    def make(name: str) -> Node:
+        nodes.append(Node(endpoint, name))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.close()
+
+
+@pytest.fixture
+def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "DEAD_AFTER_S", 0.4)
+    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.1)
+
+
+@pytest.mark.usefixtures("short_lives")
+@pytest.mark.parametrize("queue", [QUEUE, ACTOR], ids=["shared", "exclusive"])
+def test_a_consumer_that_slept_too_long_loses_its_work_and_goes_on(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, queue: str
+) -> None:
+    sleeper, other = make_node("sleeper"), make_node("other")
+    exclusive = queue == ACTOR
+    sleeper.consumer.subscribe(queue, prefetch=2, exclusive=exclusive)
+    publisher.publish(queue, b"1")
+    publisher.publish(queue, b"2")
+    sleeper.run_until(lambda: len(sleeper.got) == 2)
+    other.consumer.subscribe(queue, prefetch=5, exclusive=exclusive)
+    other.run_until(lambda: len(other.got) == 2)
+    assert [(delivery.body, delivery.redelivered) for delivery in other.got] == [(b"1", True), (b"2", True)]
+    for delivery in sleeper.got:
+        sleeper.consumer.ack(delivery)  # Too late, and harmless.
+    for _ in range(30):
+        sleeper.loop.run_once(0.01)
+        other.loop.run_once(0.01)
+    other.consumer.close()
+    sleeper.run_until(lambda: len(sleeper.got) == 4)
+    assert [delivery.body for delivery in sleeper.got[2:]] == [b"1", b"2"]
+
+
+def test_queues_come_back_after_everything_was_flushed(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, server: RedisServer
+) -> None:
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    publisher.publish(QUEUE, b"1", priority=4)
+    node.run_until(lambda: len(node.got) == 1)
+    with server.client() as client:
+        client.flushall()
+        client.script_flush()
+    publisher.publish(QUEUE, b"2")
+    publisher.publish(QUEUE, b"3", priority=4)
+    assert publisher.flush(PATIENCE_S)
+    node.run_until(lambda: len(node.got) == 3)
+    node.consumer.release(node.got[1])
+    node.run_until(lambda: len(node.got) == 4)
+
+
+def test_hundreds_of_queues_share_readers(make_node: Callable[[str], Node], publisher: EmbeddedPublisher) -> None:
+    node = make_node("node")
+    queues = [names.task_queue(f"CPU={number}") for number in range(1, 3 * QUEUES_PER_READER)]
+    for queue in queues:
+        node.consumer.subscribe(queue, prefetch=3)
+        publisher.publish(queue, queue.encode(), priority=1)
+    node.run_until(lambda: len(node.got) == len(queues))
+    for delivery in node.got:
+        node.consumer.ack(delivery)
+    for queue in queues:
+        node.consumer.unsubscribe(queue)
+    del node.got[:]
+    node.consumer.subscribe(queues[0], prefetch=1)
+    publisher.publish(queues[0], b"again")
+    node.run_until(lambda: node.got)
+
+
+def test_levels_are_forgotten_when_empty(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, server: RedisServer
+) -> None:
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=2)
+    publisher.publish(QUEUE, b"x", priority=9)
+    node.run_until(lambda: node.got)
+    node.consumer.ack(node.got.pop())
+    with server.client() as client:
+        assert client.keys("e:q:*:p9")
+        node.run_until(lambda: not client.keys("e:q:*:p9"))
+    for priority in (0, 9):
+        publisher.publish(QUEUE, b"y", priority=priority)
+    node.run_until(lambda: len(node.got) == 2)
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_a_full_redis_holds_messages_up_and_loses_none(
+    endpoint: Endpoint, make_node: Callable[[str], Node], server: RedisServer, on_loop: bool
+) -> None:
+    node = make_node("node")
+    publisher = EmbeddedPublisher(endpoint, loop=node.loop if on_loop else None)
+    confirmed: list[bytes] = []
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+        publisher.publish(QUEUE, b"first", on_confirm=(lambda: confirmed.append(b"first")) if on_loop else None)
+        assert not publisher.flush(0.3)
+        client.config_set("maxmemory", 0)
+    publisher.publish(QUEUE, b"last")
+    assert publisher.flush(PATIENCE_S)
+    assert confirmed == [b"first"] * on_loop
+    node.consumer.subscribe(QUEUE, prefetch=10)
+    node.run_until(lambda: len(node.got) == 2)
+    assert {delivery.body for delivery in node.got} == {b"first", b"last"}
+    publisher.close()
+
+
+def test_levels_are_read_by_priority_and_returned_ones_first() -> None:
+    assert streams.in_reading_order([b":p2", b":r", b":p9:r", b":p2:r", b"nonsense"]) == [
+        b":p9:r", b":p2:r", b":p2", b":r", b"",
+    ]  # fmt: skip
+    assert [streams.priority_of_level(level) for level in (b"", b":r", b":p7", b":p7:r")] == [0, 0, 7, 7]

@@ -1,0 +1,124 @@
+"""What is particular to queues on RabbitMQ; what both engines promise stands in `tests/contract`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pika
+import pytest
+
+from tests.servers import RabbitMQServer
+from warren_broker.endpoint import Endpoint
+from warren_broker.errors import ConnectError
+from warren_broker.loop import Loop
+from warren_broker.queues import names
+from warren_broker.queues.protocol import Delivery
+from warren_broker.queues.rabbitmq import refusals
+from warren_broker.queues.rabbitmq.consumer import RabbitMQConsumer
+from warren_broker.queues.rabbitmq.publisher import RabbitMQPublisher
+
+PATIENCE_S = 25.0
+QUEUE = names.task_queue("CPU=1")
+
+
+class Node:
+    """A consumer on a loop that the test drives, and what it received."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.loop = Loop()
+        self.got: list[Delivery] = []
+        self.consumer = RabbitMQConsumer(endpoint, self.loop, self.got.append, consumer_name="node")
+
+    def run_until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline
+            self.loop.run_once(0.01)
+
+    def close(self) -> None:
+        self.consumer.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def endpoint(rabbitmq_server: RabbitMQServer) -> Iterator[Endpoint]:
+    vhost = "particular"
+    yield Endpoint("redis://unused", rabbitmq_server.add_vhost(vhost), prefix="r:")
+    rabbitmq_server.delete_vhost(vhost)
+
+
+def test_a_queue_that_exists_with_other_arguments_is_used_as_it_is(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = pika.BlockingConnection(pika.URLParameters(endpoint.broker_url))
+    foreign.channel().queue_declare("r:" + QUEUE, durable=True)
+    foreign.close()
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    publisher.publish(QUEUE, b"1")
+    assert publisher.flush(PATIENCE_S)
+    node.run_until(lambda: len(node.got) == 1)
+    assert "other arguments" in caplog.text
+    publisher.close()
+    node.close()
+
+
+def test_queues_are_durable_and_carry_the_prefix(endpoint: Endpoint, rabbitmq_server: RabbitMQServer) -> None:
+    publisher = RabbitMQPublisher(endpoint)
+    publisher.publish(QUEUE, b"1")
+    assert publisher.flush(PATIENCE_S)
+    publisher.close()
+    assert rabbitmq_server.queues("particular") == ["r:" + QUEUE]
+    # A passive declaration says nothing of durability; declaring it otherwise is refused.
+    foreign = pika.BlockingConnection(pika.URLParameters(endpoint.broker_url))
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="durable"):
+        foreign.channel().queue_declare("r:" + QUEUE, durable=False)
+    foreign.close()
+
+
+def test_too_old_a_server_is_named_with_what_is_needed(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "OLDEST_RABBITMQ", (99, 0))
+    with pytest.raises(ConnectError, match=r"is RabbitMQ \d.*too old.*needs RabbitMQ 99\.0 or newer"):
+        RabbitMQPublisher(endpoint)
+
+
+def test_publishing_waits_out_a_memory_alarm(start_rabbitmq: Callable[..., RabbitMQServer]) -> None:
+    server = start_rabbitmq()
+    endpoint = Endpoint("redis://unused", server.url)
+    publisher, node = RabbitMQPublisher(endpoint, patience=1.0), Node(endpoint)
+    publisher.publish(QUEUE, b"0")
+    assert publisher.flush(PATIENCE_S)
+    server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.000001).")
+    errors: list[BaseException] = []
+
+    def publish() -> None:
+        try:
+            for _ in range(150):  # More than may be unconfirmed at once.
+                publisher.publish(QUEUE, b"x" * 1_000_000)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    thread.join(2.0)
+    assert thread.is_alive()  # It is not taken for a server that is away.
+    assert not errors
+    server.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.9).")
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not errors
+    assert publisher.flush(PATIENCE_S)
+    node.consumer.subscribe(QUEUE, prefetch=500)
+    node.run_until(lambda: len(node.got) == 151)
+    publisher.close()
+    node.close()
+
+
+def test_closing_ends_the_thread(endpoint: Endpoint) -> None:
+    before = set(threading.enumerate())
+    publisher = RabbitMQPublisher(endpoint)
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"warren-broker"}
+    publisher.close()
+    assert set(threading.enumerate()) <= before
