@@ -12,12 +12,13 @@ The epoch fences: the agent counts it up for each process it starts, and a commi
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import decode, encode
 from warren_broker.serialization import pack, unpack
 from warren_broker.store.actors import ActorRecords
+from warren_workers.positions import Positions
 
 if TYPE_CHECKING:
     from warren_workers.actors.host import ActorHost
@@ -33,7 +34,7 @@ class DurableState:
         self._key = host.client.keys.actor(host.header.actor)
         self._context = b"state" + host.header.actor
         self._records = ActorRecords(host.client.store)
-        self._applied: dict[bytes, list[Any]] = {}
+        self._applied: dict[bytes, Positions] = {}
         self._explicit = host.spec.durable == "explicit"
         self._last = b""
         self._wanted = threading.Event()
@@ -52,7 +53,7 @@ class DurableState:
         else:
             instance.__dict__.update(state)
         self._host.instance = instance
-        self._applied = {caller: [low, set(above)] for caller, (low, above) in applied.items()}
+        self._applied = {caller: Positions(low, above) for caller, (low, above) in applied.items()}
         self._last = pickled
         return True
 
@@ -62,18 +63,15 @@ class DurableState:
 
     def is_applied(self, caller: bytes, position: int) -> bool:
         """True if the state contains the caller's call number `position`."""
-        entry = self._applied.get(caller)
-        return entry is not None and position > 0 and (position <= entry[0] or position in entry[1])
+        applied = self._applied.get(caller)
+        return applied is not None and position in applied
 
     def applied(self, caller: bytes, position: int) -> None:
         """The caller's call number `position` has taken effect on the instance."""
-        if position <= 0:
-            return
-        entry = self._applied.setdefault(caller, [0, set()])
-        entry[1].add(position)
-        while entry[0] + 1 in entry[1]:
-            entry[0] += 1
-            entry[1].discard(entry[0])
+        applied = self._applied.get(caller)
+        if applied is None:
+            applied = self._applied[caller] = Positions()
+        applied.add(position)
 
     def commit_fields(self) -> tuple[bytes, bytes, bytes]:
         """Return (actor key, epoch, state to store) for the commit that is being made."""
@@ -84,7 +82,7 @@ class DurableState:
         elif self._explicit:
             # Nothing was asked for: the state on record stays, and so does what it says about calls.
             return self._key, str(host.epoch).encode(), b""
-        applied = {caller: [low, sorted(above)] for caller, (low, above) in self._applied.items()}
+        applied = {caller: [each.low, sorted(each.above)] for caller, each in self._applied.items()}
         sealed = host.client.signer.seal(self._context, encode([self._last, applied]))
         return self._key, str(host.epoch).encode(), sealed
 

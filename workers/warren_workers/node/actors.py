@@ -33,6 +33,7 @@ from warren_broker.store.actors import DEAD, RESTARTING, ActorRecords
 from warren_workers.channel import ACTOR, CANCEL, RUN
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
+from warren_workers.positions import Positions
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -61,6 +62,7 @@ class Hosted:
         self.detached = bool(header.lifetime)
         self.final = False
         self.cause = b""
+        self.seen: dict[bytes, Positions] = {}  # caller -> calls that were handed to the process
 
 
 class ActorManager:
@@ -162,6 +164,11 @@ class ActorManager:
     def _send(hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         if not tasks:
             return
+        seen = hosted.seen.get(header.owner)
+        if seen is None:
+            seen = hosted.seen[header.owner] = Positions()
+        for task in tasks:
+            seen.add(task[5])
         executor = hosted.executor
         chunk = Chunk(Piece(held, header_bytes, header, deque()), executor.next_sequence, tasks)
         executor.next_sequence = chunk.end
@@ -169,15 +176,31 @@ class ActorManager:
         executor.send([RUN, chunk.first, header_bytes, tasks, None])
 
     def redelivered(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        """Calls that come again after a node died: those whose result stands are done; the rest follows their retries."""
+        """Calls that come again: skip what is done or under way here; after a node's death the rest follows its retries."""
         agent = self._agent
-        durable = b""
-        if tasks:
-            (facts,) = self.records.fields(header.actor, "durable")
-            durable = facts or b""
-        if durable:
-            return tasks  # the host knows which of them took effect
-        return agent.recheck(held, header, tasks)
+        hosted = self.hosted.get(header.actor)
+        if hosted is not None and hosted.spec.durable:
+            return agent.not_held_here(held, header, tasks)  # its process knows which took effect
+        fresh = agent.not_held_here(held, header, tasks)
+        if hosted is not None:
+            seen = hosted.seen.get(header.owner)
+            fresh = [task for task in fresh if seen is None or task[5] not in seen]
+        (durable,) = self.records.fields(header.actor, "durable")
+        if not durable:
+            fresh = agent.recheck(held, header, fresh)
+            if hosted is not None and hosted.epoch > 1 and agent.heartbeat.any_dead():
+                # The node of an earlier process died with them: they may have run.
+                return self._without_lost(held, header, fresh)
+        return fresh
+
+    def _without_lost(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        if header.max_retries != 0:
+            return tasks
+        text = f"The actor {header.actor.hex()} lost its node while it had this call; it may have run."
+        record = records.ERROR + store_error(ActorUnavailableError(text, header.actor))
+        for task in tasks:
+            self._agent.commit_record(held, header, task, record)
+        return []
 
     def done(self, executor: ExecutorProcess, sequences: list[int], retries: list[Any], dependants: list[Any]) -> None:
         """These calls are committed. HOT PATH."""

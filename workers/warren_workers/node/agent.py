@@ -103,7 +103,7 @@ class Agent(ExecutorOwner):
         self.prefetch = max(8, 4 * self.slots)
         self.subscribed: set[str] = set()
         self.draining = False
-        self._delayed = 0
+        self._shadows: list[tuple[Held, set[bytes]]] = []
         self._ready = ready
         self.publisher = open_publisher(
             self.endpoint, on_new_queue=self.announce_queue, loop=None, name=f"node-{config.name}"
@@ -179,6 +179,8 @@ class Agent(ExecutorOwner):
                     lane.request
                 ):
                     self._hand_back(lane)
+        if self._shadows:
+            self._settle_shadows()
         surplus = sum(map(len, self.idle.values())) - self.slots
         for line in self.idle.values():
             for executor in list(line):
@@ -241,7 +243,7 @@ class Agent(ExecutorOwner):
                     self.actors.deliver(held, header_bytes, header, tasks)
                 continue
             if delivery.redelivered:
-                tasks = self.recheck(held, header, tasks)
+                tasks = self.recheck(held, header, self.not_held_here(held, header, tasks))
             if self.cancelled:
                 tasks = self._without_cancelled(held, header, tasks)
             if not tasks:
@@ -278,8 +280,10 @@ class Agent(ExecutorOwner):
             record = stands.get(final[0]) if final else None
             if record is not None:
                 self._commit(held, header, [final[0], record], [task[0]])
-            elif header.max_retries == 0:
-                again.append(task)  # the start mark decides when it is about to run
+            elif header.max_retries == 0 or not self.heartbeat.any_dead():
+                # With max_retries=0 the start mark decides. If no node died, a connection did, or a consumer was
+                # cancelled with the message on its way: nothing was lost, and no attempt is counted.
+                again.append(task)
             else:
                 attempts = self.store.call(
                     b"HINCRBY", self.keys.attempts(task[0][:CLIENT_BYTES]), task[0][CLIENT_BYTES:], 1
@@ -289,6 +293,38 @@ class Agent(ExecutorOwner):
                 else:
                     again.append((task[0], task[1], max(task[2], attempts), *task[3:]))
         return again
+
+    def not_held_here(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        """Tasks that this node has in hand already (a connection broke) are not taken twice.
+
+        The new delivery is kept unacknowledged until they are done: the old one does not count any more.
+        """
+        mine = {task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks}
+        for executor in self.executors.values():
+            for chunk in executor.chunks:
+                mine.update([task[0] for task in chunk.tasks])
+        shadows = {task[0] for task in tasks if task[0] in mine}
+        if not shadows:
+            return tasks
+        held.outstanding += len(shadows)
+        self._shadows.append((held, shadows))
+        return [task for task in tasks if task[0] not in shadows]
+
+    def _settle_shadows(self) -> None:
+        """Let go of deliveries that came again for work which has ended since."""
+        shadows, self._shadows = self._shadows, []
+        mine = {task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks}
+        for executor in self.executors.values():
+            for chunk in executor.chunks:
+                mine.update(
+                    [task[0] for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done]
+                )
+        for held, tasks in shadows:
+            ended = {task_id for task_id in tasks if task_id not in mine}
+            if ended:
+                self.settle(held, len(ended))
+            if len(ended) < len(tasks):
+                self._shadows.append((held, tasks - ended))
 
     @staticmethod
     def _lost_text(header: TaskHeader, attempts: int) -> str:

@@ -27,6 +27,7 @@ class Heartbeat:
         self._others: dict[bytes, dict[str, Any]] = {}
         self._started = time.time()
         self._closed = False
+        self._any_dead = False
 
     def start(self) -> None:
         """Beat from now on."""
@@ -72,12 +73,19 @@ class Heartbeat:
         )
         others = [each for each in replies[3] if each != node]
         self._others = {}
+        dead = False
         if others:
             for each, stored in zip(others, store.call(b"MGET", *[keys.node(each) for each in others]), strict=True):
                 if stored is None:
+                    dead = True
                     store.call(b"HDEL", keys.nodes + b":slots", each)
                 else:
                     self._others[each] = decode(agent.signer.open(b"node" + each, stored))
+        self._any_dead = dead
+
+    def any_dead(self) -> bool:
+        """True if a node is on record whose lease ended: work may have been lost with it."""
+        return self._any_dead
 
     def is_alive(self, node: bytes) -> bool:
         """True if that node's lease has not ended."""
