@@ -270,6 +270,7 @@ def _register_job(client: Client) -> None:
         "env": client.job_env,
         "python": list(sys.version_info[:3]),
         "entrypoint": script or "",
+        "as_ray": os.environ.get("WARREN_AS_RAY") == "1",
         "pid": os.getpid(),
         "started": time.time(),
     }

@@ -226,5 +226,9 @@ def main(sock: Any, page: int, config: dict[str, Any]) -> int:
     sys.path[:] = config["sys_path"] + [path for path in sys.path if path not in config["sys_path"]]
     if config["cwd"] and os.path.isdir(config["cwd"]):
         os.chdir(config["cwd"])
+    if config["as_ray"]:
+        from warren.as_ray import install
+
+        install(children=False)
     executor = Executor(BlockingChannel(sock), Progress(page), config)
     return executor.run()

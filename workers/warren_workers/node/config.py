@@ -57,6 +57,7 @@ class NodeConfig:
             "sys_path": job.get("sys_path", []),
             "cwd": job.get("cwd", ""),
             "job_env": job.get("env", {}),
+            "as_ray": job.get("as_ray", False),
             "env": json.loads(env) if env else {},
             "node_id": self.node_id,
             "slots": max(1, int(self.totals.get("CPU", 1))),
