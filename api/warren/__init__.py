@@ -29,6 +29,11 @@ from warren.session import init, is_initialized, shutdown
 ObjectID = ObjectRef
 
 _LAZY = {
+    "checkpoint": "actor",
+    "exit_actor": "actor",
+    "get_actor": "actor",
+    "kill": "actor",
+    "method": "actor",
     "ActorClassID": "ids",
     "ActorID": "ids",
     "ClusterID": "ids",

@@ -110,6 +110,7 @@ class ActorHost:
             cls = self.executor.functions.get(header.function)
             if self.spec.durable:
                 self.durable = DurableState(self)
+                self.context.checkpoint = self.durable.checkpoint
             if self.durable is None or not self.durable.restore(cls):
                 args, kwargs = self.runner_of_calls.arguments(task)
                 self.instance = runner.construct(lambda: cls(*args, **kwargs))

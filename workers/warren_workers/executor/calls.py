@@ -252,7 +252,7 @@ class CallRunner:
     def error_of(self, header: TaskHeader, task: Task, error: BaseException) -> bytes:
         """Return the stored form of a call's failure."""
         if isinstance(error, KeyboardInterrupt):
-            return store_error(TaskCancelledError(task[0].hex()))
+            error = TaskCancelledError(task[0].hex()).with_traceback(error.__traceback__)
         if isinstance(error, ActorExit):
             return death_record(
                 header.name.partition(".")[0], header.actor, "It exited by itself (exit_actor or __ray_terminate__).",
