@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from warren import infeasible
 from warren.actor_client import CHECK_SECONDS, ActorClient
 from warren.exceptions import GetTimeoutError, TaskCancelledError, load_task_error
 from warren.inbox_notes import NoteHandler
@@ -103,6 +104,7 @@ class Client:
         self._actors_checked_at = 0.0
         self.unsent_puts: dict[bytes, bytes] = {}
         self.plans: dict[bytes, list[Plan]] = {}
+        self.resource_classes: set[str] = set()
         self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
         self.current_task: Callable[[], bytes | None] = lambda: None
         self.children: dict[bytes, list[bytes]] = {}
@@ -122,6 +124,8 @@ class Client:
         self._closed = False
         self._lease_at = 0.0
         self._trim_at = 0.0
+        self._infeasible_at = time.monotonic() + infeasible.CHECK_SECONDS
+        self.infeasible = infeasible.InfeasibleCheck(self)
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
@@ -503,6 +507,10 @@ class Client:
         for plan in self.plans.get(function, ()):
             plan.mean = mean if plan.mean is None else 0.7 * plan.mean + 0.3 * mean
 
+    def classes_in_use(self) -> set[str]:
+        """Return the resource classes that this client has submitted work to."""
+        return set(self.resource_classes)
+
     def on_note(self, completion: Completion) -> None:
         """A note on the inbox that is not a result."""
         self.notes.handle(completion)
@@ -663,6 +671,9 @@ class Client:
             self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
             self.refresh_slots()
             self._lease_at = now + CLIENT_LEASE_SECONDS / 10
+        if self.driver and self.in_flight and now >= self._infeasible_at:
+            self._infeasible_at = now + infeasible.CHECK_SECONDS
+            self.infeasible.run_once()
         if now >= self._trim_at:
             self.store.large.trim()
             self._trim_at = now + 1.0

@@ -49,6 +49,7 @@ def plan_for(client: Client, digest: bytes, function: Callable[..., Any], option
     """Return the plan of a function's calls with these options."""
     request = ResourceRequest.from_floats(options.resource_request())
     queue, single = placement(options, request)
+    client.resource_classes.add(request.class_name)
     header = TaskHeader(
         function=digest,
         name=options.name or getattr(function, "__qualname__", None) or type(function).__name__,

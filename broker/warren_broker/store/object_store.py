@@ -15,6 +15,7 @@ from warren_broker import records
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectionLost, StoreError
 from warren_broker.ids import CLIENT_BYTES
+from warren_broker.queues.names import is_exclusive
 from warren_broker.serialization import Packed
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store import scripts
@@ -389,7 +390,9 @@ class ObjectStore:
         )
 
     def announce_queue(self, queue: str) -> None:
-        """Tell every node of a queue that is published to for the first time."""
+        """Tell every node of a queue that is published to for the first time (an actor's host needs no telling)."""
+        if is_exclusive(queue):
+            return
         self.pipeline(
             [(b"SADD", self.keys.queues, queue), (b"PUBLISH", self.keys.queues_channel, queue)]
         )
