@@ -478,6 +478,7 @@ class Client:
             self._registered = True
             if self.driver:
                 self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
+                self.start_service()
 
     def holds_nothing(self) -> bool:
         """True if no object or task depends on this client."""
