@@ -72,7 +72,13 @@ def run(python: str, system: str, names: list[str], address: str | None, environ
     variables["RAY_DEDUP_LOGS"] = "0"
     if system != "ray":
         variables["PYTHONPATH"] = os.pathsep.join(str(ROOT / each) for each in ("broker", "api", "workers"))
-    command = [python, str(ROOT / "benchmarks" / "workloads.py"), system, ",".join(names), *([address] if address else [])]
+    command = [
+        python,
+        str(ROOT / "benchmarks" / "workloads.py"),
+        system,
+        ",".join(names),
+        *([address] if address else []),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=900)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):

@@ -26,7 +26,7 @@ SPECIAL_METHODS = ("__ray_ready__", "__ray_terminate__", "__ray_call__")
 _NOT_REMOTE = frozenset(dir(object)) | {"__class_getitem__", "__init_subclass__"}
 
 
-class ActorClassInheritanceException(TypeError):  # noqa: N818  (Ray's name)
+class ActorClassInheritanceException(TypeError):
     """An actor class was used as a base class. Inherit from the plain class, and decorate the subclass."""
 
 
@@ -175,9 +175,7 @@ class ActorMethod:
         merged = bound.options.merged(**options)
         return ActorMethod(self._handle, _Method(self._handle._facts.class_name, bound.name, bound.facts, merged))
 
-    def _remote(
-        self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> Any:
+    def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Send a call with options of its own; libraries written for Ray use it."""
         target = self.options(**options) if options else self
         return target.remote(*(args or ()), **(kwargs or {}))
@@ -318,9 +316,7 @@ class ActorClass:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = self._cls.__name__
-        raise TypeError(
-            f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'."
-        )
+        raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Create an actor; returns its handle at once.
@@ -454,9 +450,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         ValueError: not a handle.
     """
     if not isinstance(actor, ActorHandle):
-        raise ValueError(
-            f"kill() takes an actor's handle, got {type(actor).__name__}. For tasks there is cancel()."
-        )
+        raise ValueError(f"kill() takes an actor's handle, got {type(actor).__name__}. For tasks there is cancel().")
     client = current.client()
     actor._check_session(client)
     client.actors.kill(actor._id, no_restart=no_restart)

@@ -95,9 +95,7 @@ def wait(
         elif isinstance(ref, ObjectRefGenerator):
             ids.add(ref._task_id)
         else:
-            raise TypeError(
-                f"wait() expected a list of ObjectRefs or ObjectRefGenerators, an element is {type(ref)}"
-            )
+            raise TypeError(f"wait() expected a list of ObjectRefs or ObjectRefGenerators, an element is {type(ref)}")
     if not refs:
         return [], []
     if len(ids) != len(refs):
@@ -137,9 +135,7 @@ def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
         client.cancel(ref._task_id, force=force, recursive=recursive, results=-1)
         return
     if not isinstance(ref, ObjectRef):
-        raise TypeError(
-            f"cancel() takes an ObjectRef or an ObjectRefGenerator, got {type(ref)}"
-        )
+        raise TypeError(f"cancel() takes an ObjectRef or an ObjectRefGenerator, got {type(ref)}")
     if ref._id in client.inbox.values:
         return
     client.cancel(ref._id[:TASK_BYTES], force=force, recursive=recursive)

@@ -360,9 +360,7 @@ class Client:
         if failed:
             self.load(failed[0], values[failed[0]])
 
-    def wait(
-        self, refs: Sequence[Any], num_returns: int, timeout: float | None
-    ) -> tuple[list[Any], list[Any]]:
+    def wait(self, refs: Sequence[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         """Split `refs` into (ready, not ready); see `warren.wait`. HOT PATH."""
         self.outbox.flush()
         values = self.inbox.values
@@ -724,4 +722,4 @@ class Client:
         self.store.close()
 
 
-__all__ = ["STREAMING", "Client", "TASK_BYTES"]
+__all__ = ["STREAMING", "TASK_BYTES", "Client"]

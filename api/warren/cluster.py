@@ -133,7 +133,9 @@ def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
             "minor version. Use that Python here, or another WARREN_PREFIX for a cluster of its own."
         )
     if mark["wire"] != WIRE_VERSION:
-        raise WarrenBrokerError(f"the cluster at {where} speaks wire version {mark['wire']}, this process {WIRE_VERSION}")
+        raise WarrenBrokerError(
+            f"the cluster at {where} speaks wire version {mark['wire']}, this process {WIRE_VERSION}"
+        )
     if endpoint.broker_url is not None:
         from warren_broker.queues import open_publisher
 

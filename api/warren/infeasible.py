@@ -36,9 +36,7 @@ class InfeasibleCheck:
         if not fresh:
             return
         try:
-            totals = [
-                ResourceRequest.from_floats(node["totals"]) for node in node_records(client) if node["alive"]
-            ]
+            totals = [ResourceRequest.from_floats(node["totals"]) for node in node_records(client) if node["alive"]]
         except WarrenBrokerError:
             return  # Redis does not answer at the moment; others tell of that
         now = time.monotonic()

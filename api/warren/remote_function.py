@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from warren import current
 from warren.client import Client
 from warren.options import TaskOptions
-from warren.signature import Signature
 from warren.plans import plan_for
+from warren.signature import Signature
 from warren.submit import Plan
 from warren_broker.functions import export
 
@@ -61,9 +61,7 @@ class RemoteFunction:
         """
         return RemoteFunction(self._function, self._options.merged(**options))
 
-    def _remote(
-        self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> Any:
+    def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Submit with options for this call; libraries written for Ray use it."""
         function = self.options(**options) if options else self
         return function.remote(*(args or ()), **(kwargs or {}))

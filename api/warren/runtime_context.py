@@ -20,7 +20,18 @@ log = logging.getLogger("warren")
 class TaskContext:
     """What an executor knows of the code it runs."""
 
-    __slots__ = ("actor", "actor_name", "cancelled", "checkpoint", "gpus", "header", "instance", "node_id", "reconstructed", "worker_id")
+    __slots__ = (
+        "actor",
+        "actor_name",
+        "cancelled",
+        "checkpoint",
+        "gpus",
+        "header",
+        "instance",
+        "node_id",
+        "reconstructed",
+        "worker_id",
+    )
 
     def __init__(self, node_id: bytes, worker_id: bytes, header: TaskHeader, gpus: list[str] | None) -> None:
         self.node_id = node_id

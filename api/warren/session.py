@@ -25,11 +25,7 @@ from warren_broker.queues import open_publisher
 log = logging.getLogger("warren")
 
 IGNORED = frozenset(
-    (
-        "_node_ip_address _temp_dir _metrics_export_port _system_config _tracing_startup_hook _node_name "
-        "_redis_username _redis_password _plasma_directory object_spilling_directory _enable_object_reconstruction "
-        "_driver_object_store_memory _skip_env_hook"
-    ).split()
+    ["_node_ip_address", "_temp_dir", "_metrics_export_port", "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username", "_redis_password", "_plasma_directory", "object_spilling_directory", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook"]
 )
 
 
@@ -181,7 +177,7 @@ def _check_namespace(namespace: Any) -> None:
     if not isinstance(namespace, str):
         raise TypeError(f"namespace must be a str, got {namespace!r}")
     if not namespace:
-        raise ValueError('namespace must not be empty; leave it out for a random one')
+        raise ValueError("namespace must not be empty; leave it out for a random one")
 
 
 def _job_env(runtime_env: dict[str, Any] | None) -> dict[str, str]:
@@ -234,9 +230,7 @@ def _connect(session: Session, address: str, store: str | None) -> None:
     session.client.refresh_slots()
 
 
-def _client(
-    endpoint: Endpoint, *, slots: int, session: str, host: bytes, object_ttl: float = 0.0
-) -> Client:
+def _client(endpoint: Endpoint, *, slots: int, session: str, host: bytes, object_ttl: float = 0.0) -> Client:
     holder: list[Client] = []
     publisher = open_publisher(
         endpoint, on_new_queue=lambda queue: holder[0].store.announce_queue(queue), name="driver"

@@ -181,9 +181,7 @@ def decode_header(data: bytes) -> TaskHeader:
 def encode_frame(signer: Signer, header: bytes, tasks: list[Task]) -> bytes:
     """Return a signed frame of `tasks` under the encoded `header`."""
     payload = _encode((header, tasks))
-    return b"".join(
-        (FRAME_MAGIC, len(payload).to_bytes(4, "big"), signer.sign(_SIGNING_CONTEXT, payload), payload)
-    )
+    return b"".join((FRAME_MAGIC, len(payload).to_bytes(4, "big"), signer.sign(_SIGNING_CONTEXT, payload), payload))
 
 
 def decode_frames(signer: Signer, body: bytes) -> Iterator[tuple[bytes, list[Task]]]:
@@ -197,7 +195,7 @@ def decode_frames(signer: Signer, body: bytes) -> Iterator[tuple[bytes, list[Tas
         raise MalformedMessage("empty message")
     while at < end:
         if body[at : at + 2] != FRAME_MAGIC:
-            raise MalformedMessage(f"unknown frame version {body[at:at + 2]!r}, expected {FRAME_MAGIC!r}")
+            raise MalformedMessage(f"unknown frame version {body[at : at + 2]!r}, expected {FRAME_MAGIC!r}")
         size = int.from_bytes(body[at + 2 : at + 6], "big")
         start = at + _PREFIX_BYTES
         if size > MAX_PAYLOAD_BYTES or start + size > end:

@@ -38,9 +38,7 @@ class Packed:
 
     __slots__ = ("buffers", "data", "refs")
 
-    def __init__(
-        self, data: bytes, buffers: Sequence[memoryview] = (), refs: tuple[bytes, ...] = ()
-    ) -> None:
+    def __init__(self, data: bytes, buffers: Sequence[memoryview] = (), refs: tuple[bytes, ...] = ()) -> None:
         self.data = data
         self.buffers = buffers
         self.refs = refs
@@ -87,9 +85,7 @@ def _deserialize(deserializer: Callable[[Any], Any], data: Any) -> Any:
     return deserializer(data)
 
 
-def register_serializer(
-    cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]
-) -> None:
+def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
     """Use `serializer(obj)` for instances of exactly `cls`; `deserializer` travels along and makes them again.
 
     Args:

@@ -393,9 +393,7 @@ class ObjectStore:
         """Tell every node of a queue that is published to for the first time (an actor's host needs no telling)."""
         if is_exclusive(queue):
             return
-        self.pipeline(
-            [(b"SADD", self.keys.queues, queue), (b"PUBLISH", self.keys.queues_channel, queue)]
-        )
+        self.pipeline([(b"SADD", self.keys.queues, queue), (b"PUBLISH", self.keys.queues_channel, queue)])
 
     def cluster_slots(self) -> int:
         """Return how many one-CPU tasks the living nodes can run at once; 0 if unknown."""

@@ -58,9 +58,7 @@ class Executor:
         )
         holder: list[Client] = []
         publisher = (
-            open_publisher(
-                endpoint, on_new_queue=lambda queue: holder[0].store.announce_queue(queue), name="executor"
-            )
+            open_publisher(endpoint, on_new_queue=lambda queue: holder[0].store.announce_queue(queue), name="executor")
             if endpoint.embedded
             else AgentPublisher(channel)
         )

@@ -133,7 +133,7 @@ def main() -> NoReturn:
 
 def preload() -> None:
     """Import what executors need, before the first fork."""
-    import warren  # noqa: F401
+    import warren
     import warren.generators  # noqa: F401
     from warren_workers.executor import run  # noqa: F401
 

@@ -257,7 +257,9 @@ class ActorManager:
         cause = hosted.cause or death_record(
             hosted.spec.class_name,
             actor_id,
-            "It exited by itself." if reason in GRACEFUL else f"Its process ended unexpectedly ({reason or 'crashed'}).",
+            "It exited by itself."
+            if reason in GRACEFUL
+            else f"Its process ended unexpectedly ({reason or 'crashed'}).",
             pid=executor.pid,
             name=hosted.spec.name,
             node_id=agent.node_id.hex(),
@@ -366,9 +368,7 @@ class ActorManager:
             return
         owners = list({hosted.owner for _, hosted in mine})
         store, keys = self._agent.store, self._agent.keys
-        alive = dict(
-            zip(owners, store.pipeline([(b"EXISTS", keys.client(owner)) for owner in owners]), strict=True)
-        )
+        alive = dict(zip(owners, store.pipeline([(b"EXISTS", keys.client(owner)) for owner in owners]), strict=True))
         for actor_id, hosted in mine:
             if not alive[hosted.owner]:
                 self.kill(actor_id, no_restart=True, cause=owner_gone_cause(actor_id))

@@ -108,9 +108,7 @@ class Agent(ExecutorOwner):
         self.publisher = open_publisher(
             self.endpoint, on_new_queue=self.announce_queue, loop=None, name=f"node-{config.name}"
         )
-        self.consumer = open_consumer(
-            self.endpoint, self.loop, self.on_delivery, consumer_name=self.node_id.hex()
-        )
+        self.consumer = open_consumer(self.endpoint, self.loop, self.on_delivery, consumer_name=self.node_id.hex())
         self.forker = Forker(self.loop, template, self._on_forked, self._on_exited)
         self.output = OutputReader(self)
         self.heartbeat = Heartbeat(self)
@@ -175,8 +173,10 @@ class Agent(ExecutorOwner):
         now = time.monotonic()
         if not self.draining:
             for lane in self.lanes.values():
-                if lane.waiting and now - lane.waiting_since > HAND_BACK_SECONDS and self.heartbeat.room_elsewhere(
-                    lane.request
+                if (
+                    lane.waiting
+                    and now - lane.waiting_since > HAND_BACK_SECONDS
+                    and self.heartbeat.room_elsewhere(lane.request)
                 ):
                     self._hand_back(lane)
         if self._shadows:
@@ -299,7 +299,9 @@ class Agent(ExecutorOwner):
 
         The new delivery is kept unacknowledged until they are done: the old one does not count any more.
         """
-        mine = {task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks}
+        mine = {
+            task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks
+        }
         for executor in self.executors.values():
             for chunk in executor.chunks:
                 mine.update([task[0] for task in chunk.tasks])
@@ -313,12 +315,12 @@ class Agent(ExecutorOwner):
     def _settle_shadows(self) -> None:
         """Let go of deliveries that came again for work which has ended since."""
         shadows, self._shadows = self._shadows, []
-        mine = {task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks}
+        mine = {
+            task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks
+        }
         for executor in self.executors.values():
             for chunk in executor.chunks:
-                mine.update(
-                    [task[0] for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done]
-                )
+                mine.update([task[0] for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done])
         for held, tasks in shadows:
             ended = {task_id for task_id in tasks if task_id not in mine}
             if ended:
@@ -584,9 +586,7 @@ class Agent(ExecutorOwner):
         else:
             put()
 
-    def _put_back(
-        self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task], *, marked: int
-    ) -> None:
+    def _put_back(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task], *, marked: int) -> None:
         piece = Piece(held, header_bytes, header, deque(tasks))
         piece.marked = marked if header.max_retries == 0 else 0
         self._lane(header).put(piece, front=True)
@@ -696,9 +696,7 @@ class Agent(ExecutorOwner):
             self._commit_error(chunk.held, header, task, WorkerCrashedError(text + "."), outstanding=True)
         else:
             # Alone, so that a task which kills its process takes no innocent ones with it again.
-            self._put_back(
-                chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1
-            )
+            self._put_back(chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1)
 
     # -- settling ----------------------------------------------------------------------------------------------------
 
@@ -778,9 +776,7 @@ class Agent(ExecutorOwner):
                 def confirmed(count: int = len(part), held: Held = held) -> None:
                     self.loop.add_callback(lambda: self.settle(held, count))
 
-                self.publisher.publish(
-                    held.queue, frame, priority=piece.header.priority, on_confirm=confirmed
-                )
+                self.publisher.publish(held.queue, frame, priority=piece.header.priority, on_confirm=confirmed)
 
     # -- cancelling --------------------------------------------------------------------------------------------------
 

@@ -53,9 +53,7 @@ class Forker:
         on_exited: called with pid and wait status.
     """
 
-    def __init__(
-        self, loop: Loop, first: tuple[int, socket.socket], on_forked: OnForked, on_exited: OnExited
-    ) -> None:
+    def __init__(self, loop: Loop, first: tuple[int, socket.socket], on_forked: OnForked, on_exited: OnExited) -> None:
         self._loop = loop
         self._on_forked = on_forked
         self._on_exited = on_exited
