@@ -1,7 +1,7 @@
 """The workloads. Each takes the module `ray` (Ray's own, or warren) and returns a number; see `WORKLOADS`.
 
-Run as a program in the interpreter under test: `python workloads.py SYSTEM NAME,NAME,... [ADDRESS]` prints one JSON line.
-It imports nothing but the system under test, so that Ray's interpreter needs no more than Ray.
+Run as a program in the interpreter under test: `python workloads.py SYSTEM NAME,NAME,... [ADDRESS]` prints one JSON
+line. It imports nothing but the system under test, so that Ray's interpreter needs no more than Ray.
 """
 
 import gc

@@ -19,7 +19,7 @@ from typing import Any
 from warren import exceptions
 from warren.calls import cancel, free, get, put, wait
 from warren.cluster import available_resources, cluster_resources, nodes
-from warren.context import VERSION as __version__
+from warren.context import VERSION
 from warren.decorator import remote
 from warren.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from warren.object_ref import ObjectRef
@@ -27,6 +27,7 @@ from warren.runtime_context import get_runtime_context
 from warren.session import init, is_initialized, shutdown
 
 ObjectID = ObjectRef
+__version__ = VERSION
 
 _LAZY = {
     "checkpoint": "actor",

@@ -122,6 +122,11 @@ class ActorMethod:
         self._method = bound
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: a method runs where its actor is.
+
+        Raises:
+            TypeError: always.
+        """
         name = self._method.name
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of running 'object.{name}()', "
@@ -228,7 +233,8 @@ class ActorHandle:
     def _check_session(self, client: Client) -> None:
         if self._client is not None and self._client is not client:
             raise ActorHandleNotFoundError(
-                f"{self!r} belongs to a session that was shut down. Create the actor again, or get_actor() a detached one."
+                f"{self!r} belongs to a session that was shut down. Create the actor again, or get_actor() "
+                "a detached one."
             )
         self._client = client
 
@@ -310,11 +316,16 @@ class ActorClass:
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
         raise ActorClassInheritanceException(
-            f"Inheriting from the actor class '{self._cls.__name__}' is not possible. Inherit from the plain class, and "
-            "put @remote on the subclass."
+            f"Inheriting from the actor class '{self._cls.__name__}' is not possible. Inherit from the plain class, "
+            "and put @remote on the subclass."
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: instances live in processes of their own.
+
+        Raises:
+            TypeError: always.
+        """
         name = self._cls.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 

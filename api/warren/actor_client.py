@@ -80,7 +80,6 @@ class ActorClient:
         namespace = options.namespace or client.namespace
         name = name_field(namespace, options.name) if options.name else b""
         detached = options.lifetime == "detached"
-        owner = client.detached_id if detached else client.id
         durable = {False: "", True: "always", "explicit": "explicit"}[options.durable]
         spec = ActorSpec(
             running=ResourceRequest.from_floats(options.running_request()).class_name,

@@ -1,11 +1,11 @@
 """Run programs written for Ray: `python -m warren.as_ray prog.py args` (or `-m module`, `-c code`).
 
-`import warren as ray` covers one line; `from ray.util.queue import Queue` is another module. `install()` puts an importer
-first on `sys.meta_path` that answers for `ray` and every `ray.*` with the warren module of the same name, the very same
-object. What warren has no module for raises an ImportError that names it.
+`import warren as ray` covers one line; `from ray.util.queue import Queue` is another module. `install()` puts an
+importer first on `sys.meta_path` that answers for `ray` and every `ray.*` with the warren module of the same name,
+the very same object. What warren has no module for raises an ImportError that names it.
 
-Child processes: `install()` sets `WARREN_AS_RAY=1`, which warren's workers obey, and puts a directory with a stub package
-`ray` first on PYTHONPATH, so that a plain Python child that says `import ray` reaches warren too.
+Child processes: `install()` sets `WARREN_AS_RAY=1`, which warren's workers obey, and puts a directory with a stub
+package `ray` first on PYTHONPATH, so that a plain Python child that says `import ray` reaches warren too.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class RayFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             found = False
         if not found:
             raise ModuleNotFoundError(
-                f"{name} is not part of warren (there is no {ours}). warren covers Ray Core: tasks, actors, objects and "
-                "ray.util; see the README for the list.",
+                f"{name} is not part of warren (there is no {ours}). warren covers Ray Core: tasks, actors, objects "
+                "and ray.util; see the README for the list.",
                 name=name,
             )
         return importlib.machinery.ModuleSpec(name, self, is_package=True)

@@ -1,8 +1,8 @@
 """`Client`: a process that submits work and holds refs: a driver, an executor or an actor host.
 
-It ties the parts together (outbox, inbox, references, store) and owns the one background thread of a client, the service
-thread: it sends what waits in the outbox, deletes what nobody holds, renews the lease. A client without work in hand
-starts no thread (executors are forked by the hundred; most never submit anything).
+It ties the parts together (outbox, inbox, references, store) and owns the one background thread of a client, the
+service thread: it sends what waits in the outbox, deletes what nobody holds, renews the lease. A client without work
+in hand starts no thread (executors are forked by the hundred; most never submit anything).
 
 Thread rule: every public method may be called from any thread.
 """
@@ -36,7 +36,7 @@ from warren_broker.store.keys import Keys
 from warren_broker.store.object_store import ObjectStore
 
 if TYPE_CHECKING:
-    from warren.generators import ObjectRefGenerator
+    pass
 
 log = logging.getLogger("warren")
 
@@ -95,12 +95,12 @@ class Client:
         self.store.on_actor_released = lambda actor_id: self.actors.handles_gone(actor_id)
         self.task_ids = TaskIds(client_id, job)
         self.detached_task_ids = TaskIds(detached_id + b"", job)
-        self.references = References(frozenset((client_id, detached_id)))
+        self.references: References = References(frozenset((client_id, detached_id)))
         self.in_flight = 0
         self.outbox = Outbox(self)
         self.inbox = Inbox(self)
         self.notes = NoteHandler(self)
-        self.actors = ActorClient(self)
+        self.actors: ActorClient = ActorClient(self)
         self._actors_checked_at = 0.0
         self.unsent_puts: dict[bytes, bytes] = {}
         self.plans: dict[bytes, list[Plan]] = {}
@@ -138,9 +138,7 @@ class Client:
         if key[:CLIENT_BYTES] != self.id:
             self.fresh_foreign.add(key)
 
-    def submit(
-        self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: bytes | None = None
-    ) -> list[ObjectRef[Any]] | ObjectRefGenerator | ObjectRef[Any] | None:
+    def submit(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: bytes | None = None) -> Any:
         """Send one task of `plan`; return what `f.remote()` returns. HOT PATH.
 
         Raises:
@@ -369,9 +367,9 @@ class Client:
         def ready(ref: Any) -> bool:
             if type(ref) is ObjectRef:
                 return ref._id in values
-            return ref._next_is_here()
+            return bool(ref._next_is_here())
 
-        plain = all([type(ref) is ObjectRef for ref in refs])
+        plain = all(type(ref) is ObjectRef for ref in refs)
         at = 0
 
         def done() -> bool:

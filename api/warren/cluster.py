@@ -112,7 +112,7 @@ def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
     connection = Connection.open(endpoint, timeout=timeout, name="warren-check")
     try:
         signer, keys = Signer(endpoint.secrets), Keys(endpoint.prefix)
-        mine = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
+        mine: dict[str, Any] = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
         connection.call(b"SET", keys.cluster, signer.seal(b"cluster", encode(mine)), b"NX")
         stored = connection.call(b"GET", keys.cluster)
     finally:

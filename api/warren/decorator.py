@@ -28,7 +28,7 @@ def remote(*args: Any, **options: Any) -> Any:
     """
     if len(args) == 1 and not options and (callable(args[0]) or not isinstance(args[0], (str, int, float, dict))):
         return _make(args[0], {})
-    assert not args and options, (
+    assert bool(options) and not args, (  # noqa: PT018  one rule, one message
         "The @remote decorator must be applied either with no arguments and no parentheses, or with keyword "
         "arguments, for example '@remote(num_returns=2)'."
     )

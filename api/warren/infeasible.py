@@ -47,8 +47,8 @@ class InfeasibleCheck:
             elif now - self._since.setdefault(name, now) >= PATIENCE_SECONDS - CHECK_SECONDS:
                 self._warned.add(name)
                 log.warning(
-                    "Tasks or actors that need %s wait, and no living node could ever run them: %s. They stay queued until "
-                    "a node that can joins.",
+                    "Tasks or actors that need %s wait, and no living node could ever run them: %s. They stay queued "
+                    "until a node that can joins.",
                     name,
                     missing,
                 )

@@ -1,8 +1,8 @@
 """Which objects this client holds, and their release when the last handle goes.
 
 HOT PATH (`benchmarks/`: every workload makes and drops refs). A handle is one `ObjectRef` instance, or one pin: a task
-in flight pins the refs in its arguments until it ends. `ObjectRef.__del__` may run in any thread at any instruction, also
-inside our own locks, so it only appends to a deque; `collect` does the work later.
+in flight pins the refs in its arguments until it ends. `ObjectRef.__del__` may run in any thread at any instruction,
+also inside our own locks, so it only appends to a deque; `collect` does the work later.
 
 An object of ours that nobody else holds is deleted when its last handle goes. Foreign objects (borrowed: their id names
 another owner) are registered with the store while we hold them, and released when their last handle goes.
@@ -67,7 +67,8 @@ class References:
 
     def collect(self) -> list[bytes]:
         """Count what was dropped; return the ids whose last handle went."""
-        dropped, counts, gone = self.dropped, self.counts, []
+        dropped, counts = self.dropped, self.counts
+        gone: list[bytes] = []
         if not dropped:
             return gone
         with self._lock:

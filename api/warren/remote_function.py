@@ -30,6 +30,11 @@ class RemoteFunction:
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: tasks run on the cluster.
+
+        Raises:
+            TypeError: always.
+        """
         name = self._function.__name__
         raise TypeError(
             f"Remote functions cannot be called directly. Instead of running '{name}()', try '{name}.remote()'."

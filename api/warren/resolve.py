@@ -1,8 +1,8 @@
 """How refs resolve: completions from the client's inbox, and the object keys themselves.
 
-HOT PATH (`benchmarks/`: `sync`, `wait`, `async_*`). Completions are pushed onto one Redis list, the inbox. Whoever waits
-in `get` or `wait` pops it himself: the first waiting thread becomes the *leader* and blocks in Redis; the others sleep on
-a condition that the leader notifies. No thread stands between Redis and a lone caller.
+HOT PATH (`benchmarks/`: `sync`, `wait`, `async_*`). Completions are pushed onto one Redis list, the inbox. Whoever
+waits in `get` or `wait` pops it himself: the first waiting thread becomes the *leader* and blocks in Redis; the others
+sleep on a condition that the leader notifies. No thread stands between Redis and a lone caller.
 
 A notification can be lost (a connection that breaks between pop and read). Nothing depends on it: every
 `KEY_POLL_SECONDS` the leader looks at the object keys it waits for. That poll alone is enough to be correct.
@@ -23,6 +23,7 @@ from warren_broker.records import ERROR_TAG
 
 if TYPE_CHECKING:
     from warren.client import Client
+    from warren_broker.store.connection import Connection
 
 KEY_POLL_SECONDS = 1.0
 POP_COUNT = 64
@@ -45,7 +46,7 @@ class Inbox:
         self._followers = 0
         self._callbacks: dict[bytes, list[Callable[[], None]]] = {}
         self._subscribed: set[bytes] = set()
-        self._connection = None
+        self._connection: Connection | None = None
         self._resolver: threading.Thread | None = None
         self._closed = False
 
@@ -249,8 +250,7 @@ class Inbox:
             if self._callbacks:
                 idle_since = time.monotonic()
                 self._client.outbox.flush()
-                pending = self._callbacks
-                self.wait(lambda: not pending, lambda: list(self._callbacks), 1.0)
+                self.wait(lambda: not self._callbacks, lambda: list(self._callbacks), 1.0)
             elif time.monotonic() - idle_since > 5.0:
                 return
             else:

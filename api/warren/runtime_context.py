@@ -179,7 +179,8 @@ class RuntimeContext:
         Raises:
             AssertionError: not inside an actor.
         """
-        assert _context is not None and _context.header.kind != KIND_TASK, "this is for actors"
+        assert _context is not None, "was_current_actor_reconstructed is for actors, not for a driver"
+        assert _context.header.kind != KIND_TASK, "was_current_actor_reconstructed is for actors, not for tasks"
         return _context.reconstructed
 
     def get_placement_group_id(self) -> str | None:

@@ -25,7 +25,21 @@ from warren_broker.queues import open_publisher
 log = logging.getLogger("warren")
 
 IGNORED = frozenset(
-    ["_node_ip_address", "_temp_dir", "_metrics_export_port", "_system_config", "_tracing_startup_hook", "_node_name", "_redis_username", "_redis_password", "_plasma_directory", "object_spilling_directory", "_enable_object_reconstruction", "_driver_object_store_memory", "_skip_env_hook"]
+    [
+        "_node_ip_address",
+        "_temp_dir",
+        "_metrics_export_port",
+        "_system_config",
+        "_tracing_startup_hook",
+        "_node_name",
+        "_redis_username",
+        "_redis_password",
+        "_plasma_directory",
+        "object_spilling_directory",
+        "_enable_object_reconstruction",
+        "_driver_object_store_memory",
+        "_skip_env_hook",
+    ]
 )
 
 

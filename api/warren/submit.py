@@ -204,10 +204,8 @@ class Outbox:
         """Return how many tasks of `plan` go into one message."""
         if plan.single or waiting == 1:
             return 1
-        if plan.mean is None:
-            wanted = BATCH_UNSEEN
-        else:
-            wanted = min(BATCH_TASKS_MAX, int(BATCH_SECONDS / max(plan.mean, 1e-6)))
+        mean = plan.mean
+        wanted = BATCH_UNSEEN if mean is None else min(BATCH_TASKS_MAX, int(BATCH_SECONDS / max(mean, 1e-6)))
         fair = self._client.in_flight // (4 * self._client.slots)
         return max(1, min(wanted, fair))
 

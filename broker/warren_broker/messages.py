@@ -120,6 +120,12 @@ Task = tuple[bytes, bytes, int, list[bytes], dict[bytes, bytes], int]
 TASK_ID, TASK_ARGS, TASK_ATTEMPT, TASK_DEPENDENCIES, TASK_INLINE, TASK_POSITION = range(6)
 
 
+def as_task(fields: list[Any] | tuple[Any, ...]) -> Task:
+    """Return a task whose fields came over a local socket (as a list)."""
+    task_id, arguments, attempt, dependencies, inline, position = fields
+    return task_id, arguments, attempt, dependencies, inline, position
+
+
 class Completion(msgspec.Struct, array_like=True, gc=False):
     """What an executor puts on an owner's inbox after a commit.
 

@@ -1,7 +1,7 @@
 """What agent and executor say to each other, over a local socket pair.
 
-HOT PATH: one message carries many tasks. A message is a 4-byte length and a MessagePack array whose first item is one of
-the words below.
+HOT PATH: one message carries many tasks. A message is a 4-byte length and a MessagePack array whose first item is one
+of the words below.
 
 agent -> executor
     RUN      first, header bytes, [task, ...], gpu ids     run these; they have sequence numbers first, first + 1, ...

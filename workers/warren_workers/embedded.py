@@ -104,7 +104,7 @@ class Supervisor:
 
     def _watch(self, server: EmbeddedServer, agent: int, config: dict[str, Any]) -> None:
         while not self._ending:
-            readable, _, _ = select.select([self._link, self._wake], [], [])
+            readable, _, _ = select.select([self._link.fileno(), self._wake], [], [])
             if self._wake in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
@@ -115,7 +115,7 @@ class Supervisor:
                     agent = self._fork_agent(config)
                 if not server.alive():
                     break
-            if self._link in readable and not self._link.recv(4096):
+            if self._link.fileno() in readable and not self._link.recv(4096):
                 break
         with contextlib.suppress(ProcessLookupError):
             os.kill(agent, signal.SIGTERM)

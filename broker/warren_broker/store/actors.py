@@ -4,8 +4,9 @@
        |                 |                         |
        '------ kill, restarts used up, owner gone -+--> DEAD
 
-A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts, restarts,
-epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again), cause.
+A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts,
+restarts, epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again),
+cause.
 """
 
 from __future__ import annotations

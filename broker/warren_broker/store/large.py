@@ -111,7 +111,7 @@ class LargeObjects:
         return views if [view.nbytes for view in views] == manifest.sizes else None
 
     def _read_chunks(self, object_id: bytes, manifest: records.Manifest) -> list[memoryview]:
-        if not manifest.chunks and sum(manifest.sizes):
+        if manifest.chunks == 0 and sum(manifest.sizes) > 0:
             raise ObjectLost(f"object {object_id.hex()}: its shared memory on the host that made it is gone")
         buffers: list[memoryview] = []
         number = 0

@@ -24,6 +24,7 @@ from warren_broker.store.keys import Keys
 from warren_broker.store.large import LargeObjects
 
 PUT_ASIDE_KEPT = 1000
+PUT_ASIDE_BYTES = 4096
 SERVER_PATIENCE_SECONDS = 60.0
 
 # (actor key, epoch, state) of a commit that belongs to no durable actor
@@ -129,7 +130,7 @@ class ObjectStore:
             try:
                 self.call(b"PING")
                 return
-            except Exception as again:
+            except (StoreError, ConnectionError) as again:
                 if time.monotonic() > deadline:
                     raise StoreError(f"Redis does not answer: {again}") from error
                 time.sleep(delay)
@@ -247,7 +248,7 @@ class ObjectStore:
         Returns:
             True for each spec that waits for nothing: it is not kept, the caller publishes it.
         """
-        arguments = [
+        arguments: list[tuple[Any, ...]] = [
             (self._prefix, self.keys.spec(task_id), frame, queue, priority, *self._pairs(dependencies))
             for task_id, frame, queue, priority, dependencies in specs
         ]
@@ -402,14 +403,15 @@ class ObjectStore:
 
     def put_aside(self, where: str, data: bytes, reason: str) -> None:
         """Keep something unreadable for the operator (the last `PUT_ASIDE_KEPT` of them), and count it."""
+        told = f"{time.time():.3f} {where}: {reason}".encode() + b"\0" + data[:PUT_ASIDE_BYTES]
         try:
             self.pipeline(
                 [
-                    (b"LPUSH", self.keys.put_aside, f"{time.time():.3f} {where}: {reason}".encode() + b"\0" + data[:4096]),
+                    (b"LPUSH", self.keys.put_aside, told),
                     (b"LTRIM", self.keys.put_aside, 0, PUT_ASIDE_KEPT - 1),
                     (b"INCR", self.keys.put_aside + b":count"),
                 ]
-            )  # fmt: skip
+            )
         except StoreError:
             return  # the record of a bad message is not worth failing good work for
 

@@ -2,9 +2,10 @@
 
     state key = sealed MessagePack [pickled state, {caller: [low, [position, ...]]}]
 
-*Applied* positions say which calls the state already contains: every caller numbers its calls to an actor 1, 2, 3, ...; all
-up to `low` are applied, and those listed. A call delivered again that is applied is answered from its result. So each
-call takes effect exactly once: either state and result are both committed, or neither is and the call runs (again).
+*Applied* positions say which calls the state already contains: every caller numbers its calls to an actor 1, 2, 3,
+...; all up to `low` are applied, and those listed. A call delivered again that is applied is answered from its
+result. So each call takes effect exactly once: either state and result are both committed, or neither is and the call
+runs (again).
 
 The epoch fences: the agent counts it up for each process it starts, and a commit with an old one is refused whole.
 """
@@ -12,7 +13,7 @@ The epoch fences: the agent counts it up for each process it starts, and a commi
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import decode, encode
@@ -47,7 +48,7 @@ class DurableState:
             return False
         pickled, applied = decode(self._host.client.signer.open(self._context, stored))
         state = unpack(pickled)
-        instance = cls.__new__(cls)
+        instance: Any = object.__new__(cls)
         if hasattr(instance, "__setstate__"):
             instance.__setstate__(state)
         else:

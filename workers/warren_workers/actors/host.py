@@ -1,7 +1,7 @@
 """The actor host: an executor that holds one instance for the rest of its life.
 
-It takes calls from its agent in the order of the actor's queue. How they run is up to a *runner*: one after the other on
-the main thread (`SerialRunner`), on thread pools (`ThreadRunner`), or on one asyncio loop (`AsyncRunner`).
+It takes calls from its agent in the order of the actor's queue. How they run is up to a *runner*: one after the other
+on the main thread (`SerialRunner`), on thread pools (`ThreadRunner`), or on one asyncio loop (`AsyncRunner`).
 
 Order: calls of one caller start in the order they were sent. A call whose arguments are not ready waits, and with it
 what the same caller sent later (unless the actor runs calls out of order anyway); other callers pass by.
@@ -160,11 +160,11 @@ class ActorHost:
         channel = self.channel
         if wait and not channel.waiting():
             if self._line or self.runner_wakes:
-                readable, _, _ = select.select([channel.sock, self._wake_read], [], [])
+                readable, _, _ = select.select([channel.sock.fileno(), self._wake_read], [], [])
                 if self._wake_read in readable:
                     self.drain_wakes()
                     self.start_ready(start)
-                if channel.sock not in readable:
+                if channel.sock.fileno() not in readable:
                     return True
         elif not wait and not channel.waiting():
             return True

@@ -1,7 +1,7 @@
 """Running one task or call: its arguments, its results, its errors. No loop, no sockets of its own.
 
-HOT PATH. Everything here may be called by several threads at once (threaded actors); what it makes goes into the `Results`
-that the caller passes.
+HOT PATH. Everything here may be called by several threads at once (threaded actors); what it makes goes into the
+`Results` that the caller passes.
 """
 
 from __future__ import annotations

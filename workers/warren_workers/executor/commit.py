@@ -1,8 +1,8 @@
 """Committing results: gathered per owner, sent in one pipeline, settled later.
 
-HOT PATH. A commit is sent and its replies are read at the next one (or when the executor has nothing to do), so user code
-runs while Redis works. Only after the replies does the agent hear that tasks are done: a crash before that runs them
-again, and the first result stands.
+HOT PATH. A commit is sent and its replies are read at the next one (or when the executor has nothing to do), so user
+code runs while Redis works. Only after the replies does the agent hear that tasks are done: a crash before that runs
+them again, and the first result stands.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A shared page between agent and executor: which task runs, and which one is cancelled.
 
-The executor writes the sequence number of the task it starts; after a crash the agent reads from it which tasks may have
-started. The agent writes the id of a task to interrupt before it sends SIGINT; the executor's handler interrupts only
-if that very task is running, so a late signal hits nobody else.
+The executor writes the sequence number of the task it starts; after a crash the agent reads from it which tasks may
+have started. The agent writes the id of a task to interrupt before it sends SIGINT; the executor's handler interrupts
+only if that very task is running, so a late signal hits nobody else.
 """
 
 from __future__ import annotations

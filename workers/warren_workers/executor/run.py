@@ -1,8 +1,8 @@
 """The executor: takes chunks of tasks from its agent, runs them, commits results.
 
-HOT PATH (`benchmarks/`: all task workloads). User code runs on the main thread. Results gather and are committed when the
-executor's queue is empty, `COMMIT_SECONDS` have passed or enough wait (see `commit`). An executor that is told to host
-an actor becomes an actor host for the rest of its life (`warren_workers.actors`).
+HOT PATH (`benchmarks/`: all task workloads). User code runs on the main thread. Results gather and are committed when
+the executor's queue is empty, `COMMIT_SECONDS` have passed or enough wait (see `commit`). An executor that is told to
+host an actor becomes an actor host for the rest of its life (`warren_workers.actors`).
 """
 
 from __future__ import annotations

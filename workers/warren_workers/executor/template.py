@@ -1,9 +1,9 @@
 """The template process: warm, without threads or connections, forks executors in milliseconds.
 
-It speaks with the agent over one stream socket: the agent sends a fork request (one at a time), the template answers with
-the child's pid and passes the child's descriptors along: channel, stdout, stderr, progress page. It also reports exits.
-If the agent goes, the template goes, and its children with it (the kernel sends them SIGKILL, on Linux; elsewhere their
-channel ends).
+It speaks with the agent over one stream socket: the agent sends a fork request (one at a time), the template answers
+with the child's pid and passes the child's descriptors along: channel, stdout, stderr, progress page. It also reports
+exits. If the agent goes, the template goes, and its children with it (the kernel sends them SIGKILL, on Linux;
+elsewhere their channel ends).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def serve(control: socket.socket) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     splitter = Splitter()
     while True:
-        readable, _, _ = select.select([control, wake_read], [], [])
+        readable, _, _ = select.select([control.fileno(), wake_read], [], [])
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
             _reap(control)
-        if control in readable:
+        if control.fileno() in readable:
             data = control.recv(65536)
             if not data:
                 os._exit(0)
@@ -106,8 +106,8 @@ def _child(
         os.dup2(pipes[3], 2)
         for fd in pipes:
             os.close(fd)
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         from warren_workers.executor import run
 
         code = run.main(theirs, page, request[2])

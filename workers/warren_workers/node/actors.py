@@ -176,7 +176,7 @@ class ActorManager:
         executor.send([RUN, chunk.first, header_bytes, tasks, None])
 
     def redelivered(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        """Calls that come again: skip what is done or under way here; after a node's death the rest follows its retries."""
+        """Calls that come again: skip what is done or under way here; the rest follows its retries."""
         agent = self._agent
         hosted = self.hosted.get(header.actor)
         if hosted is not None and hosted.spec.durable:

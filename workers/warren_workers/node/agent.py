@@ -1,7 +1,7 @@
 """The agent: one process a node. It consumes task queues, admits by its ledger, feeds executors, settles deliveries.
 
-One loop, one thread. Broker, Redis notifications, executors and the template are all handlers on it; short Redis commands
-(crash paths, heartbeats) are called in place. Who owns what:
+One loop, one thread. Broker, Redis notifications, executors and the template are all handlers on it; short Redis
+commands (crash paths, heartbeats) are called in place. Who owns what:
 
     queues --Delivery--> intake (Held, Piece) --> Lane (resource class, job, environment) --Chunk--> ExecutorProcess
        ^                                                                                               |
@@ -33,6 +33,7 @@ from warren_broker.messages import (
     MalformedMessage,
     Task,
     TaskHeader,
+    as_task,
     decode,
     decode_frames,
     decode_header,
@@ -531,7 +532,7 @@ class Agent(ExecutorOwner):
         for sequence, task in retries:
             for chunk in chunks:
                 if chunk.first <= sequence < chunk.end:
-                    retried.append((chunk, tuple(task)))
+                    retried.append((chunk, as_task(task)))
         for chunk, _ in retried:
             chunk.held.outstanding += 1
         settled: list[tuple[Held, int]] = []
@@ -618,7 +619,7 @@ class Agent(ExecutorOwner):
         self.serve_all()
 
     def _allow_for_blocked(self) -> None:
-        """What blocked tasks wait for must be delivered: their own messages, unacknowledged, must not fill the prefetch."""
+        """What blocked tasks wait for must get through: their own messages must not fill the prefetch."""
         blocked = sum(executor.state is State.BLOCKED for executor in self.executors.values())
         if 2 * blocked > self.prefetch:
             self.prefetch *= 2
@@ -701,6 +702,7 @@ class Agent(ExecutorOwner):
     # -- settling ----------------------------------------------------------------------------------------------------
 
     def settle(self, held: Held, count: int) -> None:
+        """So many tasks (or other business) of a delivery are done; acknowledge it after the last."""
         held.outstanding -= count
         if held.outstanding <= 0 and held.delivery is not None:
             self.consumer.ack(held.delivery)

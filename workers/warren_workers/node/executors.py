@@ -6,8 +6,8 @@
                                   v  |
                                 BLOCKED
 
-A LEASED executor that becomes an actor host is ACTOR until it is DEAD. A LEASED executor holds a grant of its lane's resource class; a BLOCKED one has given its CPUs back.
-All of this belongs to the loop's thread.
+A LEASED executor that becomes an actor host is ACTOR until it is DEAD. A LEASED executor holds a grant of its lane's
+resource class; a BLOCKED one has given its CPUs back. All of this belongs to the loop's thread.
 """
 
 from __future__ import annotations

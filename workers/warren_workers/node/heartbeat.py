@@ -1,7 +1,7 @@
 """The node's sign of life, and what it knows of the other nodes.
 
-Every second the agent writes its record with an expiry (the lease), and reads the others'. A node whose record is gone is
-dead: nobody may count on it any more, and its long tasks may be taken over.
+Every second the agent writes its record with an expiry (the lease), and reads the others'. A node whose record is
+gone is dead: nobody may count on it any more, and its long tasks may be taken over.
 """
 
 from __future__ import annotations

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from warren_broker.messages import Task, TaskHeader
 from warren_broker.queues.protocol import Delivery
+from warren_broker.resources import ResourceRequest
+
+if TYPE_CHECKING:
+    from warren_workers.node.executors import ExecutorProcess
 
 
 class Held:
@@ -43,11 +48,11 @@ class Lane:
 
     __slots__ = ("counts", "executors", "key", "pieces", "queues", "request", "waiting", "waiting_since")
 
-    def __init__(self, key: tuple[str, bytes, bytes], request: object) -> None:
+    def __init__(self, key: tuple[str, bytes, bytes], request: ResourceRequest) -> None:
         self.key = key
         self.request = request
         self.pieces: dict[int, deque[Piece]] = {}
-        self.executors: list[object] = []
+        self.executors: list[ExecutorProcess] = []
         self.waiting = 0
         self.waiting_since = 0.0
 

@@ -46,12 +46,12 @@ class OutputReader:
                 return
             rest.extend(data)
             if b"\n" in data or len(rest) > LINE_BYTES_MAX:
-                *lines, last = rest.split(b"\n")
+                *lines, last = bytes(rest).split(b"\n")
                 rest[:] = last
                 if len(rest) > LINE_BYTES_MAX:
                     lines.append(bytes(rest))
                     rest.clear()
-                self._publish(executor, is_error, [bytes(line) for line in lines])
+                self._publish(executor, is_error, lines)
 
         loop.add_handler(fd, on_event, loop.READ)
 
