@@ -476,6 +476,12 @@ class Client:
                 self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
                 self.start_service()
 
+    def deregister(self) -> None:
+        """This process ends. If nothing depends on it, it is forgotten now; else its lease runs out in time."""
+        if self._registered and self.holds_nothing():
+            self._closed = True
+            self.store.forget_client(self.id)
+
     def holds_nothing(self) -> bool:
         """True if no object or task depends on this client."""
         self.collect()

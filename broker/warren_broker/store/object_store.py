@@ -351,6 +351,16 @@ class ObjectStore:
             ]
         )
 
+    def forget_client(self, client: bytes) -> None:
+        """Delete what is known of a client that holds nothing."""
+        keys = self.keys
+        self.pipeline(
+            [
+                (b"UNLINK", keys.client(client), keys.inbox(client), keys.starts(client), keys.attempts(client)),
+                (b"ZREM", keys.clients, client),
+            ]
+        )
+
     def remove_client(self, client: bytes) -> None:
         """Delete every key that carries the client's tag."""
         cursor: Any = b"0"

@@ -142,6 +142,7 @@ class ActorHost:
     def leave(self, reason: str) -> int:
         """Say goodbye to the agent, end when it agrees."""
         self.committer.commit(last=True)
+        self.client.deregister()
         self.channel.send([BYE, reason])
         while True:
             message = self.channel.receive()

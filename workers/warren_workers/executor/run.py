@@ -106,6 +106,7 @@ class Executor:
                 self.committer.commit(last=True)
                 self.client.collect_quietly()
                 if self.leaving:
+                    self.client.deregister()
                     channel.send([BYE, self.leaving])
                     return self._wait_for_exit()
             message = channel.receive()

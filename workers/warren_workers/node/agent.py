@@ -51,6 +51,7 @@ from warren_workers.channel import BLOCKED, BYE, CREATED, DONE, DONE_SET, EXIT, 
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.actors import ActorManager
 from warren_workers.node.config import NodeConfig
+from warren_workers.node.custody import Custody
 from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
 from warren_workers.node.forker import Forker
 from warren_workers.node.heartbeat import Heartbeat
@@ -58,6 +59,7 @@ from warren_workers.node.intake import Held, Lane, Piece
 from warren_workers.node.ledger import Grant, Ledger
 from warren_workers.node.output import OutputReader
 from warren_workers.node.watch import ControlWatch
+from warren_workers.services.janitor import Janitor
 
 log = logging.getLogger("warren.node")
 
@@ -115,6 +117,8 @@ class Agent(ExecutorOwner):
         self.heartbeat = Heartbeat(self)
         self.watch = ControlWatch(self)
         self.actors = ActorManager(self)
+        self.custody = Custody(self)
+        self.janitor = Janitor(self)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -129,6 +133,7 @@ class Agent(ExecutorOwner):
             self.cancelled[task_id] = time.time()
         self.heartbeat.start()
         self.actors.start()
+        self.janitor.start()
         self._service()
         if self._ready is not None:
             self._ready()
@@ -182,6 +187,7 @@ class Agent(ExecutorOwner):
                     self._hand_back(lane)
         if self._shadows:
             self._settle_shadows()
+        self.custody.run_once()
         surplus = sum(map(len, self.idle.values())) - self.slots
         for line in self.idle.values():
             for executor in list(line):
@@ -236,6 +242,7 @@ class Agent(ExecutorOwner):
             self.consumer.ack(delivery)
             return
         touched = []
+        held.outstanding += 1  # until the whole message is looked at
         for header_bytes, header, tasks in batches:
             if header.kind == KIND_ACTOR_CALL:
                 if delivery.redelivered:
@@ -253,8 +260,8 @@ class Agent(ExecutorOwner):
             lane = self._lane(header)
             lane.put(Piece(held, header_bytes, header, deque(tasks)))
             touched.append(lane)
-        if not held.outstanding:
-            self.consumer.ack(delivery)
+        self.custody.watch(held)
+        self.settle(held, 1)
         for lane in touched:
             self._serve(lane)
 
@@ -705,7 +712,9 @@ class Agent(ExecutorOwner):
         """So many tasks (or other business) of a delivery are done; acknowledge it after the last."""
         held.outstanding -= count
         if held.outstanding <= 0 and held.delivery is not None:
-            self.consumer.ack(held.delivery)
+            self.custody.settled(held)
+            if not held.custody:
+                self.consumer.ack(held.delivery)
 
     def _commit(self, held: Held, header: TaskHeader, items: list[bytes], ended: list[bytes]) -> None:
         """Commit results in the name of an executor (errors, results that stand already)."""

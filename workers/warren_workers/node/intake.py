@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class Held:
     """One delivery and how much of it is unsettled. Work that came from no delivery (a restart) names its queue."""
 
-    __slots__ = ("delivery", "outstanding", "queue", "received_at")
+    __slots__ = ("custody", "delivery", "outstanding", "queue", "received_at")
 
     def __init__(self, delivery: Delivery | None, queue: str = "") -> None:
         self.delivery = delivery
         self.queue = delivery.queue if delivery is not None else queue
         self.outstanding = 0
+        self.custody = b""  # its field in the node's custody hash, once it was acknowledged early
         self.received_at = time.monotonic()
 
 

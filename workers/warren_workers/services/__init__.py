@@ -1,0 +1,1 @@
+"""Background services of a node that look after the whole cluster."""
