@@ -6,11 +6,15 @@ import sys
 
 
 def main() -> int:
-    """Dispatch: `embedded <descriptor>` is the embedded engine's supervisor, everything else the command line."""
+    """Dispatch: `embedded <descriptor>` is the embedded engine's supervisor, `join` a node for tests, else the command line."""
     if len(sys.argv) == 3 and sys.argv[1] == "embedded":
         from warren_workers.embedded import main as supervise
 
         return supervise(int(sys.argv[2]))
+    if sys.argv[1:] == ["join"]:
+        from warren_workers.join import main as join
+
+        return join()
     from warren_workers.cli import main as command_line
 
     return command_line()

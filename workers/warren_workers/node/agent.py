@@ -178,6 +178,7 @@ class Agent(ExecutorOwner):
         """Every `SERVICE_SECONDS`: hand back what waits too long, retire idle executors."""
         now = time.monotonic()
         if not self.draining:
+            self.heartbeat.refresh(waiting=any(lane.waiting for lane in self.lanes.values()))
             for lane in self.lanes.values():
                 if (
                     lane.waiting

@@ -1,8 +1,8 @@
 """Custody: RabbitMQ closes a channel whose delivery stays unacknowledged too long, so long work is kept elsewhere.
 
 A delivery that is unsettled after `CUSTODY_SECONDS` is written to the node's custody hash in Redis as it came (its
-frames are signed), and acknowledged. When its work is done the entry goes. When the node's lease ends, the janitor of any
-other node puts what is left of it back on its queue.
+frames are signed), and acknowledged. When its work is done the entry goes. When the node's lease ends, the janitor of
+any other node puts what is left of it back on its queue.
 
     held --10 s--> in custody (Redis) + acknowledged --done--> entry deleted
                                                     '--node dead--> published again, entry deleted

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
 
 INTERVAL_SECONDS = 1.0
+REFRESH_SECONDS = 0.1
 
 
 class Heartbeat:
@@ -28,6 +29,8 @@ class Heartbeat:
         self._started = time.time()
         self._closed = False
         self._any_dead = False
+        self._beat_at = 0.0
+        self._told: dict[str, float] = {}
 
     def start(self) -> None:
         """Beat from now on."""
@@ -63,6 +66,8 @@ class Heartbeat:
         keys, store, node = agent.keys, agent.store, agent.node_id
         sealed = agent.signer.seal(b"node" + node, encode(self.record()))
         lease = int(agent.config.lease * 1000)
+        self._beat_at = time.monotonic()
+        self._told = agent.ledger.available()
         replies = store.pipeline(
             [
                 (b"SET", keys.node(node), sealed, b"PX", lease),
@@ -82,6 +87,16 @@ class Heartbeat:
                 else:
                     self._others[each] = decode(agent.signer.open(b"node" + each, stored))
         self._any_dead = dead
+
+    def refresh(self, *, waiting: bool) -> None:
+        """Between two beats: tell others if what is free here changed; look at theirs if work waits here."""
+        if not self._others:
+            return
+        now = time.monotonic()
+        if now - self._beat_at < REFRESH_SECONDS:
+            return
+        if waiting or self._agent.ledger.available() != self._told:
+            self.run_once()
 
     def any_dead(self) -> bool:
         """True if a node is on record whose lease ended: work may have been lost with it."""

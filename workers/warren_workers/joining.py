@@ -1,0 +1,55 @@
+"""From what a command line says to the cluster that is meant: by servers' addresses, or by a cluster's directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warren_broker import cluster_file
+from warren_broker.endpoint import Endpoint
+from warren_broker.settings import Settings
+from warren_broker.store.host import shared_session
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What a process needs in order to take part in a cluster.
+
+    Attributes:
+        endpoint: where it is.
+        session: name of its shared-memory session on this host.
+        node_lease: seconds without a sign of life after which a node counts as dead.
+        object_ttl: seconds after which objects are deleted whoever holds them; 0 for never.
+        connect_timeout: seconds to reach a server.
+    """
+
+    endpoint: Endpoint
+    session: str
+    node_lease: float = 10.0
+    object_ttl: float = 0.0
+    connect_timeout: float = 5.0
+
+
+def find_cluster(address: str | None, store: str | None, prefix: str | None) -> Joining:
+    """Return the cluster that these arguments, the environment and `.env` name.
+
+    Args:
+        address: RabbitMQ's URL, "auto", `unix:///directory` of a cluster on this machine, or None.
+        store: Redis' URL; None for WARREN_STORE_URL.
+        prefix: of keys and queues; None for WARREN_PREFIX, else `warren:`.
+
+    Raises:
+        SettingsError: something is missing or impossible.
+        ConnectError: no cluster is in that directory.
+    """
+    if address is not None and cluster_file.is_address(address):
+        cluster = cluster_file.read(address)
+        return Joining(cluster.endpoint, cluster.session, cluster.node_lease)
+    settings = Settings.load(address, store, prefix=prefix)
+    endpoint = settings.endpoint()
+    return Joining(
+        endpoint,
+        shared_session(endpoint),
+        settings.node_lease,
+        settings.object_ttl or 0.0,
+        settings.connect_timeout,
+    )
