@@ -9,6 +9,12 @@ tasks into one message without signing them anew:
     frame   = magic (2) | length of payload (4, big endian) | signature (16) | payload
     payload = msgpack [header, [task, ...]]
 
+A frame of another kind may stand before those of a released task: the record of an object it waited for, sealed as it
+stands in the store, so that its executor need not ask for it:
+
+    frame   = b"WI" | length of payload | signature of the record | payload
+    payload = owner (24 hexadecimal digits) | rest of the object id (16) | record
+
 The header holds what all tasks of the batch share and is itself MessagePack bytes: agents pass it on unread.
 """
 
@@ -23,6 +29,9 @@ from warren_broker.errors import WarrenBrokerError
 from warren_broker.signing import Signer
 
 FRAME_MAGIC: Final = b"W1"
+RECORD_MAGIC: Final = b"WI"
+_OWNER_DIGITS: Final = 24
+_SUFFIX_BYTES: Final = 16
 _PREFIX_BYTES: Final = 2 + 4 + 16
 MAX_PAYLOAD_BYTES: Final = 512 * 1024 * 1024
 
@@ -197,23 +206,47 @@ def decode_frames(signer: Signer, body: bytes) -> Iterator[tuple[bytes, list[Tas
         MalformedMessage: truncated, oversized, of another version, or not signed with one of our secrets.
     """
     at, end = 0, len(body)
+    along: dict[bytes, bytes] = {}
     if not end:
         raise MalformedMessage("empty message")
     while at < end:
-        if body[at : at + 2] != FRAME_MAGIC:
+        magic = body[at : at + 2]
+        if magic != FRAME_MAGIC and magic != RECORD_MAGIC:
             raise MalformedMessage(f"unknown frame version {body[at : at + 2]!r}, expected {FRAME_MAGIC!r}")
         size = int.from_bytes(body[at + 2 : at + 6], "big")
         start = at + _PREFIX_BYTES
         if size > MAX_PAYLOAD_BYTES or start + size > end:
             raise MalformedMessage(f"frame of {size} bytes in a message with {max(0, end - start)} left")
         payload = body[start : start + size]
+        if magic == RECORD_MAGIC:
+            object_id, record = _read_record(payload)
+            if not signer.verify(body[at + 6 : start], object_id, record):
+                raise MalformedMessage("the signature of a record that came along does not match")
+            along[object_id] = record
+            at = start + size
+            continue
         if not signer.verify(body[at + 6 : start], _SIGNING_CONTEXT, payload):
             raise MalformedMessage("signature does not match: wrong secret, or not written by warren")
         try:
-            yield _decode_payload(payload)
+            header, tasks = _decode_payload(payload)
         except msgspec.MsgspecError as error:
             raise MalformedMessage(f"frame payload: {error}") from error
+        yield header, [_with_records(task, along) for task in tasks] if along else tasks
         at = start + size
+
+
+def _read_record(payload: bytes) -> tuple[bytes, bytes]:
+    try:
+        owner = bytes.fromhex(payload[:_OWNER_DIGITS].decode("ascii"))
+    except ValueError as error:
+        raise MalformedMessage(f"a record that came along names no object: {error}") from error
+    rest = _OWNER_DIGITS + _SUFFIX_BYTES
+    return owner + payload[_OWNER_DIGITS:rest], payload[rest:]
+
+
+def _with_records(task: Task, along: dict[bytes, bytes]) -> Task:
+    known = {key: along[key] for key in task[3] if key in along}
+    return (*task[:4], {**task[4], **known}, task[5]) if known else task
 
 
 def encode_completion(signer: Signer, owner: bytes, completion: Completion) -> bytes:
