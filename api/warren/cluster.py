@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from warren import current
 from warren_broker.endpoint import Endpoint
@@ -19,20 +19,44 @@ if TYPE_CHECKING:
 WIRE_VERSION = 1
 
 
-def node_records(client: Client) -> list[dict[str, Any]]:
-    """Return the records of all nodes that were seen, with `alive` added."""
-    store, keys = client.store, client.keys
+class ClusterMismatch(WarrenBrokerError):
+    """This process cannot work with the cluster: it runs another Python, or another version of warren."""
+
+
+class Caller(Protocol):
+    """A connection to Redis, or what has one."""
+
+    def call(self, *args: Any) -> Any:
+        """Run one command and return its reply."""
+
+
+def read_nodes(store: Caller, keys: Keys, signer: Signer) -> list[dict[str, Any]]:
+    """Return the records of all nodes on record, oldest first, with `alive` added.
+
+    Args:
+        store: runs the commands.
+        keys: of the cluster.
+        signer: of the cluster.
+    """
     stored = store.call(b"HGETALL", keys.nodes)
-    records = []
     ids = stored[::2]
     if not ids:
         return []
+    records = []
     living = store.call(b"MGET", *[keys.node(each) for each in ids])
     for node, last, now in zip(ids, stored[1::2], living, strict=True):
-        record = decode(store.signer.open(b"node" + node, now or last))
+        try:
+            record = decode(signer.open(b"node" + node, now or last))
+        except ForgedMessage:
+            continue  # whoever wrote it is no node of ours
         record["alive"] = now is not None
         records.append(record)
     return sorted(records, key=lambda record: float(record["started"]))
+
+
+def node_records(client: Client) -> list[dict[str, Any]]:
+    """Return the records of all nodes on record, oldest first, with `alive` added."""
+    return read_nodes(client.store, client.keys, client.signer)
 
 
 def nodes() -> list[dict[str, Any]]:
@@ -103,40 +127,105 @@ def _connected() -> Client:
 def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
     """Check that both servers answer, that the secret is the cluster's, and that versions fit.
 
-    The first process of a cluster writes its mark; all others compare.
+    The first process of a cluster writes its mark; all others compare. A cluster without any living process may change
+    its versions: that is how it is upgraded.
+
+    Args:
+        endpoint: the cluster.
+        timeout: seconds to reach each server.
 
     Raises:
-        ConnectError: a server is not there, refuses us, or is too old.
-        WarrenBrokerError: another secret, another Python minor version, another wire version.
+        ConnectError: a server is not there, refuses us or is too old; or the cluster has another secret.
+        ClusterMismatch: the cluster runs another Python minor version, or speaks another wire version.
     """
     connection = Connection.open(endpoint, timeout=timeout, name="warren-check")
     try:
-        signer, keys = Signer(endpoint.secrets), Keys(endpoint.prefix)
-        mine: dict[str, Any] = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
-        connection.call(b"SET", keys.cluster, signer.seal(b"cluster", encode(mine)), b"NX")
-        stored = connection.call(b"GET", keys.cluster)
+        if endpoint.broker_url is not None:
+            from warren_broker.queues import open_publisher
+
+            open_publisher(endpoint, name="check").close()
+        _check_mark(endpoint, connection)
     finally:
         connection.close()
+
+
+def _check_mark(endpoint: Endpoint, connection: Connection) -> None:
+    signer, keys = Signer(endpoint.secrets), Keys(endpoint.prefix)
+    mine = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
+    sealed = signer.seal(b"cluster", encode(mine))
+    connection.call(b"SET", keys.cluster, sealed, b"NX")
+    stored = connection.call(b"GET", keys.cluster)
     where = without_password(endpoint.store_url)
     try:
         mark = decode(signer.open(b"cluster", stored))
     except ForgedMessage:
         raise ConnectError(
             where,
-            "the cluster there was started with another secret",
-            "Set WARREN_SECRET to the cluster's, or choose another WARREN_PREFIX.",
+            f"the cluster there (prefix {endpoint.prefix!r}) has another secret",
+            "Set WARREN_SECRET to that cluster's, or choose another WARREN_PREFIX for one of your own.",
         ) from None
+    if (mark["python"] != mine["python"] or mark["wire"] != WIRE_VERSION) and _is_deserted(connection, keys):
+        connection.call(b"SET", keys.cluster, sealed)
+        return
     if mark["python"] != mine["python"]:
         theirs, ours = (".".join(map(str, each)) for each in (mark["python"], mine["python"]))
-        raise WarrenBrokerError(
+        raise ClusterMismatch(
             f"the cluster at {where} runs Python {theirs}, this process Python {ours}: pickled functions need the same "
-            "minor version. Use that Python here, or another WARREN_PREFIX for a cluster of its own."
+            f"minor version. Use Python {theirs} here, or another WARREN_PREFIX for a cluster of its own."
         )
     if mark["wire"] != WIRE_VERSION:
-        raise WarrenBrokerError(
-            f"the cluster at {where} speaks wire version {mark['wire']}, this process {WIRE_VERSION}"
+        raise ClusterMismatch(
+            f"the cluster at {where} speaks wire version {mark['wire']}, this process {WIRE_VERSION}: use the same "
+            "version of warren everywhere, or another WARREN_PREFIX for a cluster of its own."
         )
-    if endpoint.broker_url is not None:
-        from warren_broker.queues import open_publisher
+    if stored != sealed and not _signed_with_newest(endpoint, stored):
+        # A secret is being replaced: once the old one is dropped everywhere, nobody could read the mark.
+        connection.call(b"SET", keys.cluster, sealed)
 
-        open_publisher(endpoint, name="check").close()
+
+def _signed_with_newest(endpoint: Endpoint, stored: bytes) -> bool:
+    try:
+        Signer(endpoint.secrets[:1]).open(b"cluster", stored)
+    except ForgedMessage:
+        return False
+    return True
+
+
+def _is_deserted(connection: Connection, keys: Keys) -> bool:
+    """Return True if no node and no client of the cluster is alive."""
+    names = [keys.node(each) for each in connection.call(b"HKEYS", keys.nodes)]
+    names += [keys.client(each) for each in connection.call(b"ZRANGE", keys.clients, 0, -1)]
+    return not names or not connection.call(b"EXISTS", *names)
+
+
+def delete_cluster(endpoint: Endpoint) -> None:
+    """Delete the queues and keys of a cluster, whose processes must all be gone.
+
+    Args:
+        endpoint: the cluster. Its prefix decides what is deleted.
+
+    Raises:
+        ConnectError: a server cannot be reached.
+    """
+    connection = Connection.open(endpoint, name="warren-delete")
+    try:
+        keys = Keys(endpoint.prefix)
+        if endpoint.broker_url is not None:
+            import pika  # slow to import, and only clusters on RabbitMQ need it
+
+            broker = pika.BlockingConnection(pika.URLParameters(endpoint.broker_url))
+            try:
+                channel = broker.channel()
+                for queue in connection.call(b"SMEMBERS", keys.queues):
+                    channel.queue_delete(endpoint.prefix + queue.decode())
+            finally:
+                broker.close()
+        cursor: Any = b"0"
+        while True:
+            cursor, found = connection.call(b"SCAN", cursor, b"MATCH", keys.prefix + b"*", b"COUNT", 1000)
+            if found:
+                connection.call(b"UNLINK", *found)
+            if cursor == b"0":
+                break
+    finally:
+        connection.close()

@@ -1,78 +1,124 @@
-"""Several nodes on one machine, for tests: `Cluster`, with the methods of Ray's.
+"""Several nodes on one machine, mostly for tests: `Cluster`, with the methods of Ray's.
 
-On the embedded engine the cluster has a private server of its own and `address` looks like `embedded:/run/dir`; on
-RabbitMQ the servers are those of `WARREN_BROKER_URL`, `WARREN_STORE_URL` and `WARREN_SECRET`.
+All processes are subprocesses that hold one end of a link; they end when this process does, however that comes.
+
+    this process --+-- link --> server (embedded engine: private redis-server)
+                   +-- link --> node: agent --> template --> executors
+                   '-- link --> node ...
+
+On the RabbitMQ engine the servers are yours; the cluster has a prefix and a secret of its own there, and `shutdown` deletes
+its keys and queues.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import secrets
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from warren.embedded_address import SECRET_FILE, SESSION_FILE, embedded_address, endpoint_of
+from warren_broker import cluster_file
+
+if TYPE_CHECKING:
+    from warren.context import WarrenContext
+    from warren_broker.endpoint import Endpoint
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+DRAIN_SECONDS = 10.0  # how long `remove_node` lets a node finish what it runs
+NODE_LEASE_SECONDS = 10.0
+LOG_SHOWN_BYTES = 4000
 
 
 class ClusterNode:
-    """A node of a `Cluster`: its process and its id.
+    """A node of a `Cluster`.
 
     Attributes:
-        node_id: hexadecimal id; `unique_id` is the same.
+        node_id: its id, as `warren.nodes()` shows it; `unique_id` is the same.
         pid: of its agent.
+        log: file that its agent writes to.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], node_id: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket, node_id: str, log: Path) -> None:
         self._process = process
+        self._link = link
         self.node_id = node_id
         self.unique_id = node_id
         self.pid = process.pid
+        self.log = log
 
     def alive(self) -> bool:
-        """True while the agent's process runs."""
+        """Return True while the agent's process runs."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the agent at once; the kernel ends its executors."""
+        """Kill the agent at once, as a crash would. The kernel ends its executors."""
         self._process.kill()
         self._process.wait()
+        self._link.close()
 
-    def drain(self) -> None:
-        """Let the node finish what runs, hand back the rest and leave; wait for it."""
+    def drain(self, timeout: float = DRAIN_SECONDS + STOP_SECONDS) -> None:
+        """Let the node finish what it runs, hand back the rest and leave; wait until it is gone.
+
+        Args:
+            timeout: seconds after which it is killed.
+        """
         if self.alive():
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._await_end(timeout)
+
+    def stop(self) -> None:
+        """End the node at once, but in good order; what it ran goes back to its queue."""
+        self._link.close()
+        self._await_end(STOP_SECONDS)
+
+    def _await_end(self, timeout: float) -> None:
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._link.close()
 
     def __repr__(self) -> str:
         return f"ClusterNode({self.node_id[:8]}, pid={self.pid})"
 
 
 class Cluster:
-    """Starts nodes on this machine, and stops them. A context manager.
+    """Nodes on this machine, on either engine. May be used with `with`, which shuts it down at the end.
 
     Args:
         initialize_head: start a first node with `head_node_args`.
-        connect: call `warren.init` for it.
+        connect: call `connect` then.
         head_node_args: arguments of `add_node` for the first node.
-        engine: "embedded" or "rabbitmq".
-        environment: variables for the nodes, beside this process's own.
+        shutdown_at_exit: shut down when this process exits in good order.
+        engine: "embedded" (a private server) or "rabbitmq".
+        broker_url: RabbitMQ, for that engine; default: WARREN_BROKER_URL.
+        store_url: Redis, for that engine; default: WARREN_STORE_URL.
+        node_lease: seconds without a sign of life after which a node counts as dead.
+        environment: variables for the nodes besides those of this process.
+
+    Attributes:
+        address: what `warren.init(address=...)` and `warren start --address` take to join it.
 
     Raises:
-        ValueError: another engine.
+        ValueError: another engine, or no addresses for RabbitMQ.
+        RuntimeError: the server or the first node did not start.
+
+    Example:
+        >>> with Cluster(initialize_head=True, head_node_args={"num_cpus": 2}) as cluster:     # doctest: +SKIP
+        ...     node = cluster.add_node(num_cpus=4, resources={"license": 1}, labels={"zone": "b"})
+        ...     warren.init(address=cluster.address)
     """
 
     def __init__(
@@ -80,40 +126,69 @@ class Cluster:
         initialize_head: bool = False,
         connect: bool = False,
         head_node_args: Mapping[str, Any] | None = None,
+        shutdown_at_exit: bool = True,
         *,
         engine: str = "embedded",
+        broker_url: str | None = None,
+        store_url: str | None = None,
+        node_lease: float = NODE_LEASE_SECONDS,
         environment: Mapping[str, str] | None = None,
-        **_: Any,
     ) -> None:
         if engine not in ("embedded", "rabbitmq"):
-            raise ValueError(f"engine must be 'embedded' or 'rabbitmq', got {engine!r}")
+            raise ValueError(f"engine={engine!r} must be 'embedded' or 'rabbitmq'")
+        if not initialize_head and (connect or head_node_args):
+            raise ValueError("connect and head_node_args need initialize_head=True; or call add_node and connect")
+        self._environment = dict(environment or {})
         self._nodes: list[ClusterNode] = []
-        self._server: Any = None
-        self._environment = {**os.environ, **(environment or {})}
-        self._embedded = engine == "embedded"
+        self._started = 0
         self._connected = False
-        if self._embedded:
-            from warren_broker.embedded_server import EmbeddedServer
-
-            self._server = EmbeddedServer.start()
-            for name, content in (
-                (SECRET_FILE, secrets.token_hex(32)),
-                (SESSION_FILE, secrets.token_hex(8)),
-            ):
-                path = Path(self._server.run_dir) / name
-                path.touch(mode=0o600)
-                path.write_text(content)
-            self.address = embedded_address(self._server.run_dir)
+        self._server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._directory: Any = None
+        if engine == "embedded":
+            process, link, answer = self._spawn(["server"], {"node_lease": node_lease}, None)
+            self._server = process, link
+            self.address: str = answer["address"]
         else:
-            self.address = "auto"
+            self.address = self._prepare(broker_url, store_url, node_lease)
+        self._endpoint: Endpoint = cluster_file.read(self.address).endpoint
+        if shutdown_at_exit:
+            atexit.register(self.shutdown)
         if initialize_head:
-            self.add_node(**dict(head_node_args or {}))
-            if connect:
-                self.connect()
+            try:
+                self.add_node(**dict(head_node_args or {}))
+                if connect:
+                    self.connect()
+            except BaseException:
+                self.shutdown()
+                raise
+
+    def _prepare(self, broker_url: str | None, store_url: str | None, node_lease: float) -> str:
+        """Make the directory of a cluster on RabbitMQ."""
+        from warren_broker.endpoint import Endpoint
+        from warren_broker.run_directory import RunDirectory
+        from warren_broker.store.host import shared_session
+
+        broker_url = broker_url or os.environ.get("WARREN_BROKER_URL")
+        store_url = store_url or os.environ.get("WARREN_STORE_URL")
+        if not broker_url or not store_url:
+            raise ValueError(
+                "engine='rabbitmq' needs servers: pass broker_url='amqp://...' and store_url='redis://...', or set "
+                "WARREN_BROKER_URL and WARREN_STORE_URL"
+            )
+        prefix = f"warren-{secrets.token_hex(4)}:"
+        endpoint = Endpoint(store_url, broker_url, (secrets.token_bytes(32),), prefix)
+        self._directory = RunDirectory.create()
+        cluster = cluster_file.ClusterFile(endpoint, shared_session(endpoint), node_lease)
+        return cluster_file.write(self._directory.path, cluster)
+
+    @property
+    def gcs_address(self) -> str:
+        """Ray's name for `address`."""
+        return self.address
 
     @property
     def head_node(self) -> ClusterNode | None:
-        """The first node; warren has no head, so it is like the others."""
+        """The first node. Warren has no head: it is like the others."""
         return self._nodes[0] if self._nodes else None
 
     @property
@@ -122,134 +197,218 @@ class Cluster:
         return self._nodes[1:]
 
     def list_all_nodes(self) -> list[ClusterNode]:
-        """Return all nodes that were added and not removed."""
+        """Return the nodes that were added and not removed."""
         return list(self._nodes)
-
-    @property
-    def gcs_address(self) -> str:
-        """Ray's name for the address."""
-        return self.address
 
     def add_node(
         self,
+        wait: bool = True,
         *,
         num_cpus: float = 1,
         num_gpus: float = 0,
         memory: int | None = None,
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
-        name: str = "",
-        wait: bool = True,
+        name: str | None = None,
         **_: Any,
     ) -> ClusterNode:
-        """Start a node; returns when it takes work.
+        """Start a node; return when it takes work.
 
         Args:
+            wait: accepted; every node is waited for.
             num_cpus: CPUs it offers.
-            num_gpus: GPUs it pretends to have.
-            memory: memory it offers, in bytes; default: the machine's.
-            resources: custom resources.
+            num_gpus: GPUs it offers, whether there are any or not.
+            memory: bytes it offers; None for most of the machine's.
+            resources: custom resources it offers, by name.
             labels: its labels.
-            name: its name.
-            wait: accepted; the node is always waited for.
+            name: what people call it; None for the host's name.
 
         Raises:
-            RuntimeError: it did not start.
+            RuntimeError: it did not start; the message holds what it said.
         """
-        request = {
-            "address": self.address,
-            "num_cpus": num_cpus,
-            "num_gpus": num_gpus,
-            "memory": memory,
-            "resources": dict(resources or {}),
-            "labels": dict(labels or {}),
-            "name": name,
-        }
-        environment = dict(self._environment)
-        environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "warren_workers", "join"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the node ended while it started (exit code {process.wait()}); its output is above")
-        node = ClusterNode(process, json.loads(answer)["node_id"])
+        arguments = ["start", "--address", self.address, f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}"]
+        arguments += ["--resources", json.dumps(dict(resources or {}))]
+        if memory is not None:
+            arguments.append(f"--memory={int(memory)}")
+        if labels:
+            arguments.append("--labels=" + ",".join(f"{key}={value}" for key, value in labels.items()))
+        if name:
+            arguments.append(f"--name={name}")
+        self._started += 1
+        log = _directory_of(self.address) / f"node-{self._started}.log"
+        process, link, answer = self._spawn([*arguments, "--link"], None, log)
+        node = ClusterNode(process, link, answer["node_id"], log)
         self._nodes.append(node)
         return node
 
     def remove_node(self, node: ClusterNode, allow_graceful: bool = True) -> None:
-        """Take a node away.
+        """Take a node away, and return when its process is gone.
 
         Args:
             node: one that `add_node` returned.
-            allow_graceful: drain it; False kills it.
+            allow_graceful: let it finish what it runs, for some seconds; False kills it as a crash would.
+
+        Raises:
+            ValueError: it is no node of this cluster (any more).
         """
+        if node not in self._nodes:
+            raise ValueError(f"{node!r} is no node of this cluster (any more)")
         self._nodes.remove(node)
         if allow_graceful:
             node.drain()
         else:
             node.kill()
 
-    def connect(self, namespace: str | None = None, **options: Any) -> Any:
-        """Call `warren.init` for this cluster; returns its context."""
-        import warren
-
-        if not self._embedded:
-            for name in ("WARREN_BROKER_URL", "WARREN_STORE_URL", "WARREN_SECRET", "WARREN_PREFIX"):
-                if name in self._environment:
-                    os.environ[name] = self._environment[name]
-        self._connected = True
-        return warren.init(address=self.address, namespace=namespace, **options)
-
     def wait_for_nodes(self, timeout: float = 30.0) -> None:
-        """Wait until the connected driver sees as many living nodes as there are.
+        """Wait until the cluster knows of all nodes that were added, and of the end of those that were removed.
+
+        Args:
+            timeout: seconds; a node that was killed counts as alive until its lease has ended.
 
         Raises:
-            TimeoutError: not within `timeout` seconds.
+            TimeoutError: it did not within `timeout`.
+        """
+        expected = {node.node_id for node in self._nodes if node.alive()}
+        deadline = time.monotonic() + timeout
+        while (living := self._living()) != expected:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"after {timeout:g} s the cluster has {len(living)} living nodes, not {len(expected)}; "
+                    f"missing: {sorted(each[:8] for each in expected - living)}, "
+                    f"not gone: {sorted(each[:8] for each in living - expected)}"
+                )
+            time.sleep(0.05)
+
+    def _living(self) -> set[str]:
+        from warren.cluster import read_nodes
+        from warren_broker.signing import Signer
+        from warren_broker.store.connection import Connection
+        from warren_broker.store.keys import Keys
+
+        connection = Connection.open(self._endpoint, name="warren-cluster-utils")
+        try:
+            nodes = read_nodes(connection, Keys(self._endpoint.prefix), Signer(self._endpoint.secrets))
+        finally:
+            connection.close()
+        return {node["id"].hex() for node in nodes if node["alive"]}
+
+    def connect(self, namespace: str | None = None, **options: Any) -> WarrenContext:
+        """Call `warren.init` for this cluster and return its context; `shutdown` ends that session too.
+
+        Args:
+            namespace: where named actors live.
+            options: other arguments of `warren.init`.
         """
         import warren
 
-        deadline = time.monotonic() + timeout
-        while True:
-            alive = {node["NodeID"] for node in warren.nodes() if node["Alive"]}
-            if {node.node_id for node in self._nodes if node.alive()} == alive:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(alive)} nodes are alive, {len(self._nodes)} expected")
-            time.sleep(0.05)
+        self._connected = True
+        return warren.init(address=self.address, namespace=namespace, **options)
 
     def shutdown(self) -> None:
-        """Disconnect the driver if `connect` was called, stop all nodes and the server."""
-        import warren
-
+        """End the session that `connect` made, then all nodes and the server. May be called twice."""
+        atexit.unregister(self.shutdown)
         if self._connected:
-            warren.shutdown()
-            self._connected = False
-        while self._nodes:
-            self.remove_node(self._nodes[-1])
-        if self._server is not None:
-            from warren_broker.shared_memory import SharedMemoryStore
+            import warren
 
-            _, session = endpoint_of(self.address)
-            self._server.stop()
-            SharedMemoryStore(session).clear()
+            self._connected = False
+            warren.shutdown()
+        nodes, self._nodes = self._nodes, []
+        for node in nodes:
+            node._link.close()  # They all leave at the same time.
+        for node in nodes:
+            node.stop()
+        if self._server is not None:
+            process, link = self._server
             self._server = None
+            link.close()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        elif self._directory is not None:
+            from warren.cluster import delete_cluster
+            from warren_broker.shared_memory import SharedMemoryStore
+            from warren_broker.store.host import shared_session
+
+            delete_cluster(self._endpoint)
+            SharedMemoryStore(shared_session(self._endpoint)).clear()
+            self._directory.remove()
+            self._directory = None
+
+    def _spawn(
+        self, arguments: list[str], request: dict[str, Any] | None, log: Path | None
+    ) -> tuple[subprocess.Popen[bytes], socket.socket, dict[str, Any]]:
+        """Start `python -m warren_workers <arguments> <descriptor>`; return process, our end of its link, its answer."""
+        ours, theirs = socket.socketpair()
+        environment = {"WARREN_DRAIN_SECONDS": str(DRAIN_SECONDS), **os.environ, **self._environment}
+        # It must find the same packages as this process, wherever they were imported from.
+        environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(theirs.close)
+            output = cleanup.enter_context(open(log, "wb")) if log is not None else None
+            process = subprocess.Popen(
+                [sys.executable, "-m", "warren_workers", *arguments, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C at the terminal is for this process alone
+            )
+        try:
+            if request is not None:
+                ours.sendall(json.dumps(request).encode() + b"\n")
+            answer = _read_answer(ours, process, log)
+        except BaseException:
+            ours.close()
+            process.kill()
+            process.wait()
+            raise
+        return process, ours, answer
 
     def __enter__(self) -> Cluster:
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Shut it down."""
         self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.address!r}, {len(self._nodes)} nodes)"
 
 
 def cluster_not_supported(*_: Any, **__: Any) -> bool:
-    """Ray's marker for platforms without clusters on one machine; there are none here."""
+    """Return False: every platform that warren runs on has clusters. (Ray's name for the question.)"""
     return False
+
+
+def _directory_of(address: str) -> Path:
+    return Path(unquote(urlsplit(address).path))
+
+
+def _read_answer(link: socket.socket, process: subprocess.Popen[bytes], log: Path | None) -> dict[str, Any]:
+    line = b""
+    deadline = time.monotonic() + START_SECONDS
+    while not line.endswith(b"\n"):
+        readable, _, _ = select.select([link], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            raise RuntimeError(f"it did not start within {START_SECONDS:g} s{_last_words(log)}")
+        data = link.recv(65536)
+        if not data:
+            raise RuntimeError(f"it ended while it started, with exit code {process.wait()}{_last_words(log)}")
+        line += data
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return answer
+
+
+def _last_words(log: Path | None) -> str:
+    if log is None:
+        return "; its output is above"
+    return ":\n" + log.read_bytes()[-LOG_SHOWN_BYTES:].decode(errors="replace")
+
+
+__all__ = ["Cluster", "ClusterNode", "cluster_not_supported"]

@@ -15,8 +15,8 @@ from warren import current
 from warren.client import Client
 from warren.context import WarrenContext
 from warren.embedded import EmbeddedNode
-from warren.embedded_address import SCHEME, endpoint_of
 from warren.logs import LogPrinter
+from warren_broker import cluster_file
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import new_client_id, new_job_id
@@ -92,8 +92,8 @@ def init(
     Args:
         address: None: `WARREN_ADDRESS`, else an embedded cluster. "local": always an embedded one. "auto": the cluster
             named by `WARREN_BROKER_URL`, `WARREN_STORE_URL` and `WARREN_SECRET` (a `.env` file is read).
-            `amqp://user:password@host/vhost`: that RabbitMQ. `embedded:/run/dir`: an embedded cluster of
-            `warren.cluster_utils.Cluster`.
+            `amqp://user:password@host/vhost`: that RabbitMQ. `unix:///directory`: a cluster on this machine that
+            `warren.cluster_utils.Cluster` started (its `address`).
         store: URL of Redis, with an `amqp://` address; default `WARREN_STORE_URL`.
         num_cpus: CPUs of the embedded node; default: the machine's.
         num_gpus: GPUs of the embedded node; default: those found.
@@ -147,7 +147,7 @@ def init(
             _configure_logging(logging_level, logging_format)
         if address is None:
             address = os.environ.get("WARREN_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
-            if address is not None and not address.startswith(("amqp", "auto", "local", SCHEME)):
+            if address is not None and not address.startswith(("amqp", "auto", "local", cluster_file.SCHEME)):
                 address = None  # an address of Ray's own
         if namespace is None and job_config is not None:
             namespace = getattr(job_config, "ray_namespace", None)
@@ -230,16 +230,15 @@ def _start_embedded(session: Session, totals: dict[str, float], labels: dict[str
 
 def _connect(session: Session, address: str, store: str | None) -> None:
     from warren.cluster import check_cluster
+    from warren_broker.store.host import host_id, shared_session
 
-    if address.startswith(SCHEME):
-        from warren_broker.store.host import host_id
-
-        endpoint, shared = endpoint_of(address)
-        session.client = _client(endpoint, slots=1, session=shared, host=host_id())
+    if cluster_file.is_address(address):
+        cluster = cluster_file.read(address)
+        check_cluster(cluster.endpoint)
+        session.client = _client(cluster.endpoint, slots=1, session=cluster.session, host=host_id())
         session.client.refresh_slots()
         return
     from warren_broker.settings import Settings
-    from warren_broker.store.host import host_id, shared_session
 
     settings = Settings.load(address, store)
     endpoint = settings.endpoint()

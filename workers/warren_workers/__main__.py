@@ -6,15 +6,15 @@ import sys
 
 
 def main() -> int:
-    """Dispatch: `embedded <descriptor>` is the embedded engine's supervisor, `join` a node for tests, else the command line."""
+    """Dispatch: `embedded` and `server` with a descriptor are subprocesses of `warren`, all else is the command line."""
     if len(sys.argv) == 3 and sys.argv[1] == "embedded":
         from warren_workers.embedded import main as supervise
 
         return supervise(int(sys.argv[2]))
-    if sys.argv[1:] == ["join"]:
-        from warren_workers.join import main as join
+    if len(sys.argv) == 3 and sys.argv[1] == "server":
+        from warren_workers.server import main as serve
 
-        return join()
+        return serve(int(sys.argv[2]))
     from warren_workers.cli import main as command_line
 
     return command_line()

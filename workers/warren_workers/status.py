@@ -2,73 +2,132 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from warren.cluster import check_cluster, read_nodes
 from warren_broker.endpoint import Endpoint
-from warren_broker.messages import decode
+from warren_broker.queues.embedded import streams
 from warren_broker.signing import Signer
 from warren_broker.store.connection import Connection
 from warren_broker.store.keys import Keys
 
-PUT_ASIDE_SHOWN = 5
+REASONS_SHOWN = 5
 
 
-def collect(endpoint: Endpoint) -> dict[str, Any]:
-    """Return nodes, queue depths, counts of clients and actors, and what was put aside.
+def collect(endpoint: Endpoint, *, timeout: float = 5.0) -> dict[str, Any]:
+    """Return nodes, queues, counts of clients and actors, and what was put aside; all of it fit for JSON.
+
+    Args:
+        endpoint: the cluster.
+        timeout: seconds to reach each server.
 
     Raises:
-        ConnectError: a server cannot be reached.
+        ConnectError: a server cannot be reached, or the cluster is not ours.
     """
-    keys, signer = Keys(endpoint.prefix), Signer(endpoint.secrets)
-    connection = Connection.open(endpoint, name="warren-status")
+    check_cluster(endpoint, timeout=timeout)
+    keys = Keys(endpoint.prefix)
+    connection = Connection.open(endpoint, timeout=timeout, name="warren-status")
     try:
-        nodes = []
-        stored = connection.call(b"HGETALL", keys.nodes)
-        for node, sealed in zip(stored[::2], stored[1::2], strict=True):
-            now = connection.call(b"GET", keys.node(node))
-            record = decode(signer.open(b"node" + node, now or sealed))
-            nodes.append(
-                {
-                    "id": node.hex(),
-                    "name": record["name"],
-                    "alive": now is not None,
-                    "totals": record["totals"],
-                    "available": record["available"] if now is not None else {},
-                    "labels": record["labels"],
-                    "started": record["started"],
-                }
-            )
         queues = sorted(each.decode() for each in connection.call(b"SMEMBERS", keys.queues))
-        last = connection.call(b"LRANGE", keys.put_aside, 0, PUT_ASIDE_SHOWN - 1)
+        reasons = connection.call(b"LRANGE", keys.put_aside, 0, REASONS_SHOWN - 1)
+        clients = connection.call(b"ZRANGE", keys.clients, 0, -1)
+        living = connection.call(b"EXISTS", *[keys.client(each) for each in clients]) if clients else 0
         return {
-            "nodes": sorted(nodes, key=lambda each: float(each["started"])),
+            "nodes": [_node(record) for record in read_nodes(connection, keys, Signer(endpoint.secrets))],
             "queues": _depths(endpoint, connection, queues),
-            "clients": connection.call(b"ZCARD", keys.clients),
+            "clients": living,
             "actors": connection.call(b"SCARD", keys.prefix + b"actors"),
-            "put_aside": int(connection.call(b"GET", keys.put_aside + b":count") or 0),
-            "put_aside_last": [each.partition(b"\0")[0].decode("utf-8", "replace") for each in last],
+            "put_aside": {
+                "count": int(connection.call(b"GET", keys.put_aside + b":count") or 0),
+                "last_reasons": [each.partition(b"\0")[0].decode("utf-8", "replace") for each in reasons],
+            },
         }
     finally:
         connection.close()
 
 
+def _node(record: dict[str, Any]) -> dict[str, Any]:
+    totals, available = record["totals"], record["available"]
+    state = "dead" if not record["alive"] else "draining" if record["draining"] else "alive"
+    return {
+        "id": record["id"].hex(),
+        "name": record["name"],
+        "state": state,
+        "total": totals,
+        "used": {name: round(total - available.get(name, 0.0), 4) for name, total in totals.items()},
+        "labels": record["labels"],
+        "host": record["hostname"],
+        "pid": record["pid"],
+        "started": record["started"],
+    }
+
+
 def _depths(endpoint: Endpoint, connection: Connection, queues: list[str]) -> dict[str, int | None]:
-    """Return messages waiting in each queue; None for a queue that is gone."""
+    """Return the messages (each holds a batch of tasks) that wait in each queue; None for one that is gone."""
     if endpoint.broker_url is None:
-        return {queue: connection.call(b"XLEN", f"{endpoint.prefix}q:{queue}") for queue in queues}
-    import pika  # slow to import: only here
+        names = streams.Keys(endpoint.prefix)
+        return {queue: _stream_depth(connection, names, queue) for queue in queues}
+    import pika  # slow to import, and the embedded engine has no use for it
 
     depths: dict[str, int | None] = {}
     broker = pika.BlockingConnection(pika.URLParameters(endpoint.broker_url))
     try:
+        channel = broker.channel()
         for queue in queues:
-            channel = broker.channel()
             try:
-                declared = channel.queue_declare(endpoint.prefix + queue, passive=True)
-                depths[queue] = declared.method.message_count
-                channel.close()
+                depths[queue] = channel.queue_declare(endpoint.prefix + queue, passive=True).method.message_count
             except pika.exceptions.ChannelClosedByBroker:
                 depths[queue] = None
+                channel = broker.channel()
     finally:
         broker.close()
     return depths
+
+
+def _stream_depth(connection: Connection, names: streams.Keys, queue: str) -> int:
+    depth = 0
+    for level in {streams.BASE, *connection.call(b"SMEMBERS", names.levels(queue))}:
+        stream = names.stream(queue, level)
+        length = connection.call(b"XLEN", stream)
+        if length:
+            depth += length
+            for group in connection.call(b"XINFO", b"GROUPS", stream):
+                facts = dict(zip(group[::2], group[1::2], strict=True))
+                depth -= facts[b"pending"]  # handed to a node and not acknowledged yet
+    return depth
+
+
+def describe(status: dict[str, Any]) -> str:
+    """Return what `collect` returned as text for a terminal."""
+    nodes, queues, aside = status["nodes"], status["queues"], status["put_aside"]
+    lines = [f"nodes: {sum(node['state'] != 'dead' for node in nodes)}"]
+    for node in nodes:
+        lines.append(f"  {node['id'][:8]}  {node['name']:<20} {node['state']:<9} {_usage(node)}")
+    waiting = {queue: depth for queue, depth in queues.items() if depth}
+    lines.append(f"queues: {len(queues)}, {len(waiting)} with messages")
+    lines += [f"  {queue:<60} {depth:>8}" for queue, depth in waiting.items()]
+    lines.append(f"clients: {status['clients']}")
+    lines.append(f"actors: {status['actors']}")
+    lines.append(f"put aside: {aside['count']}")
+    lines += [f"  {reason}" for reason in aside["last_reasons"]]
+    return "\n".join(lines)
+
+
+def _usage(node: dict[str, Any]) -> str:
+    if node["state"] == "dead":
+        return ""
+    parts = []
+    for name, total in node["total"].items():
+        if name == "memory":
+            parts.append(f"memory {node['used'][name] / 2**30:.1f}/{total / 2**30:.1f} GiB")
+        else:
+            parts.append(f"{name} {node['used'][name]:g}/{total:g}")
+    parts += [f"{key}={value}" for key, value in node["labels"].items()]
+    return "  ".join([*parts, f"up {_duration(time.time() - node['started'])}"])
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

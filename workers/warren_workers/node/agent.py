@@ -17,6 +17,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from warren.exceptions import NodeDiedError, TaskCancelledError, WorkerCrashedError, store_error
@@ -108,6 +109,7 @@ class Agent(ExecutorOwner):
         self.draining = False
         self._shadows: list[tuple[Held, set[bytes]]] = []
         self._ready = ready
+        self.on_drain: Callable[[str], None] = lambda why: self.drain()
         self.publisher = open_publisher(
             self.endpoint, on_new_queue=self.announce_queue, loop=None, name=f"node-{config.name}"
         )
@@ -803,6 +805,8 @@ class Agent(ExecutorOwner):
             self._cancel(message[1], message[2], force=message[3])
         elif message[0] == "kill-actor":
             self.actors.kill(message[1], no_restart=message[2], cause=message[3])
+        elif message[0] == "drain" and message[1] == self.node_id:
+            self.on_drain("warren stop")
         elif message[0] == "job-ended":
             self.end_job(message[1])
 

@@ -38,6 +38,11 @@ class NodeConfig:
     object_ttl: float = 0.0
     lease: float = 10.0
 
+    @property
+    def short_id(self) -> str:
+        """The beginning of its id, as logs and `warren status` show it."""
+        return self.node_id.hex()[:8]
+
     def matches(self, selector: Any) -> bool:
         """True if this node's labels satisfy a selector."""
         return matches(selector, {"ray.io/node-id": self.node_id.hex(), **self.labels})
