@@ -151,7 +151,7 @@ def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
 
 def _check_mark(endpoint: Endpoint, connection: Connection) -> None:
     signer, keys = Signer(endpoint.secrets), Keys(endpoint.prefix)
-    mine = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
+    mine: dict[str, Any] = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
     sealed = signer.seal(b"cluster", encode(mine))
     connection.call(b"SET", keys.cluster, sealed, b"NX")
     stored = connection.call(b"GET", keys.cluster)

@@ -6,8 +6,8 @@ All processes are subprocesses that hold one end of a link; they end when this p
                    +-- link --> node: agent --> template --> executors
                    '-- link --> node ...
 
-On the RabbitMQ engine the servers are yours; the cluster has a prefix and a secret of its own there, and `shutdown` deletes
-its keys and queues.
+On the RabbitMQ engine the servers are yours; the cluster has a prefix and a secret of its own there, and `shutdown`
+deletes its keys and queues.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ class Cluster:
     def _spawn(
         self, arguments: list[str], request: dict[str, Any] | None, log: Path | None
     ) -> tuple[subprocess.Popen[bytes], socket.socket, dict[str, Any]]:
-        """Start `python -m warren_workers <arguments> <descriptor>`; return process, our end of its link, its answer."""
+        """Start `python -m warren_workers <arguments> <descriptor>`; return process, our end of its link, answer."""
         ours, theirs = socket.socketpair()
         environment = {"WARREN_DRAIN_SECONDS": str(DRAIN_SECONDS), **os.environ, **self._environment}
         # It must find the same packages as this process, wherever they were imported from.
@@ -380,7 +380,7 @@ class Cluster:
 
 
 def cluster_not_supported(*_: Any, **__: Any) -> bool:
-    """Return False: every platform that warren runs on has clusters. (Ray's name for the question.)"""
+    """Return False: every platform that warren runs on has clusters. Ray's name for the question."""
     return False
 
 

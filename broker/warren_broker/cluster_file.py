@@ -2,7 +2,7 @@
 
 Made for clusters on one machine (the embedded engine listens on a socket in that very directory; `Cluster` puts one
 beside its servers): an address that programs and nodes can be given on a command line without a secret in it. Whoever
-may read the file may join, so directory and file are the user's alone; a file that others could have written is refused.
+may read the file may join, so directory and file are the user's alone; one that others could have written is refused.
 """
 
 from __future__ import annotations

@@ -44,10 +44,10 @@ def main(descriptor: int) -> int:
         cluster = ClusterFile(endpoint, session, json.loads(request)["node_lease"])
         _answer(link, {"address": write(server.run_dir, cluster)})
         while server.alive():
-            readable, _, _ = select.select([link, wake_read], [], [])
+            readable, _, _ = select.select([link.fileno(), wake_read], [], [])
             if wake_read in readable and signal.SIGTERM in os.read(wake_read, 512):
                 break
-            if link in readable and not link.recv(4096):
+            if link.fileno() in readable and not link.recv(4096):
                 break
     finally:
         server.stop()

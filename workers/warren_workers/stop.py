@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from warren.cluster import check_cluster, read_nodes
 from warren_broker.endpoint import Endpoint
@@ -42,11 +43,11 @@ def stop_nodes(endpoint: Endpoint, wanted: Sequence[str] | None, *, timeout: flo
     return [f"{node['id'].hex()[:8]} ({node['name']})" for node in chosen]
 
 
-def _find(wanted: str, living: list[dict[str, object]]) -> dict[str, object]:
-    found = [node for node in living if node["name"] == wanted or node["id"].hex().startswith(wanted)]  # type: ignore[attr-defined]
+def _find(wanted: str, living: list[dict[str, Any]]) -> dict[str, Any]:
+    found = [node for node in living if node["name"] == wanted or node["id"].hex().startswith(wanted)]
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(node["id"].hex()[:8] for node in found)  # type: ignore[attr-defined]
+        ids = ", ".join(node["id"].hex()[:8] for node in found)
         raise NoSuchNode(f"{wanted!r} means {len(found)} nodes ({ids}): say which by its id")
     raise NoSuchNode(f"no living node is called {wanted!r}, and no id begins so; `warren status` shows them all")
