@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Dispatch: `embedded` and `server` with a descriptor are subprocesses of `warren`, the rest is the command line."""
+    """Dispatch: `embedded` and `server` with a descriptor are subprocesses of `warren`, else the command line."""
     if len(sys.argv) == 3 and sys.argv[1] == "embedded":
         from warren_workers.embedded import main as supervise
 
