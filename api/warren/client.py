@@ -107,6 +107,8 @@ class Client:
         self.resource_classes: set[str] = set()
         self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
         self.current_task: Callable[[], bytes | None] = lambda: None
+        self.streams: set[bytes] = set()  # tasks whose results may come before anybody asked for them by id
+        self.dynamic: set[bytes] = set()
         self.children: dict[bytes, list[bytes]] = {}
         self.exported: set[bytes] = set()
         self.put_aside_count = 0
@@ -178,7 +180,9 @@ class Client:
             return [made_here(object_id(task_id, at + 1), references) for at in range(count)]
         if count == 0:
             return None
+        self.streams.add(task_id)
         if count == DYNAMIC:
+            self.dynamic.add(task_id)
             return made_here(task_id + FIRST_INDEX, references)
         from warren.generators import ObjectRefGenerator
 
@@ -565,6 +569,9 @@ class Client:
                     deletions.append(key)
                 if record[0] in (CONTAINING_TAG, LARGE_TAG):
                     special.append((key, record))
+                if key[:TASK_BYTES] in self.dynamic:
+                    self.streams.discard(key[:TASK_BYTES])
+                    self.dynamic.discard(key[:TASK_BYTES])
         kept: set[bytes] = set()
         if deletions:
             kept = self.store.drop([deletions.popleft() for _ in range(len(deletions))])
@@ -577,6 +584,11 @@ class Client:
                 held = records.contained(record)
                 if held:
                     self.store.release(b"o" + key, held)
+                    # Results of a dynamic task that nobody took out of its value.
+                    inner = [each for each in held if self.references.owns(each) and not self.references.holds(each)]
+                    for each in inner:
+                        values.pop(each, None)
+                    self.unheld(inner)
         if returned:
             self.store.give_back(self.id, returned)
 
@@ -660,7 +672,8 @@ class Client:
         self.collect()
         now = time.monotonic()
         while self._abandoned:
-            task_id, _, ended = self._abandoned.popleft()
+            task_id, following, ended = self._abandoned.popleft()
+            self._drop_stream(task_id, following)
             if not ended and task_id not in self.inbox.ended:
                 self.cancel(task_id, force=False, recursive=True, results=-1)
             self.inbox.ended.discard(task_id)
@@ -680,6 +693,17 @@ class Client:
         if now >= self._trim_at:
             self.store.large.trim()
             self._trim_at = now + 1.0
+
+    def _drop_stream(self, task_id: bytes, following: int) -> None:
+        """Delete the items of a stream from number `following` on, which nobody will read."""
+        self.streams.discard(task_id)
+        unread = []
+        while (key := object_id(task_id, following)) in self.inbox.values:
+            if not self.references.holds(key):
+                self.inbox.values.pop(key)
+                unread.append(key)
+            following += 1
+        self.unheld(unread)
 
     def refresh_slots(self) -> None:
         """Learn how much the cluster can run at once."""

@@ -167,6 +167,7 @@ class Inbox:
         callbacks = self._callbacks
         items = completion.items
         tracked = self._client.actors.tracked
+        streams = self._client.streams
         unheld = []
         for at in range(0, len(items), 2):
             object_id, record = items[at], items[at + 1]
@@ -177,6 +178,8 @@ class Inbox:
                         self.new_errors.append(object_id)
                     if callbacks and object_id in callbacks:
                         self._call(object_id)
+            elif streams and object_id[:TASK_BYTES] in streams:
+                values.setdefault(object_id, record)
             else:
                 unheld.append(object_id)
             if references._pins:

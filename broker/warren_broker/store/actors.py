@@ -122,7 +122,8 @@ class ActorRecords:
         """Return the ids of all actors that are not dead."""
         return [bytes.fromhex(each.decode()) for each in self._store.call(b"SMEMBERS", self._keys.prefix + b"actors")]
 
-    def state(self, actor_id: bytes) -> bytes | None:
-        """Return a durable actor's committed state, sealed as `state_context` says."""
-        stored: bytes | None = self._store.call(b"GET", self._keys.actor_state(actor_id))
-        return stored
+    def state(self, actor_id: bytes) -> tuple[bytes | None, bytes | None]:
+        """Return a durable actor's committed (state, calls it contains), both sealed; None if there is none yet."""
+        key = self._keys.actor(actor_id)
+        state, applied = self._store.call(b"MGET", key + b":state", key + b":applied")
+        return state, applied

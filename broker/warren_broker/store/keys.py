@@ -35,6 +35,7 @@ class Keys:
         self.queues = self.prefix + b"queues"
         self.names = self.prefix + b"names"
         self.control_channel = self.prefix + b"control"
+        self.prioritized = self.prefix + b"queues:prioritized"
         self.queues_channel = self.prefix + b"queues:new"
         self.cluster = self.prefix + b"cluster"
         self.put_aside = self.prefix + b"put-aside"
@@ -94,7 +95,7 @@ class Keys:
 
     def custody(self, node_id: bytes) -> bytes:
         """Specs of long tasks that a node has acknowledged and keeps."""
-        return self.prefix + b"k:" + node_id.hex().encode()
+        return self.prefix + b"k:{custody}:" + node_id.hex().encode()
 
     def job(self, job: bytes) -> bytes:
         """A job's record."""
@@ -107,7 +108,3 @@ class Keys:
     def actor(self, actor_id: bytes) -> bytes:
         """An actor's record."""
         return self.prefix + b"actor:{" + actor_id.hex().encode() + b"}"
-
-    def actor_state(self, actor_id: bytes) -> bytes:
-        """A durable actor's committed state."""
-        return self.actor(actor_id) + b":state"

@@ -27,8 +27,8 @@ PUT_ASIDE_KEPT = 1000
 PUT_ASIDE_BYTES = 4096
 SERVER_PATIENCE_SECONDS = 60.0
 
-# (actor key, epoch, state) of a commit that belongs to no durable actor
-NOT_DURABLE = (b"", b"", b"")
+# (actor key, epoch, state, calls it contains) of a commit that belongs to no durable actor
+NOT_DURABLE = (b"", b"", b"", b"")
 
 # What one dependant needs to be published: (spec key, frame, queue, priority, tag, suffix of the object)
 Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
@@ -207,7 +207,7 @@ class ObjectStore:
         entry: bytes,
         *,
         require_owner: bool,
-        durable: tuple[bytes, bytes, bytes] = NOT_DURABLE,
+        durable: tuple[bytes, bytes, bytes, bytes] = NOT_DURABLE,
     ) -> list[bytes]:
         """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...)."""
         arguments = [
@@ -405,6 +405,14 @@ class ObjectStore:
         if is_exclusive(queue):
             return
         self.pipeline([(b"SADD", self.keys.queues, queue), (b"PUBLISH", self.keys.queues_channel, queue)])
+
+    def announce_priorities(self, queue: str) -> None:
+        """Tell every node that the tasks of a queue have priorities: what is most urgent must not wait on a node."""
+        self.pipeline([(b"SADD", self.keys.prioritized, queue), (b"PUBLISH", self.keys.queues_channel, queue)])
+
+    def is_prioritized(self, queue: str) -> bool:
+        """True if tasks of the queue have priorities."""
+        return bool(self.call(b"SISMEMBER", self.keys.prioritized, queue))
 
     def cluster_slots(self) -> int:
         """Return how many one-CPU tasks the living nodes can run at once; 0 if unknown."""

@@ -1,11 +1,15 @@
 """Durable actors: the instance's state is committed with the results of its calls, in one Lua call.
 
-    state key = sealed MessagePack [pickled state, {caller: [low, [position, ...]]}]
+    actor key:state   = sealed pickle of the state
+    actor key:applied = sealed MessagePack {caller: [low, [position, ...]]}
 
 *Applied* positions say which calls the state already contains: every caller numbers its calls to an actor 1, 2, 3,
 ...; all up to `low` are applied, and those listed. A call delivered again that is applied is answered from its
 result. So each call takes effect exactly once: either state and result are both committed, or neither is and the call
 runs (again).
+
+With `durable="explicit"` the state is written only with calls that asked for it, the applied positions with every call: a
+call whose result was given is not run again, but what it did to the instance is lost if no checkpoint followed.
 
 The epoch fences: the agent counts it up for each process it starts, and a commit with an old one is refused whole.
 """
@@ -36,17 +40,18 @@ class DurableState:
         self._context = b"state" + host.header.actor
         self._records = ActorRecords(host.client.store)
         self._applied: dict[bytes, Positions] = {}
-        self._explicit = host.spec.durable == "explicit"
-        self._last = b""
+        self.explicit = host.spec.durable == "explicit"
         self._wanted = threading.Event()
         self._wanted.set()  # the state after the constructor is always committed
 
     def restore(self, cls: type) -> bool:
         """Set up the instance from the committed state; False if there is none (the constructor runs)."""
-        stored = self._records.state(self._host.header.actor)
-        if stored is None:
+        stored, positions = self._records.state(self._host.header.actor)
+        if stored is None or positions is None:
             return False
-        pickled, applied = decode(self._host.client.signer.open(self._context, stored))
+        signer = self._host.client.signer
+        pickled = signer.open(self._context, stored)
+        applied = decode(signer.open(self._context + b"applied", positions))
         state = unpack(pickled)
         instance: Any = object.__new__(cls)
         if hasattr(instance, "__setstate__"):
@@ -55,7 +60,6 @@ class DurableState:
             instance.__dict__.update(state)
         self._host.instance = instance
         self._applied = {caller: Positions(low, above) for caller, (low, above) in applied.items()}
-        self._last = pickled
         return True
 
     def checkpoint(self) -> None:
@@ -74,18 +78,17 @@ class DurableState:
             applied = self._applied[caller] = Positions()
         applied.add(position)
 
-    def commit_fields(self) -> tuple[bytes, bytes, bytes]:
-        """Return (actor key, epoch, state to store) for the commit that is being made."""
+    def commit_fields(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return (actor key, epoch, state or b"", calls) for the commit that is being made."""
         host = self._host
-        if not self._explicit or self._wanted.is_set():
+        signer = host.client.signer
+        state = b""
+        if not self.explicit or self._wanted.is_set():
             self._wanted.clear()
-            self._last = self._pickle()
-        elif self._explicit:
-            # Nothing was asked for: the state on record stays, and so does what it says about calls.
-            return self._key, str(host.epoch).encode(), b""
+            state = signer.seal(self._context, self._pickle())
         applied = {caller: [each.low, sorted(each.above)] for caller, each in self._applied.items()}
-        sealed = host.client.signer.seal(self._context, encode([self._last, applied]))
-        return self._key, str(host.epoch).encode(), sealed
+        calls = signer.seal(self._context + b"applied", encode(applied))
+        return self._key, str(host.epoch).encode(), state, calls
 
     def _pickle(self) -> bytes:
         instance = self._host.instance

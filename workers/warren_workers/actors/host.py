@@ -26,7 +26,7 @@ from warren_broker.ids import FIRST_INDEX
 from warren_broker.messages import Task, TaskHeader, decode_actor_spec, decode_header
 from warren_workers.actors.durable import DurableState
 from warren_workers.channel import BYE, CANCEL, CREATED, EXIT, RUN
-from warren_workers.executor.calls import DependencyFailed, Retry, fill
+from warren_workers.executor.calls import DependencyFailed, Retry, fill, result_ids
 from warren_workers.executor.commit import Fenced, Results
 
 if TYPE_CHECKING:
@@ -335,8 +335,6 @@ class ActorHost:
                 fresh.append((sequence, task))
                 continue
             out = Results()
-            from warren_workers.executor.calls import result_ids
-
             keys = result_ids(task[0], header.num_returns)
             for key, record in zip(keys, self.client.store.fetch(keys), strict=True):
                 if record is not None:

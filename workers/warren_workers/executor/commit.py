@@ -74,7 +74,7 @@ class Committer:
         self.upto = 0
         self.sequences: list[int] | None = None  # of finished calls, for actors (they may finish in any order)
         self.retries: list[tuple[int, Task]] = []
-        self.state: Callable[[], tuple[bytes, bytes, bytes]] | None = None
+        self.state: Callable[[], tuple[bytes, bytes, bytes, bytes]] | None = None
         self._connection: Connection | None = None
         self._script: Script | None = None
         self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None

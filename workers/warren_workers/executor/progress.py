@@ -1,5 +1,8 @@
 """A shared page between agent and executor: which task runs, and which one is cancelled.
 
+The agent may also *revoke* what an executor has not begun while a slow task keeps it busy: it writes a limit and counts up the
+revocations; until the executor has read the TAKEN message that follows, it starts nothing from the limit on.
+
 The executor writes the sequence number of the task it starts; after a crash the agent reads from it which tasks may
 have started. The agent writes the id of a task to interrupt before it sends SIGINT; the executor's handler interrupts
 only if that very task is running, so a late signal hits nobody else.
@@ -36,6 +39,7 @@ class Progress:
         os.close(fd)
         self._view = memoryview(self._map)
         self.started = self._view[:8].cast("Q")  # HOT PATH: started[0] = sequence number + 1
+        self.revocations = self._view[8:24].cast("Q")  # HOT PATH: [how many, limit]
 
     def set_target(self, task_id: bytes) -> None:
         """Name the task that the next SIGINT means."""
@@ -48,5 +52,6 @@ class Progress:
     def close(self) -> None:
         """Unmap the page."""
         self.started.release()
+        self.revocations.release()
         self._view.release()
         self._map.close()

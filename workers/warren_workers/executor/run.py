@@ -50,6 +50,8 @@ class Executor:
         self.channel = channel
         self.progress = progress
         self.started = progress.started
+        self.revocations = progress.revocations
+        self._revocations_seen = 0
         endpoint = Endpoint(
             store_url=config["store_url"],
             broker_url=config["broker_url"],
@@ -117,7 +119,10 @@ class Executor:
                 if not self._takes_due:
                     self._run_chunk(message[1], message[2], message[3], message[4])
             elif word == TAKEN:
-                self._takes_due -= 1
+                if message[1]:
+                    self._revocations_seen += 1
+                else:
+                    self._takes_due -= 1
             elif word == RETIRE:
                 if self.client.holds_nothing():
                     self.leaving = "retired"
@@ -147,8 +152,12 @@ class Executor:
             failure = error
         clock, started, run = _clock, self.started, self.runner.run
         client = self.client
+        revocations = self.revocations
         for at, task in enumerate(tasks):
             started[0] = first + at + 1
+            if revocations[0] != self._revocations_seen and first + at >= revocations[1]:
+                started[0] = first + at
+                break
             self._sequence = first + at
             self.task_id = task[0]
             out = Results()

@@ -40,9 +40,9 @@ from warren_broker.messages import (
     decode_header,
     encode,
     encode_completion,
-    encode_frame,
 )
-from warren_broker.queues import names, open_consumer, open_publisher
+from warren_broker.queues import open_consumer, open_publisher
+from warren_broker.queues.names import QueueKind
 from warren_broker.queues.protocol import Delivery
 from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
@@ -51,14 +51,18 @@ from warren_broker.store.object_store import Dependant, ObjectStore
 from warren_workers.channel import BLOCKED, BYE, CREATED, DONE, DONE_SET, EXIT, PUBLISH, RETIRE, RUN, TAKEN, UNBLOCKED
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.actors import ActorManager
+from warren_workers.node.affinity import Affinity
 from warren_workers.node.config import NodeConfig
 from warren_workers.node.custody import Custody
 from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
 from warren_workers.node.forker import Forker
+from warren_workers.node.handback import HandBack
 from warren_workers.node.heartbeat import Heartbeat
 from warren_workers.node.intake import Held, Lane, Piece
 from warren_workers.node.ledger import Grant, Ledger
 from warren_workers.node.output import OutputReader
+from warren_workers.node.redelivery import Redelivery, lost_text
+from warren_workers.node.sources import Sources
 from warren_workers.node.watch import ControlWatch
 from warren_workers.services.janitor import Janitor
 
@@ -68,7 +72,7 @@ CHUNK_SECONDS = 0.005  # of work in one chunk
 CHUNK_TASKS_MAX = 200
 QUICK_SECONDS = 0.002  # tasks shorter than this are sent ahead while a chunk still runs
 SERVICE_SECONDS = 0.05
-HAND_BACK_SECONDS = 0.1
+STUCK_SECONDS = 0.1  # a task runs so long: what was sent with it and behind it is taken back
 IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
 CANCELS_KEPT = 10000
@@ -104,10 +108,9 @@ class Agent(ExecutorOwner):
         self.means: dict[bytes, float] = {}
         self.cancelled: dict[bytes, float] = {}
         self.jobs: dict[bytes, dict[str, Any]] = {}
-        self.prefetch = max(8, 4 * self.slots)
-        self.subscribed: set[str] = set()
+        self.delayed: set[bytes] = set()  # tasks whose exception is retried after a while
         self.draining = False
-        self._shadows: list[tuple[Held, set[bytes]]] = []
+        self._stopping = False
         self._ready = ready
         self.on_drain: Callable[[str], None] = lambda why: self.drain()
         self.publisher = open_publisher(
@@ -119,6 +122,10 @@ class Agent(ExecutorOwner):
         self.heartbeat = Heartbeat(self)
         self.watch = ControlWatch(self)
         self.actors = ActorManager(self)
+        self.affinity = Affinity(self)
+        self.sources = Sources(self)
+        self.handback = HandBack(self)
+        self.redelivery = Redelivery(self)
         self.custody = Custody(self)
         self.janitor = Janitor(self)
 
@@ -126,16 +133,15 @@ class Agent(ExecutorOwner):
 
     def run(self) -> None:
         """Serve until `stop`."""
-        self.heartbeat.run_once()
         self.watch.start()
-        self.consider(names.node_queue(self.node_id), mine=True)
-        for queue in self.store.call(b"SMEMBERS", self.keys.queues) or ():
-            self.consider(queue.decode())
+        self.heartbeat.run_once()
+        self.watch.run_once()
         for task_id in self.store.call(b"ZRANGEBYSCORE", self.keys.cancelled, time.time(), b"+inf") or ():
             self.cancelled[task_id] = time.time()
         self.heartbeat.start()
         self.actors.start()
         self.janitor.start()
+        self.redelivery.start()
         self._service()
         if self._ready is not None:
             self._ready()
@@ -151,25 +157,35 @@ class Agent(ExecutorOwner):
         if self.draining:
             return
         self.draining = True
-        log.info("draining: no new work, %d executors", len(self.executors))
-        for queue in list(self.subscribed):
-            self.consumer.unsubscribe(queue)
-        self.subscribed.clear()
-        for lane in self.lanes.values():
-            self._hand_back(lane)
-        self._stop_if_drained()
+        waiting = sum(lane.waiting for lane in self.lanes.values())
+        running = sum(bool(executor.chunks) for executor in self.executors.values())
+        log.info("no new work; %d tasks go back to their queues, %d executors are at work", waiting, running)
+        self.heartbeat.run_once()
+        self.sources.close()
+        self.actors.drain()
+        self.handback.give_back_all()
+        self.stop_if_drained()
 
-    def _stop_if_drained(self) -> None:
+    def stop_if_drained(self) -> None:
+        """If the node is leaving and nothing is left to do, leave."""
+        if not self.draining or self._stopping or self.handback.unconfirmed or self.delayed:
+            return
         if any(executor.chunks for executor in self.executors.values()) or any(
             lane.waiting for lane in self.lanes.values()
         ):
             return
-        self.loop.call_later(0.0, self.loop.stop)
+        self._stopping = True
+        self.loop.add_callback(self.loop.stop)
 
     def _close(self) -> None:
+        # First what might still commit or publish: from here on, its work is others'.
+        for executor in self.executors.values():
+            if executor.chunks:
+                executor.kill()
+            else:
+                executor.send([EXIT])
+        self.custody.give_back()
         self.consumer.close()
-        for executor in list(self.executors.values()):
-            executor.send([EXIT])
         self.heartbeat.close()
         self.publisher.close()
         self.forker.close()
@@ -181,15 +197,9 @@ class Agent(ExecutorOwner):
         now = time.monotonic()
         if not self.draining:
             self.heartbeat.refresh(waiting=any(lane.waiting for lane in self.lanes.values()))
-            for lane in self.lanes.values():
-                if (
-                    lane.waiting
-                    and now - lane.waiting_since > HAND_BACK_SECONDS
-                    and self.heartbeat.room_elsewhere(lane.request)
-                ):
-                    self._hand_back(lane)
-        if self._shadows:
-            self._settle_shadows()
+            self.handback.run_once()
+            self.sources.on_room()
+        self.redelivery.settle_shadows()
         self.custody.run_once()
         surplus = sum(map(len, self.idle.values())) - self.slots
         for line in self.idle.values():
@@ -209,31 +219,14 @@ class Agent(ExecutorOwner):
         """A queue that this node publishes to first: every node must learn of it."""
         self.store.announce_queue(queue)
 
-    def consider(self, queue: str, *, mine: bool = False) -> None:
-        """Consume `queue` if this node can serve it."""
-        if queue in self.subscribed or self.draining:
-            return
-        if not mine:
-            try:
-                place = names.parse(queue)
-            except ValueError:
-                return
-            if not self.can_serve(place):
-                return
-        self.subscribed.add(queue)
-        self.consumer.subscribe(queue, prefetch=self.prefetch)
-
-    def can_serve(self, place: Any) -> bool:
-        """True if the named queue's tasks fit this node's totals and labels."""
-        if place.kind is not names.QueueKind.TASK:
-            return place.kind is names.QueueKind.NODE and place.id == self.node_id
-        if place.selector and not self.config.matches(place.selector):
-            return False
-        return ResourceRequest.parse(place.resource_class).fits_in(self.totals)
+    def waits(self, resource_class: str) -> bool:
+        """True if tasks of that class wait for room here."""
+        return any(lane.waiting for lane in self.lanes.values() if lane.key[0] == resource_class)
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a message apart into pieces of work. HOT PATH."""
         held = Held(delivery)
+        self.sources.taken(held)
         try:
             batches = [
                 (header_bytes, decode_header(header_bytes), tasks)
@@ -242,9 +235,8 @@ class Agent(ExecutorOwner):
         except MalformedMessage as error:
             log.warning("put aside a message on %s: %s", delivery.queue, error)
             self.store.put_aside(delivery.queue, delivery.body, str(error))
-            self.consumer.ack(delivery)
+            self._acknowledge(held)
             return
-        touched = []
         held.outstanding += 1  # until the whole message is looked at
         for header_bytes, header, tasks in batches:
             if header.kind == KIND_ACTOR_CALL:
@@ -254,18 +246,31 @@ class Agent(ExecutorOwner):
                     self.actors.deliver(held, header_bytes, header, tasks)
                 continue
             if delivery.redelivered:
-                tasks = self.recheck(held, header, self.not_held_here(held, header, tasks))
-            if self.cancelled:
-                tasks = self._without_cancelled(held, header, tasks)
-            if not tasks:
-                continue
-            held.outstanding += len(tasks)
-            lane = self._lane(header)
-            lane.put(Piece(held, header_bytes, header, deque(tasks)))
-            touched.append(lane)
+                self.redelivery.take_later(held, header_bytes, header, tasks)
+            else:
+                self.admit(held, header_bytes, header, tasks)
         self.custody.watch(held)
         self.settle(held, 1)
-        for lane in touched:
+
+    def admit(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
+        """Take tasks of a delivery as work for this node. HOT PATH."""
+        if self.cancelled:
+            tasks = self._without_cancelled(held, header, tasks)
+        if not tasks:
+            return
+        source = held.source
+        if (
+            source is not None
+            and source.place.kind is QueueKind.NODE
+            and not self.affinity.runs_here(held, header_bytes, header, tasks)
+        ):
+            return
+        held.outstanding += len(tasks)
+        lane = self._lane(header)
+        lane.put(Piece(held, header_bytes, header, deque(tasks)))
+        if self.draining:
+            self.handback.give_back_all()
+        else:
             self._serve(lane)
 
     def enqueue(self, piece: Piece) -> None:
@@ -281,76 +286,11 @@ class Agent(ExecutorOwner):
             lane = self.lanes[key] = Lane(key, ResourceRequest.parse(header.resources))
         return lane
 
-    def recheck(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        """A message comes again: skip tasks whose result stands, count an attempt for the rest."""
-        again: list[Task] = []
-        finals = [result_ids(task[0], header.num_returns)[-1:] for task in tasks]
-        ids = [each[0] for each in finals if each]
-        stands = dict(zip(ids, self.store.fetch(ids), strict=True))
-        for task, final in zip(tasks, finals, strict=True):
-            record = stands.get(final[0]) if final else None
-            if record is not None:
-                self._commit(held, header, [final[0], record], [task[0]])
-            elif header.max_retries == 0 or not self.heartbeat.any_dead():
-                # With max_retries=0 the start mark decides. If no node died, a connection did, or a consumer was
-                # cancelled with the message on its way: nothing was lost, and no attempt is counted.
-                again.append(task)
-            else:
-                attempts = self.store.call(
-                    b"HINCRBY", self.keys.attempts(task[0][:CLIENT_BYTES]), task[0][CLIENT_BYTES:], 1
-                )
-                if header.max_retries >= 0 and attempts > header.max_retries:
-                    self._commit_error(held, header, task, NodeDiedError(self._lost_text(header, attempts)))
-                else:
-                    again.append((task[0], task[1], max(task[2], attempts), *task[3:]))
-        return again
-
-    def not_held_here(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        """Tasks that this node has in hand already (a connection broke) are not taken twice.
-
-        The new delivery is kept unacknowledged until they are done: the old one does not count any more.
-        """
-        mine = {
-            task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks
-        }
-        for executor in self.executors.values():
-            for chunk in executor.chunks:
-                mine.update([task[0] for task in chunk.tasks])
-        shadows = {task[0] for task in tasks if task[0] in mine}
-        if not shadows:
-            return tasks
-        held.outstanding += len(shadows)
-        self._shadows.append((held, shadows))
-        return [task for task in tasks if task[0] not in shadows]
-
-    def _settle_shadows(self) -> None:
-        """Let go of deliveries that came again for work which has ended since."""
-        shadows, self._shadows = self._shadows, []
-        mine = {
-            task[0] for lane in self.lanes.values() for line in lane.pieces.values() for p in line for task in p.tasks
-        }
-        for executor in self.executors.values():
-            for chunk in executor.chunks:
-                mine.update([task[0] for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done])
-        for held, tasks in shadows:
-            ended = {task_id for task_id in tasks if task_id not in mine}
-            if ended:
-                self.settle(held, len(ended))
-            if len(ended) < len(tasks):
-                self._shadows.append((held, tasks - ended))
-
-    @staticmethod
-    def _lost_text(header: TaskHeader, attempts: int) -> str:
-        return (
-            f"Task {header.name} was lost {attempts} times with the node that ran it, and max_retries is "
-            f"{header.max_retries}."
-        )
-
     def _without_cancelled(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
         kept = []
         for task in tasks:
             if task[0] in self.cancelled:
-                self._commit_error(held, header, task, TaskCancelledError(task[0].hex()))
+                self.commit_error(held, header, task, TaskCancelledError(task[0].hex()))
             else:
                 kept.append(task)
         return kept
@@ -388,6 +328,7 @@ class Agent(ExecutorOwner):
         for executor in lane.executors:
             if (
                 len(executor.chunks) == 1
+                and (self.means.get(executor.chunks[0].header.function) or 1.0) <= QUICK_SECONDS
                 and executor.state is State.LEASED
                 and not executor.leaving
                 and now - executor.chunks[0].sent_at < 0.1
@@ -453,9 +394,9 @@ class Agent(ExecutorOwner):
             return
         mean = self.means.get(header.function)
         size = 1
-        if mean is not None and not header.max_calls:
+        if mean is not None and not header.max_calls and header.max_retries != 0:
             size = max(1, min(CHUNK_TASKS_MAX, int(CHUNK_SECONDS / max(mean, 1e-6))))
-            size = min(size, max(1, lane.waiting // self._capacity(lane)))
+            size = min(size, max(1, lane.waiting // self.capacity(lane)))
         tasks = lane.take(piece, size)
         if header.max_retries == 0:
             tasks = self._mark_started(piece, tasks)
@@ -474,7 +415,8 @@ class Agent(ExecutorOwner):
         if not self.actors.host(executor, piece, task):
             self._end_lease(executor)
 
-    def _capacity(self, lane: Lane) -> int:
+    def capacity(self, lane: Lane) -> int:
+        """Return how many tasks of a lane may run at a time, about."""
         return max(1, len(lane.executors) + self.starting.get(lane.key, 0), self.slots if lane.request else 1)
 
     def _mark_started(self, piece: Piece, tasks: list[Task]) -> list[Task]:
@@ -490,12 +432,13 @@ class Agent(ExecutorOwner):
         for task, before in zip(fresh, marks, strict=True):
             if not before:
                 allowed.append(task)
-            elif before == self.node_id or self.heartbeat.is_alive(before):
-                self.settle(piece.held, 1)  # a second copy; whoever holds the first one answers for it
+            elif before == self.node_id:
+                self.settle(piece.held, 1)  # a second copy; the first one is here and answers for it
+            elif self.heartbeat.is_alive(before):
+                self.redelivery.doubt(piece.held, piece.header_bytes, piece.header, task)
             else:
-                self._commit_error(
-                    piece.held, piece.header, task, NodeDiedError(self._lost_text(piece.header, 1)), outstanding=True
-                )
+                error = NodeDiedError(lost_text(piece.header, 1))
+                self.commit_error(piece.held, piece.header, task, error, outstanding=True)
         return allowed
 
     # -- what executors say ------------------------------------------------------------------------------------------
@@ -580,8 +523,7 @@ class Agent(ExecutorOwner):
                 self._serve(lane)
             if not chunks and executor.state is State.LEASED:
                 self._end_lease(executor)
-        if self.draining:
-            self._stop_if_drained()
+        self.stop_if_drained()
 
     def _retry_later(self, chunk: Chunk, task: Task) -> None:
         """A task whose exception is to be retried goes back to its lane after its delay."""
@@ -589,10 +531,15 @@ class Agent(ExecutorOwner):
         delay = min(60.0, header.retry_delay * 2 ** max(0, task[2] - 1)) if header.retry_delay else 0.0
 
         def put() -> None:
+            self.delayed.discard(task[0])
             self._put_back(chunk.held, chunk.header_bytes, header, [task], marked=1)
-            self._serve(self._lane(header))
+            if self.draining:
+                self.handback.give_back_all()
+            else:
+                self._serve(self._lane(header))
 
-        if delay:
+        if delay and not self.draining:
+            self.delayed.add(task[0])
             self.loop.call_later(delay, put)
         else:
             put()
@@ -605,36 +552,16 @@ class Agent(ExecutorOwner):
     def _on_blocked(self, executor: ExecutorProcess, current: int) -> None:
         """The executor waits in get: its CPUs are free for others, what it has not started goes to others."""
         lane = executor.lane
-        kept: deque[Chunk] = deque()
-        for chunk in reversed(executor.chunks):
-            if chunk.first > current:
-                self._put_back(chunk.held, chunk.header_bytes, chunk.header, chunk.tasks, marked=len(chunk.tasks))
-            else:
-                keep = current + 1 - chunk.first
-                rest = chunk.tasks[keep:]
-                if rest:
-                    self._put_back(chunk.held, chunk.header_bytes, chunk.header, rest, marked=len(rest))
-                    chunk.tasks = chunk.tasks[:keep]
-                    chunk.end = current + 1
-                kept.appendleft(chunk)
-        executor.chunks = kept
-        executor.send([TAKEN])
+        self._take_back(executor, current)
+        executor.send([TAKEN, 0])
         if executor.state is State.LEASED:
             executor.move(State.BLOCKED)
             if executor.grant is not None:
                 self.ledger.lend(executor.grant)
-        self._allow_for_blocked()
+        self.sources.allow_for_blocked(sum(each.state is State.BLOCKED for each in self.executors.values()))
         if lane is not None:
             self._serve(lane)
         self.serve_all()
-
-    def _allow_for_blocked(self) -> None:
-        """What blocked tasks wait for must get through: their own messages must not fill the prefetch."""
-        blocked = sum(executor.state is State.BLOCKED for executor in self.executors.values())
-        if 2 * blocked > self.prefetch:
-            self.prefetch *= 2
-            for queue in self.subscribed:
-                self.consumer.subscribe(queue, prefetch=self.prefetch)
 
     def _end_lease(self, executor: ExecutorProcess) -> None:
         self._release(executor)
@@ -655,10 +582,13 @@ class Agent(ExecutorOwner):
         executor.lane = None
 
     def serve_all(self) -> None:
-        """Resources became free: any lane may use them."""
-        for lane in list(self.lanes.values()):
-            if lane.waiting:
-                self._serve(lane)
+        """Resources became free: any lane may use them, the most urgent first; then more may come."""
+        waiting = [lane for lane in self.lanes.values() if lane.waiting]
+        if len(waiting) > 1:
+            waiting.sort(key=lambda lane: (-max(lane.pieces), lane.waiting_since))
+        for lane in waiting:
+            self._serve(lane)
+        self.sources.on_room()
 
     # -- crashes -----------------------------------------------------------------------------------------------------
 
@@ -693,8 +623,7 @@ class Agent(ExecutorOwner):
         if lane is not None:
             self._serve(lane)
         self.serve_all()
-        if self.draining:
-            self._stop_if_drained()
+        self.stop_if_drained()
 
     def _on_lost_task(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
         header = chunk.header
@@ -704,7 +633,7 @@ class Agent(ExecutorOwner):
             text = f"The worker process {executor.pid} died while it ran {header.name}"
             if forced:
                 text += " (cancelled with force=True)"
-            self._commit_error(chunk.held, header, task, WorkerCrashedError(text + "."), outstanding=True)
+            self.commit_error(chunk.held, header, task, WorkerCrashedError(text + "."), outstanding=True)
         else:
             # Alone, so that a task which kills its process takes no innocent ones with it again.
             self._put_back(chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1)
@@ -715,11 +644,16 @@ class Agent(ExecutorOwner):
         """So many tasks (or other business) of a delivery are done; acknowledge it after the last."""
         held.outstanding -= count
         if held.outstanding <= 0 and held.delivery is not None:
-            self.custody.settled(held)
-            if not held.custody:
-                self.consumer.ack(held.delivery)
+            self._acknowledge(held)
 
-    def _commit(self, held: Held, header: TaskHeader, items: list[bytes], ended: list[bytes]) -> None:
+    def _acknowledge(self, held: Held) -> None:
+        assert held.delivery is not None
+        self.custody.settled(held)
+        if not held.custody:
+            self.consumer.ack(held.delivery)
+        self.sources.settled(held)
+
+    def commit(self, held: Held, header: TaskHeader, items: list[bytes], ended: list[bytes]) -> None:
         """Commit results in the name of an executor (errors, results that stand already)."""
         completion = Completion(b"", len(ended), 0.0, items, ended)
         entry = encode_completion(self.signer, header.owner, completion)
@@ -740,9 +674,10 @@ class Agent(ExecutorOwner):
         if publish:
             self.publish_dependants([held], publish)
 
-    def _commit_error(
+    def commit_error(
         self, held: Held, header: TaskHeader, task: Task, error: Exception, *, outstanding: bool = False
     ) -> None:
+        """Commit the same error for every result of a task; see `commit_record`."""
         self.commit_record(held, header, task, records.ERROR + store_error(error), outstanding=outstanding)
 
     def commit_record(
@@ -752,7 +687,7 @@ class Agent(ExecutorOwner):
         items: list[bytes] = []
         for key in result_ids(task[0], header.num_returns):
             items += (key, record)
-        self._commit(held, header, items, [task[0]])
+        self.commit(held, header, items, [task[0]])
         if outstanding:
             self.settle(held, 1)
 
@@ -775,22 +710,6 @@ class Agent(ExecutorOwner):
 
         for _, frame, queue, priority, _, _ in dependants:
             self.publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
-
-    def _hand_back(self, lane: Lane) -> None:
-        """Put what a lane cannot start soon back on its queue, as fresh messages (a release would count as a crash)."""
-        for piece in lane.take_all():
-            self.actors.moved_away(piece.header)
-            tasks = list(piece.tasks)
-            held = piece.held
-            size = max(1, len(tasks) // 2)
-            parts = [tasks[at : at + size] for at in range(0, len(tasks), size)]
-            for part in parts:
-                frame = encode_frame(self.signer, piece.header_bytes, part)
-
-                def confirmed(count: int = len(part), held: Held = held) -> None:
-                    self.loop.add_callback(lambda: self.settle(held, count))
-
-                self.publisher.publish(held.queue, frame, priority=piece.header.priority, on_confirm=confirmed)
 
     # -- cancelling --------------------------------------------------------------------------------------------------
 
@@ -824,7 +743,7 @@ class Agent(ExecutorOwner):
                         if task[0] == task_id:
                             piece.tasks.remove(task)
                             lane.waiting -= 1
-                            self._commit_error(
+                            self.commit_error(
                                 piece.held, piece.header, task, TaskCancelledError(task_id.hex()), outstanding=True
                             )
                             return
@@ -846,7 +765,7 @@ class Agent(ExecutorOwner):
             record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
             for key in result_ids(task[0], chunk.header.num_returns):
                 items += (key, record)
-            self._commit(chunk.held, chunk.header, items, [])
+            self.commit(chunk.held, chunk.header, items, [])
             return
         note = Completion(b"", 0, 0.0, [], [task[0]], "cancel-claimed")
         self.store.tell(client, encode_completion(self.signer, client, note))

@@ -88,6 +88,8 @@ class ExecutorProcess:
         self.cancelled: set[bytes] = set()
         self.last_name = ""
         self.actor = b""
+        self.seen_sequence = 0  # of the task it was seen running, and since when
+        self.seen_at = 0.0
         self._loop = loop
         self._owner = owner
         self._sock = socket.socket(fileno=fds[0])
@@ -158,6 +160,12 @@ class ExecutorProcess:
         """Raise KeyboardInterrupt in the task, if it is the one that runs."""
         self.progress.set_target(task_id)
         self.kill(signal.SIGINT)
+
+    def revoke(self) -> None:
+        """Have the executor start nothing after the task it runs now; a TAKEN message must follow."""
+        revocations = self.progress.revocations
+        revocations[1] = self.progress.started[0]
+        revocations[0] += 1
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process."""

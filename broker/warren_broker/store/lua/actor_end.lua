@@ -17,6 +17,6 @@ if r[6] and r[6] ~= '' and redis.call('HGET', ARGV[1] .. 'names', r[6]) == ARGV[
 end
 redis.call('HDEL', key, 'frame')
 redis.call('SREM', ARGV[1] .. 'actors', ARGV[3])
-redis.call('DEL', key .. ':state')
+redis.call('DEL', key .. ':state', key .. ':applied')
 redis.call('EXPIRE', key, 3600)
 return {'DEAD'}

@@ -1,7 +1,7 @@
 -- Commit results of tasks: idempotent, the first result of a task stands.
 -- ARGV: prefix, tag, inbox entry ('' for none), object TTL in ms (0 none), owner must live ('1'/'0'),
 --       publish here ('1': queues are streams of this server),
---       actor key ('' if no durable actor), its epoch, its state, then suffix, record, suffix, record, ...
+--       actor key ('' if no durable actor), its epoch, its state ('' for: as it is), the calls it contains, then suffix, record, suffix, record, ...
 -- A durable actor's state is committed with its results, or nothing is: a process of an earlier epoch gets {-2}.
 -- Returns {-1} if the owner is gone (nothing written), else a flat list of what is left to do for those who wait:
 --   'c', client id, suffix              tell this client's inbox
@@ -10,13 +10,14 @@ local p, tag = ARGV[1], ARGV[2]
 if ARGV[7] ~= '' then
   if redis.call('HGET', ARGV[7], 'epoch') ~= ARGV[8] then return {-2} end
   if ARGV[9] ~= '' then redis.call('SET', ARGV[7] .. ':state', ARGV[9]) end
+  redis.call('SET', ARGV[7] .. ':applied', ARGV[10])
 end
 if ARGV[5] == '1' and redis.call('EXISTS', p .. 'c' .. tag) == 0 then return {-1} end
 local objects, ttl, here = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1'
 if ttl == '0' then
-  for i = 10, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX') end
+  for i = 11, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX') end
 else
-  for i = 10, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ttl) end
+  for i = 11, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ttl) end
 end
 if ARGV[3] ~= '' then redis.call('RPUSH', p .. 'i' .. tag, ARGV[3]) end
 local left = {}
@@ -28,7 +29,7 @@ local function along(suffix, sealed)
 end
 local gate = p .. 'g' .. tag
 if redis.call('EXISTS', gate) == 0 then return left end
-for i = 10, #ARGV, 2 do
+for i = 11, #ARGV, 2 do
   local suffix = ARGV[i]
   if redis.call('SISMEMBER', gate, suffix) == 1 then
     local key = p .. 'w' .. tag .. ':' .. suffix

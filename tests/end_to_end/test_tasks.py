@@ -1,0 +1,463 @@
+"""Tasks as users write them, on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+
+import warren
+from tests.end_to_end.conftest import CPUS
+from warren.exceptions import (
+    GetTimeoutError,
+    TaskCancelledError,
+    TaskError,
+    WorkerCrashedError,
+)
+
+pytestmark = pytest.mark.usefixtures("session")
+
+
+@warren.remote
+def add(a, b=2):
+    return a + b
+
+
+@warren.remote
+def boom():
+    raise ValueError("bad value")
+
+
+@warren.remote
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+@warren.remote
+def squares(count):
+    for at in range(count):
+        yield at * at
+
+
+@warren.remote
+def fib(n):
+    return n if n < 2 else sum(warren.get([fib.remote(n - 1), fib.remote(n - 2)]))
+
+
+@warren.remote
+def depth(n):
+    return 0 if n == 0 else 1 + warren.get(depth.remote(n - 1))
+
+
+@warren.remote
+def pid():
+    return os.getpid()
+
+
+def test_positional_and_keyword_arguments():
+    assert warren.get(add.remote(1)) == 3
+    assert warren.get(add.remote(a=1, b=5)) == 6
+
+
+def test_wrong_arguments_fail_where_they_are_written():
+    with pytest.raises(TypeError):
+        add.remote()
+    with pytest.raises(TypeError):
+        add.remote(1, c=3)
+
+
+def test_calling_a_remote_function_directly_is_refused():
+    with pytest.raises(TypeError, match=r"remote"):
+        add(1)
+
+
+def test_an_error_is_an_instance_of_both_classes():
+    with pytest.raises(ValueError, match="bad value") as caught:
+        warren.get(boom.remote())
+    assert isinstance(caught.value, TaskError)
+    assert isinstance(caught.value.cause, ValueError)
+
+
+def test_a_failed_dependency_fails_the_dependant_with_its_cause():
+    with pytest.raises(ValueError, match="bad value"):
+        warren.get(add.remote(boom.remote()))
+
+
+def test_get_raises_the_first_error_without_waiting_for_the_rest():
+    slow = nap.remote(20)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="bad value"):
+        warren.get([slow, boom.remote()])
+    assert time.monotonic() - started < 15
+    warren.cancel(slow, force=True)
+
+
+def test_several_results():
+    @warren.remote(num_returns=3)
+    def three():
+        return 1, 2, 3
+
+    assert warren.get(three.remote()) == [1, 2, 3]
+    with pytest.raises(ValueError, match="2"):
+        warren.get(three.options(num_returns=2).remote())
+    assert three.options(num_returns=0).remote() is None
+
+
+def test_generators_stream():
+    assert [warren.get(ref) for ref in squares.remote(5)] == [0, 1, 4, 9, 16]
+
+
+def test_a_failing_generator_yields_its_error_last():
+    @warren.remote
+    def failing():
+        yield 1
+        raise KeyError("later")
+
+    refs = list(failing.remote())
+    assert warren.get(refs[0]) == 1
+    with pytest.raises(KeyError):
+        warren.get(refs[1])
+    assert len(refs) == 2
+
+
+def test_dynamic_returns():
+    @warren.remote(num_returns="dynamic")
+    def dynamic(count):
+        yield from range(count)
+
+    generator = warren.get(dynamic.remote(3))
+    assert [warren.get(ref) for ref in generator] == [0, 1, 2]
+
+
+def test_a_chain_of_dependent_tasks():
+    ref = warren.put(0)
+    for _ in range(100):
+        ref = add.remote(ref, 1)
+    assert warren.get(ref) == 100
+
+
+def test_nested_refs_stay_refs():
+    @warren.remote
+    def inner(refs):
+        assert isinstance(refs[0], warren.ObjectRef)
+        return warren.get(refs[0])
+
+    assert warren.get(inner.remote([warren.put("value")])) == "value"
+
+
+def test_a_returned_ref_is_not_flattened():
+    @warren.remote
+    def outer():
+        return add.remote(10, 20)
+
+    inner = warren.get(outer.remote())
+    assert isinstance(inner, warren.ObjectRef)
+    assert warren.get(inner, timeout=20) == 30
+
+
+def test_recursion_on_two_cpus_ends():
+    assert warren.get(fib.remote(8), timeout=50) == 21
+    assert warren.get(depth.remote(40), timeout=50) == 40
+
+
+def test_timeouts():
+    ref = nap.remote(30)
+    with pytest.raises(GetTimeoutError):
+        warren.get(ref, timeout=0.1)
+    with pytest.raises(TimeoutError):
+        warren.get(ref, timeout=0)
+    warren.cancel(ref, force=True)
+
+
+def test_wait_returns_refs_in_the_order_given():
+    refs = [nap.remote(0), nap.remote(30)]
+    ready, rest = warren.wait(refs, timeout=20)
+    assert (ready, rest) == ([refs[0]], [refs[1]])
+    warren.cancel(refs[1], force=True)
+    assert warren.wait([], timeout=0) == ([], [])
+
+
+def test_wait_checks_its_arguments():
+    ref = warren.put(1)
+    with pytest.raises(TypeError):
+        warren.wait(ref)
+    with pytest.raises(ValueError):
+        warren.wait([ref, ref])
+    with pytest.raises(ValueError):
+        warren.wait([ref], num_returns=2)
+    with pytest.raises(ValueError):
+        warren.wait([ref], num_returns=0)
+    with pytest.raises(ValueError):
+        warren.wait([ref], timeout=-1)
+
+
+def test_get_and_put_check_their_arguments():
+    ref = warren.put(1)
+    with pytest.raises(ValueError):
+        warren.get(1)
+    with pytest.raises(TypeError):
+        warren.get([ref, 2])
+    with pytest.raises(TypeError):
+        warren.put(ref)
+    assert warren.get([]) == []
+
+
+def test_unpicklable_arguments_name_the_path():
+    class Holder:
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    with pytest.raises(TypeError, match=r"args\[0\]\['holder'\]\.lock"):
+        add.remote({"holder": Holder()})
+
+
+def test_an_unpicklable_result_is_an_error():
+    @warren.remote
+    def lock():
+        return threading.Lock()
+
+    with pytest.raises(TypeError, match="lock"):
+        warren.get(lock.remote())
+
+
+def test_cancel_of_a_running_task():
+    ref = nap.remote(60)
+    wait_until_running(ref)
+    warren.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        warren.get(ref, timeout=20)
+
+
+def test_cancel_with_force():
+    ref = nap.remote(60)
+    wait_until_running(ref)
+    warren.cancel(ref, force=True)
+    with pytest.raises(WorkerCrashedError):
+        warren.get(ref, timeout=20)
+
+
+def test_cancel_of_a_queued_task():
+    blockers = [nap.remote(60) for _ in range(CPUS)]
+    wait_until_running(*blockers)
+    queued = add.remote(1)
+    warren.cancel(queued)
+    with pytest.raises(TaskCancelledError):
+        warren.get(queued, timeout=20)
+    for ref in blockers:
+        warren.cancel(ref, force=True)
+
+
+def test_cancel_of_a_finished_task_changes_nothing():
+    ref = add.remote(1)
+    assert warren.get(ref) == 3
+    warren.cancel(ref)
+    assert warren.get(ref) == 3
+
+
+def wait_until_running(*refs):
+    """Wait until these tasks occupy CPUs."""
+    deadline = time.monotonic() + 20
+    while warren.available_resources().get("CPU", 0) > CPUS - len(refs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_process_that_dies_is_retried_then_reported():
+    @warren.remote(max_retries=1)
+    def die():
+        os._exit(1)
+
+    with pytest.raises(WorkerCrashedError):
+        warren.get(die.remote(), timeout=30)
+
+
+def test_a_poison_task_takes_no_innocents_along():
+    @warren.remote(max_retries=2)
+    def maybe_die(at):
+        if at == 13:
+            os._exit(1)
+        return at
+
+    refs = [maybe_die.remote(at) for at in range(40)]
+    for at, ref in enumerate(refs):
+        if at == 13:
+            with pytest.raises(WorkerCrashedError):
+                warren.get(ref, timeout=50)
+        else:
+            assert warren.get(ref, timeout=50) == at
+
+
+def test_retry_exceptions(tmp_path):
+    marks = tmp_path / "marks"
+
+    @warren.remote(max_retries=5, retry_exceptions=[KeyError], retry_delay=0.01)
+    def flaky():
+        with marks.open("a") as file:
+            file.write("x")
+        if marks.stat().st_size < 3:
+            raise KeyError("again")
+        return marks.stat().st_size
+
+    assert warren.get(flaky.remote(), timeout=30) == 3
+
+    @warren.remote(max_retries=5, retry_exceptions=[KeyError])
+    def other():
+        with marks.open("a") as file:
+            file.write("x")
+        raise ValueError("no retry")
+
+    before = marks.stat().st_size
+    with pytest.raises(ValueError, match="no retry"):
+        warren.get(other.remote(), timeout=30)
+    assert marks.stat().st_size == before + 1
+
+
+def test_a_task_that_may_run_once_runs_once(tmp_path):
+    marks = tmp_path / "once"
+
+    @warren.remote(max_retries=0)
+    def once():
+        with marks.open("a") as file:
+            file.write("x")
+        os._exit(1)
+
+    with pytest.raises(WorkerCrashedError):
+        warren.get(once.remote(), timeout=30)
+    assert marks.read_text() == "x"
+
+
+def test_max_calls_ends_the_process():
+    @warren.remote(max_calls=1)
+    def once():
+        return os.getpid()
+
+    pids = warren.get([once.remote() for _ in range(4)], timeout=30)
+    assert len(set(pids)) == 4
+
+
+def test_fractions_share_a_cpu():
+    @warren.remote(num_cpus=0.5)
+    def half():
+        return warren.get_runtime_context().get_assigned_resources()
+
+    assert warren.get(half.remote()) == {"CPU": 0.5}
+
+
+def test_gpus_have_ids():
+    @warren.remote(num_gpus=1)
+    def gpu():
+        time.sleep(0.2)
+        return warren.get_runtime_context().get_accelerator_ids()["GPU"], os.environ["CUDA_VISIBLE_DEVICES"]
+
+    results = warren.get([gpu.remote() for _ in range(2)], timeout=30)
+    assert sorted(ids[0] for ids, _ in results) == ["0", "1"]
+    assert all(ids[0] == shown for ids, shown in results)
+
+
+def test_custom_resources():
+    @warren.remote(resources={"license": 1})
+    def licensed():
+        return warren.get_runtime_context().get_assigned_resources()["license"]
+
+    assert warren.get(licensed.remote(), timeout=30) == 1
+
+
+def test_environment_variables():
+    @warren.remote(runtime_env={"env_vars": {"WARREN_TEST_COLOUR": "green"}})
+    def colour():
+        return os.environ.get("WARREN_TEST_COLOUR")
+
+    assert warren.get(colour.remote(), timeout=30) == "green"
+    assert warren.get(colour.options(runtime_env=None).remote(), timeout=30) is None
+
+
+def test_futures_and_await():
+    assert add.remote(1).future().result(timeout=20) == 3
+
+    async def main():
+        first, second = await asyncio.gather(add.remote(1), add.remote(2))
+        with pytest.raises(ValueError, match="bad value"):
+            await boom.remote()
+        return first, second
+
+    assert asyncio.run(main()) == (3, 4)
+
+
+def test_many_threads_submit_at_once():
+    results: list[int] = []
+
+    def work(number):
+        results.extend(warren.get([add.remote(number, at) for at in range(50)], timeout=40))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == sorted(number + at for number in range(8) for at in range(50))
+
+
+def test_ten_thousand_tasks():
+    refs = [add.remote(at, 0) for at in range(10_000)]
+    assert warren.get(refs, timeout=50) == list(range(10_000))
+
+
+def test_large_arguments_and_results():
+    numpy = pytest.importorskip("numpy")
+
+    @warren.remote
+    def double(array):
+        return array * 2
+
+    array = numpy.arange(1_000_000)
+    assert (warren.get(double.remote(array), timeout=30) == array * 2).all()
+    assert (warren.get(double.remote(warren.put(array)), timeout=30) == array * 2).all()
+
+
+def test_output_reaches_the_driver(capfd):
+    @warren.remote
+    def speak():
+        print("a line from a task")
+
+    warren.get(speak.remote())
+    deadline = time.monotonic() + 20
+    text = ""
+    while "a line from a task" not in text:
+        assert time.monotonic() < deadline
+        text += capfd.readouterr().out
+        time.sleep(0.02)
+    line = next(line for line in text.splitlines() if "a line from a task" in line)
+    assert line.startswith("(test_output_reaches_the_driver.<locals>.speak pid=")
+
+
+def test_the_runtime_context():
+    @warren.remote
+    def look():
+        context = warren.get_runtime_context()
+        return context.get_job_id(), context.get_node_id(), context.get_task_id(), context.get_task_name()
+
+    job, node, task, name = warren.get(look.remote())
+    assert job == warren.get_runtime_context().get_job_id()
+    assert node in {each["NodeID"] for each in warren.nodes()}
+    assert len(task) == 48
+    assert name.endswith("look")
+
+
+def test_nothing_is_kept_of_what_nobody_refers_to():
+    client = warren.current.client()
+    refs = [add.remote(at) for at in range(500)] + [warren.put(at) for at in range(500)]
+    warren.get(refs)
+    pattern = client.keys.objects(client.id) + b"*"
+    del refs
+    deadline = time.monotonic() + 20
+    while True:
+        client.collect()
+        cursor, keys = client.store.call(b"SCAN", 0, b"MATCH", pattern, b"COUNT", 100_000)
+        if not keys:
+            break
+        assert time.monotonic() < deadline, f"{len(keys)} objects are left"
+        time.sleep(0.05)
