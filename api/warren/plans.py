@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from warren.submit import Plan
-from warren_broker.messages import DYNAMIC, STREAMING, TaskHeader
+from warren_broker.messages import (
+    AFFINITY_HARD,
+    AFFINITY_HARD_NOW,
+    AFFINITY_SOFT,
+    AFFINITY_SOFT_NOW,
+    DYNAMIC,
+    STREAMING,
+    TaskHeader,
+)
 from warren_broker.queues import names
 from warren_broker.resources import ResourceRequest
 
@@ -66,8 +74,19 @@ def plan_for(client: Client, digest: bytes, function: Callable[..., Any], option
         lifetime=options.lifetime or "",
         backpressure=max(0, options.generator_backpressure or 0),
         namespace=client.namespace,
+        affinity=affinity_code(options),
     )
     return Plan(header, queue, single=single)
+
+
+def affinity_code(options: Any) -> int:
+    """Return what becomes of tasks for one node if it cannot run them, as it stands in a header."""
+    strategy = options.scheduling_strategy
+    if getattr(strategy, "node_id", None) is None:
+        return AFFINITY_HARD
+    if strategy.soft:
+        return AFFINITY_SOFT_NOW if strategy._spill_on_unavailable else AFFINITY_SOFT
+    return AFFINITY_HARD_NOW if strategy._fail_on_unavailable else AFFINITY_HARD
 
 
 def placement(options: Any, request: ResourceRequest) -> tuple[str, bool]:
@@ -78,6 +97,6 @@ def placement(options: Any, request: ResourceRequest) -> tuple[str, bool]:
     if strategy == "SPREAD":
         return names.task_queue(request.class_name, options.label_selector), True
     node = getattr(strategy, "node_id", None)
-    if node is not None and not strategy.soft:
+    if node is not None:
         return names.node_queue(bytes.fromhex(node)), False
     return names.task_queue(request.class_name, options.label_selector), False

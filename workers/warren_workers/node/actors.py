@@ -180,15 +180,15 @@ class ActorManager:
         agent = self._agent
         hosted = self.hosted.get(header.actor)
         if hosted is not None and hosted.spec.durable:
-            return agent.not_held_here(held, header, tasks)  # its process knows which took effect
-        fresh = agent.not_held_here(held, header, tasks)
+            return agent.redelivery.not_held_here(held, header, tasks)  # its process knows which took effect
+        fresh = agent.redelivery.not_held_here(held, header, tasks)
         if hosted is not None:
             seen = hosted.seen.get(header.owner)
             fresh = [task for task in fresh if seen is None or task[5] not in seen]
         (durable,) = self.records.fields(header.actor, "durable")
         if not durable:
-            fresh = agent.recheck(held, header, fresh)
-            if hosted is not None and hosted.epoch > 1 and agent.heartbeat.any_dead():
+            fresh = agent.redelivery.recheck(held, header, fresh)
+            if hosted is not None and hosted.epoch > 1 and agent.heartbeat.lost_a_node():
                 # The node of an earlier process died with them: they may have run.
                 return self._without_lost(held, header, fresh)
         return fresh
@@ -330,6 +330,17 @@ class ActorManager:
                 agent.loop.add_callback(lambda: agent.settle(held, 1))
 
             agent.publisher.publish(queue, frame, priority=call_header.priority, on_confirm=confirmed)
+
+    def drain(self) -> None:
+        """The node leaves: hosted actors finish the calls that they have, and get no more."""
+        for actor_id in [*self.hosted, *self._waiting]:
+            self._agent.consumer.unsubscribe(names.actor_queue(actor_id))
+
+    def refuse(self, actor_id: bytes, cause: bytes) -> None:
+        """An actor cannot be placed, and never will: it is dead for this cause, and calls on it fail with it."""
+        state, _, _ = self.records.end(actor_id, final=True, cause=cause, epoch=None)
+        if state == DEAD:
+            self._bury(actor_id, records.ERROR + cause)
 
     def _bury(self, actor_id: bytes, record: bytes) -> None:
         self._fail_waiting(actor_id, record)

@@ -61,6 +61,7 @@ from warren_workers.node.heartbeat import Heartbeat
 from warren_workers.node.intake import Held, Lane, Piece
 from warren_workers.node.ledger import Grant, Ledger
 from warren_workers.node.output import OutputReader
+from warren_workers.node.recall import Recall
 from warren_workers.node.redelivery import Redelivery, lost_text
 from warren_workers.node.sources import Sources
 from warren_workers.node.watch import ControlWatch
@@ -125,6 +126,7 @@ class Agent(ExecutorOwner):
         self.affinity = Affinity(self)
         self.sources = Sources(self)
         self.handback = HandBack(self)
+        self.recall = Recall(self)
         self.redelivery = Redelivery(self)
         self.custody = Custody(self)
         self.janitor = Janitor(self)
@@ -199,6 +201,7 @@ class Agent(ExecutorOwner):
             self.heartbeat.refresh(waiting=any(lane.waiting for lane in self.lanes.values()))
             self.handback.run_once()
             self.sources.on_room()
+        self.recall.run_once()
         self.redelivery.settle_shadows()
         self.custody.run_once()
         surplus = sum(map(len, self.idle.values())) - self.slots
@@ -271,13 +274,13 @@ class Agent(ExecutorOwner):
         if self.draining:
             self.handback.give_back_all()
         else:
-            self._serve(lane)
+            self.serve(lane)
 
     def enqueue(self, piece: Piece) -> None:
         """Take work that did not come by a delivery."""
         lane = self._lane(piece.header)
         lane.put(piece)
-        self._serve(lane)
+        self.serve(lane)
 
     def _lane(self, header: TaskHeader) -> Lane:
         key = (header.resources, header.job, header.env)
@@ -297,7 +300,7 @@ class Agent(ExecutorOwner):
 
     # -- admission and dispatch --------------------------------------------------------------------------------------
 
-    def _serve(self, lane: Lane) -> None:
+    def serve(self, lane: Lane) -> None:
         """Give a lane's waiting tasks to executors, as far as the ledger allows. HOT PATH."""
         while lane.waiting:
             piece = lane.first()
@@ -315,7 +318,7 @@ class Agent(ExecutorOwner):
     @staticmethod
     def _free_executor(lane: Lane) -> ExecutorProcess | None:
         for executor in lane.executors:
-            if not executor.chunks and executor.state is State.LEASED and not executor.leaving:
+            if not (executor.chunks or executor.leaving or executor.revoked) and executor.state is State.LEASED:
                 return executor
         return None
 
@@ -330,7 +333,7 @@ class Agent(ExecutorOwner):
                 len(executor.chunks) == 1
                 and (self.means.get(executor.chunks[0].header.function) or 1.0) <= QUICK_SECONDS
                 and executor.state is State.LEASED
-                and not executor.leaving
+                and not (executor.leaving or executor.revoked)
                 and now - executor.chunks[0].sent_at < 0.1
             ):
                 return executor
@@ -383,9 +386,9 @@ class Agent(ExecutorOwner):
         executor.lane, executor.grant = lane, grant
         lane.executors.append(executor)
         if lane.waiting:
-            self._serve(lane)
+            self.serve(lane)
         if not executor.chunks and executor.state is State.LEASED:
-            self._end_lease(executor)
+            self.end_lease(executor)
 
     def _send_chunk(self, lane: Lane, piece: Piece, executor: ExecutorProcess) -> None:
         header = piece.header
@@ -413,7 +416,7 @@ class Agent(ExecutorOwner):
         lane.executors.remove(executor)
         executor.lane = None
         if not self.actors.host(executor, piece, task):
-            self._end_lease(executor)
+            self.end_lease(executor)
 
     def capacity(self, lane: Lane) -> int:
         """Return how many tasks of a lane may run at a time, about."""
@@ -517,12 +520,12 @@ class Agent(ExecutorOwner):
             self._release(executor)
             executor.send([EXIT])
             if lane is not None:
-                self._serve(lane)
+                self.serve(lane)
         elif lane is not None and executor.state is State.LEASED:
             if lane.waiting:
-                self._serve(lane)
+                self.serve(lane)
             if not chunks and executor.state is State.LEASED:
-                self._end_lease(executor)
+                self.end_lease(executor)
         self.stop_if_drained()
 
     def _retry_later(self, chunk: Chunk, task: Task) -> None:
@@ -532,11 +535,11 @@ class Agent(ExecutorOwner):
 
         def put() -> None:
             self.delayed.discard(task[0])
-            self._put_back(chunk.held, chunk.header_bytes, header, [task], marked=1)
+            self.put_back(chunk.held, chunk.header_bytes, header, [task], marked=1)
             if self.draining:
                 self.handback.give_back_all()
             else:
-                self._serve(self._lane(header))
+                self.serve(self._lane(header))
 
         if delay and not self.draining:
             self.delayed.add(task[0])
@@ -544,7 +547,8 @@ class Agent(ExecutorOwner):
         else:
             put()
 
-    def _put_back(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task], *, marked: int) -> None:
+    def put_back(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task], *, marked: int) -> None:
+        """Put tasks to the head of their lane; the first `marked` have their start mark, if they have one at all."""
         piece = Piece(held, header_bytes, header, deque(tasks))
         piece.marked = marked if header.max_retries == 0 else 0
         self._lane(header).put(piece, front=True)
@@ -552,7 +556,7 @@ class Agent(ExecutorOwner):
     def _on_blocked(self, executor: ExecutorProcess, current: int) -> None:
         """The executor waits in get: its CPUs are free for others, what it has not started goes to others."""
         lane = executor.lane
-        self._take_back(executor, current)
+        self.recall.take_back(executor, current)
         executor.send([TAKEN, 0])
         if executor.state is State.LEASED:
             executor.move(State.BLOCKED)
@@ -560,10 +564,11 @@ class Agent(ExecutorOwner):
                 self.ledger.lend(executor.grant)
         self.sources.allow_for_blocked(sum(each.state is State.BLOCKED for each in self.executors.values()))
         if lane is not None:
-            self._serve(lane)
+            self.serve(lane)
         self.serve_all()
 
-    def _end_lease(self, executor: ExecutorProcess) -> None:
+    def end_lease(self, executor: ExecutorProcess) -> None:
+        """An executor has nothing to do for its lane any more: it is idle, or ends."""
         self._release(executor)
         if executor.leaving:
             executor.send([EXIT])
@@ -587,7 +592,7 @@ class Agent(ExecutorOwner):
         if len(waiting) > 1:
             waiting.sort(key=lambda lane: (-max(lane.pieces), lane.waiting_since))
         for lane in waiting:
-            self._serve(lane)
+            self.serve(lane)
         self.sources.on_room()
 
     # -- crashes -----------------------------------------------------------------------------------------------------
@@ -618,10 +623,10 @@ class Agent(ExecutorOwner):
                 else:
                     self._on_lost_task(executor, chunk, task, culprit=sequence == running)
             if clean:
-                self._put_back(chunk.held, chunk.header_bytes, chunk.header, clean, marked=len(clean))
+                self.put_back(chunk.held, chunk.header_bytes, chunk.header, clean, marked=len(clean))
         executor.chunks.clear()
         if lane is not None:
-            self._serve(lane)
+            self.serve(lane)
         self.serve_all()
         self.stop_if_drained()
 
@@ -636,7 +641,7 @@ class Agent(ExecutorOwner):
             self.commit_error(chunk.held, header, task, WorkerCrashedError(text + "."), outstanding=True)
         else:
             # Alone, so that a task which kills its process takes no innocent ones with it again.
-            self._put_back(chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1)
+            self.put_back(chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1)
 
     # -- settling ----------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,16 @@
 """Custody: RabbitMQ closes a channel whose delivery stays unacknowledged too long, so long work is kept elsewhere.
 
-A delivery that is unsettled after `CUSTODY_SECONDS` is written to the node's custody hash in Redis as it came (its
-frames are signed), and acknowledged. When its work is done the entry goes. When the node's lease ends, the janitor of
-any other node puts what is left of it back on its queue.
+A delivery that is unsettled after `CUSTODY_SECONDS` is written to the node's custody hash in Redis, and acknowledged.
+When its work is done the entry goes. When the node's lease ends, the janitor of one other node adopts its entries in
+one step (they are in that node's custody then, and so survive its end too) and puts what is left of them back on the
+queues.
 
     held --10 s--> in custody (Redis) + acknowledged --done--> entry deleted
-                                                    '--node dead--> published again, entry deleted
+                          |  '-----this node leaves--> published again, entry deleted
+                          '--------this node is dead-> adopted --> published again, entry deleted
+
+What is left of an entry: tasks whose result does not stand. For each an attempt is counted, as for any task that was
+lost with its node (see `redelivery`); those that may run only once are decided by their start marks.
 """
 
 from __future__ import annotations
@@ -13,109 +18,163 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from warren.actor_client import death_record
+from warren.exceptions import ActorUnavailableError, store_error
+from warren_broker import records
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import (
     KIND_ACTOR_CALL,
     MalformedMessage,
+    Task,
+    TaskHeader,
     decode,
     decode_frames,
     decode_header,
     encode,
     encode_frame,
 )
-from warren_workers.executor.calls import result_ids
+from warren_broker.signing import ForgedMessage
+from warren_broker.store.actors import DEAD
 from warren_workers.node.intake import Held
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
 
-log = logging.getLogger("warren.node")
+CUSTODY_SECONDS: Final = 10.0
+GIVE_BACK_SECONDS: Final = 5.0  # for the broker to confirm what a leaving node gives back
 
-CUSTODY_SECONDS = 10.0
+log = logging.getLogger("warren.node")
 
 
 class Custody:
     """The agent's custody of its own deliveries. Loop thread only; nothing happens on the embedded engine."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, after: float = CUSTODY_SECONDS) -> None:
         self._agent = agent
-        self._held: dict[int, Held] = {}
+        self._after = after
+        self._key = agent.keys.custody(agent.node_id)
+        self._watched: dict[int, Held] = {}  # in the order of their arrival
+        self._kept: dict[bytes, Held] = {}
 
     def watch(self, held: Held) -> None:
-        """A delivery was taken."""
+        """A delivery was taken. HOT PATH."""
         if not self._agent.endpoint.embedded:
-            self._held[id(held)] = held
+            self._watched[id(held)] = held
 
     def settled(self, held: Held) -> None:
-        """Nothing of it is outstanding."""
-        self._held.pop(id(held), None)
+        """Nothing of it is outstanding. HOT PATH."""
+        self._watched.pop(id(held), None)
         if held.custody:
-            self._agent.store.call(b"HDEL", self._agent.keys.custody(self._agent.node_id), held.custody)
+            self._kept.pop(held.custody, None)
+            self._agent.store.call(b"HDEL", self._key, held.custody)
 
     def run_once(self) -> None:
-        """Take custody of what is unsettled for `CUSTODY_SECONDS`."""
-        agent = self._agent
-        deadline = time.monotonic() - CUSTODY_SECONDS
-        for key, held in list(self._held.items()):
+        """Take custody of what is unsettled for long."""
+        deadline = time.monotonic() - self._after
+        for key, held in list(self._watched.items()):
             if held.received_at > deadline:
-                break  # they are in the order of their arrival
-            del self._held[key]
-            if held.delivery is None or held.outstanding <= 0:
-                continue
-            field = secrets.token_bytes(12)
+                break
             try:
-                agent.store.call(
-                    b"HSET", agent.keys.custody(agent.node_id), field, encode([held.queue, held.delivery.body])
-                )
+                self._keep(held)
             except WarrenBrokerError as error:
                 log.warning("cannot take custody now: %s", error)
-                self._held[key] = held
                 return
-            held.custody = field
-            agent.consumer.ack(held.delivery)
+            del self._watched[key]
+
+    def _keep(self, held: Held) -> None:
+        agent = self._agent
+        if held.delivery is None:
+            return
+        body = held.delivery.body
+        if held.returned:
+            body = _without(agent, body, held.returned)
+        field = secrets.token_bytes(12)
+        entry = agent.signer.seal(b"custody" + field, encode([held.queue, held.delivery.priority, body]))
+        agent.store.call(b"HSET", self._key, field, entry)
+        held.custody = field
+        self._kept[field] = held
+        agent.consumer.ack(held.delivery)
+        agent.sources.settled(held)
+
+    def give_back(self) -> None:
+        """This node ends with work in its custody: put it back on its queues, as far as it is not done."""
+        if not self._kept:
+            return
+        agent = self._agent
+        entries = agent.store.call(b"HGETALL", self._key)
+        # No attempt is counted: this node ends in good order. What may run only once is decided by its start mark.
+        _put_back(agent, entries, lost=False)
+        agent.publisher.flush(GIVE_BACK_SECONDS)
+        agent.store.call(b"UNLINK", self._key)
+        self._kept.clear()
+
+    def adopt(self, node: bytes) -> int:
+        """Put a dead node's custody back on its queues; return how many messages there were."""
+        agent = self._agent
+        entries = agent.store.script("custody_adopt", agent.keys.custody(node), self._key)
+        _put_back(agent, entries, lost=True)
+        return len(entries) // 2
 
 
-def give_back(agent: Agent, node: bytes) -> int:
-    """Put a dead node's custody back on its queues; return how many messages there were."""
-    store, key = agent.store, agent.keys.custody(node)
-    entries = store.call(b"HGETALL", key)
+def _put_back(agent: Agent, entries: list[bytes], *, lost: bool) -> None:
+    key = agent.keys.custody(agent.node_id)
     for field, entry in zip(entries[::2], entries[1::2], strict=True):
-        queue, body = decode(entry)
+
+        def done(field: bytes = field) -> None:
+            agent.loop.add_callback(lambda: agent.store.call(b"HDEL", key, field))
+
         try:
-            left = _unfinished(agent, body)
-        except MalformedMessage as error:
-            store.put_aside(f"custody of node {node.hex()}", body, str(error))
-            store.call(b"HDEL", key, field)
-            continue
+            queue, priority, body = decode(agent.signer.open(b"custody" + field, entry))
+            left = _unfinished(agent, queue, body, lost=lost)
+        except (ForgedMessage, MalformedMessage) as error:
+            agent.store.put_aside("custody", entry, str(error))
+            left = b""
         if left:
-            agent.publisher.publish(
-                queue,
-                left,
-                on_confirm=lambda field=field: agent.loop.add_callback(  # type: ignore[misc]
-                    lambda: store.call(b"HDEL", key, field)
-                ),
-            )
+            agent.publisher.publish(queue, left, priority=priority, on_confirm=done)
         else:
-            store.call(b"HDEL", key, field)
-    return len(entries) // 2
+            done()
 
 
-def _unfinished(agent: Agent, body: bytes) -> bytes:
-    """Return the frames of a message without the tasks whose result stands; one attempt is counted for the rest."""
+def _without(agent: Agent, body: bytes, gone: set[bytes]) -> bytes:
+    """Return a message without the tasks in `gone`."""
     frames = []
     for header_bytes, tasks in decode_frames(agent.signer, body):
-        header = decode_header(header_bytes)
-        finals = [result_ids(task[0], header.num_returns)[-1:] for task in tasks]
-        known = [each[0] for each in finals if each]
-        stands = {key for key, record in zip(known, agent.store.fetch(known), strict=True) if record is not None}
-        count = 0 if header.kind == KIND_ACTOR_CALL or header.max_retries == 0 else 1
-        left = [
-            (task[0], task[1], task[2] + count, task[3], task[4], task[5])
-            for task, final in zip(tasks, finals, strict=True)
-            if not final or final[0] not in stands
-        ]
+        left = [task for task in tasks if task[0] not in gone]
         if left:
             frames.append(encode_frame(agent.signer, header_bytes, left))
     return b"".join(frames)
+
+
+def _unfinished(agent: Agent, queue: str, body: bytes, *, lost: bool) -> bytes:
+    """Return what has still to be done of a message; results that are clear are committed."""
+    frames = []
+    for header_bytes, tasks in decode_frames(agent.signer, body):
+        header = decode_header(header_bytes)
+        held = Held(None, queue)
+        if header.kind == KIND_ACTOR_CALL:
+            left = _unfinished_calls(agent, held, header, tasks, lost=lost)
+        else:
+            left = agent.redelivery.recheck(held, header, tasks, lost=lost)
+        if left:
+            frames.append(encode_frame(agent.signer, header_bytes, left))
+    return b"".join(frames)
+
+
+def _unfinished_calls(agent: Agent, held: Held, header: TaskHeader, tasks: list[Task], *, lost: bool) -> list[Task]:
+    state, cause, durable = agent.actors.records.fields(header.actor, "state", "cause", "durable")
+    if durable:
+        return tasks  # the actor's next process knows which of them took effect
+    record = b""
+    if state is None or state == DEAD.encode():
+        record = records.ERROR + (cause or death_record("", header.actor, "Its node is gone."))
+    elif header.max_retries == 0:
+        text = f"The actor {header.actor.hex()} lost its node while it had this call; it may have run."
+        record = records.ERROR + store_error(ActorUnavailableError(text, header.actor))
+    left = agent.redelivery.recheck(held, header, tasks, lost=lost)
+    if not record:
+        return left
+    for task in left:
+        agent.commit_record(held, header, task, record)
+    return []

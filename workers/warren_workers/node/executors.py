@@ -90,6 +90,7 @@ class ExecutorProcess:
         self.actor = b""
         self.seen_sequence = 0  # of the task it was seen running, and since when
         self.seen_at = 0.0
+        self.revoked = False  # it begins nothing until it reads TAKEN
         self._loop = loop
         self._owner = owner
         self._sock = socket.socket(fileno=fds[0])

@@ -1,23 +1,52 @@
 """The node's sign of life, and what it knows of the other nodes.
 
-Every second the agent writes its record with an expiry (the lease), and reads the others'. A node whose record is
-gone is dead: nobody may count on it any more, and its long tasks may be taken over.
+Every second the agent writes its record with an expiry (the lease), and reads the others'. A node whose record is gone
+is dead: nobody may count on it any more, and its long tasks may be taken over. Between two beats a node that has others
+tells them when what is free changes, and looks at theirs while work waits here.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from warren.labels import matches
+from warren_broker.errors import StoreError, WarrenBrokerError
 from warren_broker.messages import decode, encode
 from warren_broker.resources import ResourceRequest
+from warren_broker.signing import ForgedMessage
+from warren_workers.node.watch import connection_name
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
 
 INTERVAL_SECONDS = 1.0
 REFRESH_SECONDS = 0.1
+LOSS_SECONDS = 180.0  # so long after a node's end its deliveries may come again: RabbitMQ waits for a silent host
+PRESENCE_SECONDS = 0.1  # what a look at Redis' connections says is believed so long
+
+log = logging.getLogger("warren.node")
+
+
+class OtherNode:
+    """What is known of another living node.
+
+    Attributes:
+        totals: what it has.
+        available: what it has free, as it said last.
+        labels: its labels, those included that it has by itself.
+        draining: it takes no more work.
+    """
+
+    __slots__ = ("available", "draining", "labels", "totals")
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.totals = ResourceRequest.from_floats(record["totals"])
+        self.available = ResourceRequest.from_floats(record["available"])
+        self.labels = {"ray.io/node-id": record["id"].hex(), **record["labels"]}
+        self.draining = record["draining"]
 
 
 class Heartbeat:
@@ -25,12 +54,13 @@ class Heartbeat:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._others: dict[bytes, dict[str, Any]] = {}
+        self._others: dict[bytes, OtherNode] = {}
+        self._lost: dict[bytes, float] = {}  # nodes without a goodbye, and when that was noticed
         self._started = time.time()
         self._closed = False
-        self._any_dead = False
         self._beat_at = 0.0
         self._told: dict[str, float] = {}
+        self._present: tuple[float, bool] = (0.0, False)
 
     def start(self) -> None:
         """Beat from now on."""
@@ -41,6 +71,8 @@ class Heartbeat:
             return
         try:
             self.run_once()
+        except WarrenBrokerError as error:
+            log.warning("no sign of life could be written: %s", error)
         finally:
             self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
 
@@ -53,7 +85,7 @@ class Heartbeat:
             "host": agent.config.host,
             "pid": os.getpid(),
             "totals": agent.config.totals,
-            "available": agent.ledger.available(),
+            "available": self._told,
             "labels": agent.config.labels,
             "started": self._started,
             "hostname": os.uname().nodename,
@@ -64,29 +96,48 @@ class Heartbeat:
         """Write our record, read the others'."""
         agent = self._agent
         keys, store, node = agent.keys, agent.store, agent.node_id
+        self._told = agent.ledger.available()
         sealed = agent.signer.seal(b"node" + node, encode(self.record()))
         lease = int(agent.config.lease * 1000)
-        self._beat_at = time.monotonic()
-        self._told = agent.ledger.available()
+        before, self._beat_at = self._beat_at, time.monotonic()
+        alone = (b"SET", keys.node(node), sealed, b"PX", lease, b"GET")
         replies = store.pipeline(
             [
-                (b"SET", keys.node(node), sealed, b"PX", lease),
+                alone,
                 (b"HSET", keys.nodes, node, sealed),
                 (b"HSET", keys.nodes + b":slots", node, agent.slots),
                 (b"HKEYS", keys.nodes),
             ]
         )
-        others = [each for each in replies[3] if each != node]
+        if before and replies[0] is None:
+            log.warning(
+                "this node was silent for %.0f s, longer than its lease: others count it as dead and may have taken "
+                "over its work",
+                self._beat_at - before,
+            )
+        self._read_others([each for each in replies[3] if each != node])
+
+    def _read_others(self, others: list[bytes]) -> None:
+        agent = self._agent
+        records = agent.store.call(b"MGET", *[agent.keys.node(each) for each in others]) if others else []
+        now = time.monotonic()
+        known = set(self._others)
         self._others = {}
-        dead = False
-        if others:
-            for each, stored in zip(others, store.call(b"MGET", *[keys.node(each) for each in others]), strict=True):
-                if stored is None:
-                    dead = True
-                    store.call(b"HDEL", keys.nodes + b":slots", each)
-                else:
-                    self._others[each] = decode(agent.signer.open(b"node" + each, stored))
-        self._any_dead = dead
+        for node, stored in zip(others, records, strict=True):
+            if stored is None:
+                if node not in self._lost:
+                    self._lost[node] = now
+                    agent.store.call(b"HDEL", agent.keys.nodes + b":slots", node)
+                    if node in known:
+                        log.warning("node %s is gone: its lease ended", node.hex()[:8])
+                continue
+            self._lost.pop(node, None)
+            try:
+                self._others[node] = OtherNode(decode(agent.signer.open(b"node" + node, stored)))
+            except ForgedMessage as error:
+                agent.store.put_aside(f"node {node.hex()}", stored, str(error))
+        for node in set(self._lost).difference(others):
+            del self._lost[node]
 
     def refresh(self, *, waiting: bool) -> None:
         """Between two beats: tell others if what is free here changed; look at theirs if work waits here."""
@@ -98,20 +149,46 @@ class Heartbeat:
         if waiting or self._agent.ledger.available() != self._told:
             self.run_once()
 
-    def any_dead(self) -> bool:
-        """True if a node is on record whose lease ended: work may have been lost with it."""
-        return self._any_dead
+    # -- the others --------------------------------------------------------------------------------------------------
+
+    @property
+    def has_others(self) -> bool:
+        """True if other nodes are alive."""
+        return bool(self._others)
 
     def is_alive(self, node: bytes) -> bool:
         """True if that node's lease has not ended."""
         return bool(self._agent.store.call(b"EXISTS", self._agent.keys.node(node)))
 
-    def room_elsewhere(self, request: Any) -> bool:
-        """True if some other node has room for a request now, as far as is known."""
+    def room_elsewhere(self, request: ResourceRequest, selector: str = "") -> bool:
+        """True if some other node whose labels fit has room for a request now, as far as is known."""
         return any(
-            not other["draining"] and request.fits_in(ResourceRequest.from_floats(other["available"]))
+            not other.draining
+            and request.fits_in(other.available)
+            and (not selector or matches(selector, other.labels))
             for other in self._others.values()
         )
+
+    def lost_a_node(self) -> bool:
+        """True if a node was lost lately, and work with it. Looks at leases, and at who is connected right now."""
+        now = time.monotonic()
+        if any(now - since < LOSS_SECONDS for since in self._lost.values()):
+            return True
+        if now - self._present[0] > PRESENCE_SECONDS:
+            self._present = now, self._someone_is_missing()
+        return self._present[1]
+
+    def _someone_is_missing(self) -> bool:
+        agent = self._agent
+        try:
+            nodes = agent.store.call(b"HKEYS", agent.keys.nodes)
+            connected = agent.store.call(b"CLIENT", b"LIST") if len(nodes) > 1 else b""
+        except StoreError as error:
+            log.info("cannot see who is connected: %s", error)  # not everybody's Redis lets its users
+            return False
+        missing = {each for each in nodes if b" name=%s " % connection_name(each).encode() not in connected}
+        # A list without ourselves (a proxy made it) says nothing about others.
+        return bool(missing) and agent.node_id not in missing
 
     def close(self) -> None:
         """Take the node's record away."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from warren_broker.messages import Task, TaskHeader
@@ -16,12 +17,13 @@ from warren_broker.resources import ResourceRequest
 
 if TYPE_CHECKING:
     from warren_workers.node.executors import ExecutorProcess
+    from warren_workers.node.sources import Source
 
 
 class Held:
     """One delivery and how much of it is unsettled. Work that came from no delivery (a restart) names its queue."""
 
-    __slots__ = ("custody", "delivery", "outstanding", "queue", "received_at")
+    __slots__ = ("counted", "custody", "delivery", "outstanding", "queue", "received_at", "returned", "source")
 
     def __init__(self, delivery: Delivery | None, queue: str = "") -> None:
         self.delivery = delivery
@@ -29,12 +31,15 @@ class Held:
         self.outstanding = 0
         self.custody = b""  # its field in the node's custody hash, once it was acknowledged early
         self.received_at = time.monotonic()
+        self.source: Source | None = None  # what the queue is to this node; None for work from no queue
+        self.counted = False  # among the messages of its source that are not acknowledged
+        self.returned: set[bytes] = set()  # tasks of it that were handed back to the queue
 
 
 class Piece:
-    """Tasks under one header, waiting. `once_marked`: how many, from the left, have their start mark already."""
+    """Tasks under one header, waiting. `marked`: how many, from the left, have their start mark already."""
 
-    __slots__ = ("header", "header_bytes", "held", "marked", "tasks")
+    __slots__ = ("header", "header_bytes", "held", "marked", "since", "tasks")
 
     def __init__(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: deque[Task]) -> None:
         self.held = held
@@ -42,6 +47,7 @@ class Piece:
         self.header = header
         self.tasks = tasks
         self.marked = 0
+        self.since = time.monotonic()
 
 
 class Lane:
@@ -91,6 +97,18 @@ class Lane:
         self.waiting -= len(taken)
         self.waiting_since = time.monotonic()
         return taken
+
+    def all_pieces(self) -> Iterator[Piece]:
+        """Yield what waits, last first: what comes first will be served last."""
+        for priority in sorted(self.pieces):
+            for piece in reversed(self.pieces[priority]):
+                if piece.tasks:
+                    yield piece
+
+    def remove(self, piece: Piece) -> None:
+        """Remove a piece that waits."""
+        self.pieces[piece.header.priority].remove(piece)
+        self.waiting -= len(piece.tasks)
 
     def take_all(self) -> list[Piece]:
         """Remove everything that waits."""

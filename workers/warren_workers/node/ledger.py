@@ -111,6 +111,23 @@ class Ledger:
                 return False
         return True
 
+    def room(self, request: ResourceRequest, at_most: int = 1000) -> int:
+        """Return how many times `acquire(request)` would succeed now, counted up to `at_most`.
+
+        >>> Ledger(ResourceRequest.from_floats({"CPU": 2})).room(ResourceRequest.from_floats({"CPU": 0.5}))
+        4
+        """
+        free = self._free
+        times = at_most
+        for name, units in request.units:
+            if name != GPU:
+                times = min(times, max(0, free.get(name, 0)) // units)
+            elif units >= UNITS:
+                times = min(times, sum(left >= UNITS for left in self._free_gpus.values()) // (units // UNITS))
+            else:
+                times = min(times, sum(max(0, left) // units for left in self._free_gpus.values()))
+        return times
+
     def acquire(self, request: ResourceRequest) -> Grant | None:
         """Take `request`, all of it or nothing.
 

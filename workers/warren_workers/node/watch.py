@@ -19,6 +19,11 @@ log = logging.getLogger("warren.node")
 RESCAN_SECONDS = 2.0
 
 
+def connection_name(node_id: bytes) -> str:
+    """Return the name under which Redis lists this connection of a node; others see by it that the node is there."""
+    return f"warren-watch-{node_id.hex()}"
+
+
 class ControlWatch:
     """Service on the agent's loop."""
 
@@ -34,7 +39,7 @@ class ControlWatch:
 
     def _listen(self) -> None:
         agent = self._agent
-        connection = agent.store.open_connection("watch")
+        connection = agent.store.open_connection(connection_name(agent.node_id).removeprefix("warren-"))
         connection.send(b"SUBSCRIBE", agent.keys.queues_channel, agent.keys.control_channel)
         self._connection = connection
         self._fd = connection.fileno()
@@ -54,7 +59,7 @@ class ControlWatch:
         for message in messages:
             if isinstance(message, list) and message[0] == b"message":
                 if message[1] == self._agent.keys.queues_channel:
-                    self._agent.consider(message[2].decode("utf-8", "replace"))
+                    self._agent.sources.consider(message[2].decode("utf-8", "replace"))
                 else:
                     self._agent.on_control(message[2])
 
@@ -71,4 +76,4 @@ class ControlWatch:
         if self._connection is None:
             self._listen()
         for queue in self._agent.store.call(b"SMEMBERS", self._agent.keys.queues) or ():
-            self._agent.consider(queue.decode("utf-8", "replace"))
+            self._agent.sources.consider(queue.decode("utf-8", "replace"))

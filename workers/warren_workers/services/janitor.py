@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES
-from warren_workers.node.custody import give_back
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -109,7 +108,7 @@ class Janitor:
         for node in store.call(b"HKEYS", keys.nodes):
             if node == agent.node_id or store.call(b"EXISTS", keys.node(node)):
                 continue
-            count = give_back(agent, node)
+            count = agent.custody.adopt(node)
             if count:
                 log.warning("node %s is dead; %d messages in its custody go back", node.hex()[:8], count)
             died = store.call(b"HSETNX", keys.nodes + b":died", node, str(time.time()))

@@ -1,0 +1,81 @@
+"""Taking tasks back from executors that have not begun them.
+
+An executor gets quick tasks by the chunk, and one of them may turn out slow. What stands behind it must not wait: other
+executors or nodes may be idle. The executor cannot be asked, since user code keeps it busy; so it is *revoked* on
+the page that both share:
+
+    running --same task for STUCK_SECONDS--> revoked --next look--> taken back, TAKEN sent
+
+From the revocation on the executor begins nothing but what it had begun, until it reads TAKEN. Between the two lies a
+round of the agent's service (50 ms), far longer than a processor takes to show one process what another wrote: what
+had not begun then is in nobody's hands but ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from warren_workers.channel import TAKEN
+from warren_workers.node.executors import Chunk, ExecutorProcess, State
+
+if TYPE_CHECKING:
+    from warren_workers.node.agent import Agent
+
+STUCK_SECONDS: Final = 0.1
+
+
+class Recall:
+    """Part of the agent. Loop thread only."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def run_once(self) -> None:
+        """Look at what every executor runs, and recall what is stuck behind it."""
+        now = time.monotonic()
+        for executor in list(self._agent.executors.values()):
+            if executor.revoked:
+                self._finish(executor)
+            elif executor.chunks and executor.state is State.LEASED:
+                started = executor.progress.started[0]
+                if started != executor.seen_sequence:
+                    executor.seen_sequence = started
+                    executor.seen_at = now
+                elif now - executor.seen_at > STUCK_SECONDS and executor.chunks[-1].end > started > 0:
+                    executor.revoked = True
+                    executor.revoke()
+
+    def _finish(self, executor: ExecutorProcess) -> None:
+        agent = self._agent
+        executor.revoked = False
+        if executor.state is State.ACTOR:
+            return
+        self.take_back(executor, executor.progress.started[0] - 1)
+        executor.send([TAKEN, 1])
+        lane = executor.lane
+        if not executor.chunks and executor.state is State.LEASED:
+            agent.end_lease(executor)
+        if lane is not None:
+            agent.serve(lane)
+        agent.serve_all()
+
+    def take_back(self, executor: ExecutorProcess, current: int) -> None:
+        """Put what an executor has not begun back into its lane.
+
+        Args:
+            executor: it will not begin it, for certain.
+            current: sequence number of the last task that it began.
+        """
+        kept: deque[Chunk] = deque()
+        for chunk in reversed(executor.chunks):
+            keep = max(0, current + 1 - chunk.first)
+            rest = chunk.tasks[keep:]
+            if rest:
+                self._agent.put_back(chunk.held, chunk.header_bytes, chunk.header, rest, marked=len(rest))
+                del chunk.tasks[keep:]
+                chunk.end = chunk.first + keep
+            if chunk.tasks:
+                kept.appendleft(chunk)
+        executor.chunks = kept

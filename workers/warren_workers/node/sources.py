@@ -1,0 +1,181 @@
+"""The queues that a node takes work from, and how much it takes of each.
+
+    OPEN --no task of it started for STUCK_SECONDS, and one waits--> PAUSED
+    OPEN <--room for one, and none waits here--------------------- PAUSED
+
+A source begins wide: `prefetch` messages may be outstanding, which is what short tasks need. One that had to pause
+comes back narrow, with as many messages as there is room for, so that a busy node hoards no long tasks: they wait on
+the queue, where any node that gets room finds them, the most urgent first. It widens again when its messages are done
+quickly.
+
+What a paused node holds already it keeps, in order, unless another node could start it (see `handback`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from warren_broker.queues import names
+from warren_broker.queues.names import QueueKind, QueueName
+from warren_broker.resources import ResourceRequest
+
+if TYPE_CHECKING:
+    from warren_workers.node.agent import Agent
+    from warren_workers.node.intake import Held
+
+STUCK_SECONDS: Final = 0.1
+QUICK_SECONDS: Final = 0.1  # a message that is done in this time asks for more of its kind
+
+
+class Source:
+    """One queue that this node can serve.
+
+    Attributes:
+        queue: its name.
+        place: what the name says.
+        request: what its tasks need.
+        open: False while it is paused.
+        window: messages that may be outstanding.
+        outstanding: messages that are.
+        filled: the window was used up since it was set.
+        prioritized: tasks with priorities use it, so that it matters which of them come first.
+        foreign: the queue of another node, which is gone; see `affinity`.
+    """
+
+    __slots__ = ("filled", "foreign", "open", "outstanding", "place", "prioritized", "queue", "request", "window")
+
+    def __init__(self, queue: str, place: QueueName, window: int) -> None:
+        self.queue = queue
+        self.place = place
+        self.request = ResourceRequest.parse(place.resource_class)
+        self.open = True
+        self.window = window
+        self.outstanding = 0
+        self.filled = False
+        self.prioritized = False
+        self.foreign = False
+
+
+class Sources:
+    """The sources of one node. Loop thread only."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.widest = max(8, 4 * agent.slots)
+        self.by_queue: dict[str, Source] = {}
+        self._narrow: set[Source] = set()
+        self._closed = False
+
+    # -- which -------------------------------------------------------------------------------------------------------
+
+    def consider(self, queue: str) -> None:
+        """A queue was announced: consume it if this node can serve it."""
+        if self._closed:
+            return
+        known = self.by_queue.get(queue)
+        if known is not None:
+            known.prioritized = known.prioritized or self._agent.store.is_prioritized(queue)
+            return
+        try:
+            place = names.parse(queue)
+        except ValueError:
+            return
+        foreign = place.kind is QueueKind.NODE and place.id != self._agent.node_id
+        if not (self._agent.affinity.is_orphaned(place) if foreign else self.can_serve(place)):
+            return
+        source = self.by_queue[queue] = Source(queue, place, self.widest)
+        source.foreign = foreign
+        source.prioritized = self._agent.store.is_prioritized(queue)
+        self._agent.consumer.subscribe(queue, prefetch=source.window)
+
+    def can_serve(self, place: QueueName) -> bool:
+        """True if the named queue's tasks fit this node's totals and labels."""
+        if place.kind is not QueueKind.TASK:
+            return place.kind is QueueKind.NODE and place.id == self._agent.node_id
+        if place.selector and not self._agent.config.matches(place.selector):
+            return False
+        return ResourceRequest.parse(place.resource_class).fits_in(self._agent.totals)
+
+    def forget(self, queue: str) -> None:
+        """Consume a queue no more."""
+        source = self.by_queue.pop(queue, None)
+        if source is not None:
+            self._narrow.discard(source)
+            source.open = False
+            self._agent.consumer.unsubscribe(queue)
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._closed = True
+        for queue in list(self.by_queue):
+            self.forget(queue)
+
+    # -- how much ----------------------------------------------------------------------------------------------------
+
+    def taken(self, held: Held) -> None:
+        """A message came. HOT PATH."""
+        source = held.source = self.by_queue.get(held.queue)
+        if source is not None:
+            held.counted = True
+            source.outstanding += 1
+            if source.outstanding >= source.window:
+                source.filled = True
+
+    def settled(self, held: Held) -> None:
+        """It was acknowledged. HOT PATH."""
+        source = held.source
+        if source is None or not held.counted:
+            return
+        held.counted = False
+        source.outstanding -= 1
+        if (
+            self._narrow
+            and source in self._narrow
+            and source.open
+            and source.filled
+            and time.monotonic() - held.received_at < QUICK_SECONDS
+        ):
+            self._open(source, 2 * source.window)
+
+    def pause(self, source: Source) -> None:
+        """Take no more from a source until there is room for its tasks."""
+        if source.open:
+            source.open = False
+            self._narrow.add(source)
+            self._agent.consumer.unsubscribe(source.queue)
+
+    def on_room(self) -> None:
+        """Resources may have become free: take more of what there is room for. HOT PATH when nothing is narrow."""
+        if not self._narrow or self._closed:
+            return
+        for source in list(self._narrow):
+            if source.open and not source.filled:
+                continue
+            if self._agent.waits(source.place.resource_class):
+                continue
+            room = self._agent.ledger.room(source.request)
+            if room:
+                self._open(source, room if not source.open else source.window + room)
+
+    def _open(self, source: Source, window: int) -> None:
+        source.open = True
+        source.filled = False
+        source.window = max(1, min(window, self.widest))
+        if source.window == self.widest:
+            self._narrow.discard(source)
+        self._subscribe(source)
+
+    def _subscribe(self, source: Source) -> None:
+        # On RabbitMQ what is outstanding does not count towards a new prefetch, on the embedded engine it does.
+        held = source.outstanding if self._agent.endpoint.embedded else 0
+        self._agent.consumer.subscribe(source.queue, prefetch=source.window + held)
+
+    def allow_for_blocked(self, blocked: int) -> None:
+        """What blocked tasks wait for must come: their own messages, unacknowledged, must not fill the windows."""
+        if 2 * blocked > self.widest:
+            self.widest *= 2
+            for source in self.by_queue.values():
+                if source.open and source not in self._narrow:
+                    source.window = self.widest
+                    self._agent.consumer.subscribe(source.queue, prefetch=self.widest)
