@@ -84,16 +84,33 @@ def batches(root: Path) -> dict[str, list[list[str]]]:
     return result
 
 
+def table(rows: dict[str, Counter[str]], total: Counter[str], shown: int = 12) -> str:
+    """Return the largest packages and the total as text."""
+    line = "-" * (16 + 11 * len(COLUMNS))
+    largest = sorted(rows.items(), key=lambda item: -item[1]["lines"])[:shown]
+    body = [
+        f"{name:<16}" + "".join(f"{row[column]:>11,}" for column in COLUMNS)
+        for name, row in [*largest, (f"all {len(rows)}", total)]
+    ]
+    head = f"{'package':<16}" + "".join(f"{column:>11}" for column in COLUMNS)
+    return "\n".join([head, line, *body[:-1], line, body[-1]])
+
+
 def main(address: str | None = None) -> None:
     """Take the census twice, in this process and on the cluster, and compare."""
     root = Path(sysconfig.get_paths()["stdlib"])
     work = batches(root)
+    # Every file is read once before anything is timed: neither side pays for the disk.
+    size = sum(len(Path(path).read_bytes()) for lines in work.values() for batch in lines for path in batch)
     tasks = sum(map(len, work.values()))
-    print(f"Python {sys.version.split()[0]}, standard library in {root}: {len(work)} packages, {tasks} parse tasks")
+    print(f"Python {sys.version.split()[0]}, standard library in {root}")
+    print(f"{size / 1e6:.0f} MB of source in {len(work)} packages: {tasks} tasks parse, {len(work) + 1} add up\n")
 
+    print("the same in this process alone ...", end=" ", flush=True)
     started = time.perf_counter()
     alone = sum((census_of(batch)[0] for lines in work.values() for batch in lines), Counter())
     seconds_alone = time.perf_counter() - started
+    print(f"{seconds_alone:.2f} s")
 
     started = time.perf_counter()
     with warren.init(address):
@@ -104,23 +121,20 @@ def main(address: str | None = None) -> None:
         packages = {package: add_up.remote(*refs) for package, refs in leaves.items()}
         whole = add_up.remote(*packages.values())
         for _ in progress([ref for refs in leaves.values() for ref in refs], desc="parsing"):
-            pass
+            pass  # a result could be used here as soon as it is there
         counts, imported = warren.get(whole)
-        by_package = dict(zip(packages, warren.get(list(packages.values())), strict=True))
+        rows = {package: part[0] for package, part in zip(packages, warren.get(list(packages.values())), strict=True)}
         seconds = time.perf_counter() - started
 
-    print(f"\n{'package':<16}" + "".join(f"{column:>11}" for column in COLUMNS))
-    for package, (row, _) in sorted(by_package.items(), key=lambda item: -item[1][0]["lines"])[:12]:
-        print(f"{package:<16}" + "".join(f"{row[column]:>11,}" for column in COLUMNS))
-    print(f"{'all':<16}" + "".join(f"{counts[column]:>11,}" for column in COLUMNS))
-    top = ", ".join(f"{name} ({count})" for name, count in imported.most_common(8))
-    print(f"\nmost imported: {top}")
     if counts != alone:
         raise SystemExit(f"the two counts differ: {counts} and {alone}")
-    print(
-        f"one process: {seconds_alone:.2f} s   warren on {slots} CPUs: {seconds:.2f} s   "
-        f"speed-up: {seconds_alone / seconds:.2f} x   (init: {seconds_init:.2f} s)"
-    )
+    print(f"\n{table(rows, counts)}")
+    print(f"\nmost imported: {', '.join(f'{name} ({count})' for name, count in imported.most_common(8))}\n")
+    longest = max(seconds, seconds_alone)
+    for label, each in (("one process", seconds_alone), (f"warren, {slots} CPUs", seconds)):
+        print(f"{label:<16}{each:>7.2f} s  {'#' * round(40 * each / longest)}")
+    faster = seconds_alone / seconds
+    print(f"speed-up {faster:.2f} x, from the first call to the last result; init() took {seconds_init:.2f} s")
 
 
 if __name__ == "__main__":
