@@ -1,0 +1,1 @@
+"""Faults on real servers and processes: nothing lost, nothing twice, nobody let in."""

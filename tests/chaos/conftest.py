@@ -1,0 +1,108 @@
+"""Fixtures of the chaos suite: a seed that is printed, servers of its own, a stage and a ledger.
+
+| environment | means |
+|---|---|
+| `WARREN_CHAOS_SEED` | the seed; else a random one, which every test prints |
+| `WARREN_CHAOS_LONG` | `1` for the long form (`make chaos`): more work, more faults, more scenarios |
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.ledger import Ledger
+from tests.chaos.stage import Stage
+from tests.chaos.workload import Workload
+from tests.servers import RabbitMQServer, RedisServer
+
+LONG = os.environ.get("WARREN_CHAOS_LONG") == "1"
+LONG_TIMEOUT = 600  # seconds for one scenario of the long form
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here, and give the long form the time it needs."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.chaos)
+            if LONG:
+                item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of this run."""
+    given = os.environ.get("WARREN_CHAOS_SEED")
+    return int(given) if given else random.SystemRandom().randrange(1_000_000)
+
+
+@pytest.fixture(scope="session")
+def servers(session_directory: Path) -> Iterator[tuple[RabbitMQServer, RedisServer]]:
+    """A broker and a store to be killed at will; tests leave them running."""
+    rabbitmq = RabbitMQServer(session_directory / "chaos-rabbitmq")
+    redis = RedisServer(session_directory / "chaos-redis", appendonly=True, appendfsync="always")
+    try:
+        rabbitmq.start()
+        redis.start()
+        yield rabbitmq, redis
+    finally:
+        rabbitmq.kill()
+        redis.kill()
+
+
+@pytest.fixture
+def stage(
+    servers: tuple[RabbitMQServer, RedisServer], seed: int, request: pytest.FixtureRequest
+) -> Iterator[Stage]:
+    """A fresh cluster of two nodes with a driver; its nodes' logs are printed for a test that fails."""
+    print(f"WARREN_CHAOS_SEED={seed}")
+    rabbitmq, redis = servers
+    rabbitmq.start()
+    redis.start()
+    stage = Stage(rabbitmq, redis, seed)
+    failed = request.session.testsfailed
+    try:
+        stage.start()
+        yield stage
+    finally:
+        if request.session.testsfailed > failed or sys.exc_info()[0] is not None or _call_failed(request):
+            print(stage.logs())
+        stage.stop()
+
+
+@pytest.fixture
+def ledger(session_directory: Path) -> Iterator[Ledger]:
+    """An empty ledger."""
+    directory = Path(tempfile.mkdtemp(prefix="ledger-", dir=session_directory))
+    yield Ledger(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def workload(stage: Stage, ledger: Ledger) -> Workload:
+    """A workload of all kinds on the stage."""
+    return Workload(ledger, stage.random)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember on the test whether its call failed."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call":
+        item.stash[_FAILED] = report.failed
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+def _call_failed(request: pytest.FixtureRequest) -> bool:
+    return bool(request.node.stash.get(_FAILED, False))
