@@ -280,6 +280,7 @@ def _register_job(client: Client) -> None:
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     path = [os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path]
     record = {
+        "client": client.id,
         "detached_id": client.detached_id,
         "namespace": client.namespace,
         "sys_path": path,

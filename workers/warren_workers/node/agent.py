@@ -61,6 +61,7 @@ from warren_workers.node.heartbeat import Heartbeat
 from warren_workers.node.intake import Held, Lane, Piece
 from warren_workers.node.ledger import Grant, Ledger
 from warren_workers.node.output import OutputReader
+from warren_workers.node.owners import Owners
 from warren_workers.node.recall import Recall
 from warren_workers.node.redelivery import Redelivery, lost_text
 from warren_workers.node.sources import Sources
@@ -128,6 +129,7 @@ class Agent(ExecutorOwner):
         self.handback = HandBack(self)
         self.recall = Recall(self)
         self.redelivery = Redelivery(self)
+        self.owners = Owners(self)
         self.custody = Custody(self)
         self.janitor = Janitor(self)
 
@@ -144,6 +146,7 @@ class Agent(ExecutorOwner):
         self.actors.start()
         self.janitor.start()
         self.redelivery.start()
+        self.owners.start()
         self._service()
         if self._ready is not None:
             self._ready()
@@ -259,7 +262,7 @@ class Agent(ExecutorOwner):
         """Take tasks of a delivery as work for this node. HOT PATH."""
         if self.cancelled:
             tasks = self._without_cancelled(held, header, tasks)
-        if not tasks:
+        if not tasks or (self.owners.gone and self.owners.is_gone(header)):
             return
         source = held.source
         if (
@@ -668,6 +671,15 @@ class Agent(ExecutorOwner):
         else:
             left = self.store.commit(owner, items, b"", require_owner=False)
             self.store.tell(header.owner, entry)
+        self._follow_up(owner, items, left, [held])
+
+    def commit_ownerless(self, items: list[bytes]) -> None:
+        """Commit results of an owner that is gone: those who wait for them are told, and dependants run."""
+        owner = items[0][:CLIENT_BYTES]
+        self._follow_up(owner, items, self.store.commit(owner, items, b"", require_owner=False), [])
+
+    def _follow_up(self, owner: bytes, items: list[bytes], left: list[Any], helds: list[Held]) -> None:
+        """Do what a commit leaves to do."""
         if not left or left[0] == -1:
             return
         publish, tell = self.store.dependants(owner, left)
@@ -677,7 +689,7 @@ class Agent(ExecutorOwner):
             note = Completion(b"", 0, 0.0, [key, known[key]])
             self.store.tell(client, encode_completion(self.signer, client, note))
         if publish:
-            self.publish_dependants([held], publish)
+            self.publish_dependants(helds, publish)
 
     def commit_error(
         self, held: Held, header: TaskHeader, task: Task, error: Exception, *, outstanding: bool = False
