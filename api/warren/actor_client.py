@@ -117,8 +117,8 @@ class ActorClient:
                 )
             return taken[0], None, client.signer.open(b"facts" + taken[0], taken[1])
         request = ResourceRequest.from_floats(options.placement_request())
-        queue, _ = placement(options, request)
-        client.resource_classes.add(request.class_name)
+        queue, _ = placement(client, options, request)
+        client.queues_used.add(queue)
         header = TaskHeader(
             function=digest,
             name=f"{class_name}.__init__",

@@ -104,7 +104,7 @@ class Client:
         self._actors_checked_at = 0.0
         self.unsent_puts: dict[bytes, bytes] = {}
         self.plans: dict[bytes, list[Plan]] = {}
-        self.resource_classes: set[str] = set()
+        self.queues_used: set[str] = set()  # by tasks and creations of actors
         self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
         self.current_task: Callable[[], bytes | None] = lambda: None
         self.streams: set[bytes] = set()  # tasks whose results may come before anybody asked for them by id
@@ -513,10 +513,6 @@ class Client:
         """Take the mean run time of one batch into the batch size of the next."""
         for plan in self.plans.get(function, ()):
             plan.mean = mean if plan.mean is None else 0.7 * plan.mean + 0.3 * mean
-
-    def classes_in_use(self) -> set[str]:
-        """Return the resource classes that this client has submitted work to."""
-        return set(self.resource_classes)
 
     def on_note(self, completion: Completion) -> None:
         """A note on the inbox that is not a result."""

@@ -6,9 +6,11 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from warren import current
+from warren.labels import matches
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, WarrenBrokerError, without_password
 from warren_broker.messages import decode, encode
+from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.connection import Connection
 from warren_broker.store.keys import Keys
@@ -59,6 +61,22 @@ def node_records(client: Client) -> list[dict[str, Any]]:
     return read_nodes(client.store, client.keys, client.signer)
 
 
+def labels_of(node: dict[str, Any]) -> dict[str, str]:
+    """Return the labels of a node's record, with those that every node has."""
+    return {"ray.io/node-id": node["id"].hex(), **node["labels"]}
+
+
+def could_run(node: dict[str, Any], request: ResourceRequest, selector: str = "") -> bool:
+    """Return True if a node has what a task needs when nothing else runs, and fitting labels.
+
+    Args:
+        node: its record.
+        request: what the task needs.
+        selector: canonical text of a label selector, "" for none.
+    """
+    return request.fits_in(ResourceRequest.from_floats(node["totals"])) and matches(selector, labels_of(node))
+
+
 def nodes() -> list[dict[str, Any]]:
     """Return a list with one dictionary a node: NodeID, Alive, Resources, Labels, NodeName, NodeManagerHostname, ...
 
@@ -82,7 +100,7 @@ def nodes() -> list[dict[str, Any]]:
             "DeathReason": 0 if record["alive"] else 1,
             "DeathReasonMessage": "" if record["alive"] else "its lease ended",
             "Resources": dict(record["totals"]) if record["alive"] else {},
-            "Labels": {"ray.io/node-id": record["id"].hex(), **record["labels"]},
+            "Labels": labels_of(record),
         }
         for record in node_records(_connected())
     ]

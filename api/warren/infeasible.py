@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from warren.cluster import could_run, labels_of, node_records
+from warren.labels import matches
 from warren_broker.errors import WarrenBrokerError
+from warren_broker.queues import names
+from warren_broker.queues.names import QueueKind, QueueName
 from warren_broker.resources import ResourceRequest
 
 if TYPE_CHECKING:
@@ -27,28 +31,38 @@ class InfeasibleCheck:
         self._warned: set[str] = set()
 
     def run_once(self) -> None:
-        """Warn of resource classes in use that fit no living node for `PATIENCE_SECONDS`."""
-        from warren.cluster import node_records
-
+        """Warn of queues in use that no living node could serve for `PATIENCE_SECONDS`, once for each."""
         client = self._client
-        used = client.classes_in_use()
-        fresh = [name for name in used if name not in self._warned]
+        fresh = sorted(client.queues_used - self._warned)
         if not fresh:
             return
         try:
-            totals = [ResourceRequest.from_floats(node["totals"]) for node in node_records(client) if node["alive"]]
+            living = [node for node in node_records(client) if node["alive"]]
         except WarrenBrokerError:
             return  # Redis does not answer at the moment; others tell of that
         now = time.monotonic()
-        for name in fresh:
-            missing = ResourceRequest.parse(name).missing_from(totals)
+        for queue in fresh:
+            place = names.parse(queue)
+            missing = _missing(place, living) if place.kind is QueueKind.TASK else ""
             if not missing:
-                self._since.pop(name, None)
-            elif now - self._since.setdefault(name, now) >= PATIENCE_SECONDS - CHECK_SECONDS:
-                self._warned.add(name)
+                self._since.pop(queue, None)
+            elif now - self._since.setdefault(queue, now) >= PATIENCE_SECONDS - CHECK_SECONDS:
+                self._warned.add(queue)
                 log.warning(
                     "Tasks or actors that need %s wait, and no living node could ever run them: %s. They stay queued "
                     "until a node that can joins.",
-                    name,
+                    place.resource_class + (f" and labels {place.selector}" if place.selector else ""),
                     missing,
                 )
+
+
+def _missing(place: QueueName, living: list[dict[str, Any]]) -> str:
+    """Return what keeps every living node from serving a queue, "" if one could."""
+    request = ResourceRequest.parse(place.resource_class)
+    if any(could_run(node, request, place.selector) for node in living):
+        return ""
+    fitting = [node for node in living if matches(place.selector, labels_of(node))]
+    if living and not fitting:
+        return f"no node has fitting labels for {place.selector}"
+    missing = request.missing_from([ResourceRequest.from_floats(node["totals"]) for node in fitting])
+    return missing + (f" (among the nodes with fitting labels: {len(fitting)})" if place.selector else "")

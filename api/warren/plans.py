@@ -56,8 +56,10 @@ def env_code(client: Client, runtime_env: Any) -> bytes:
 def plan_for(client: Client, digest: bytes, function: Callable[..., Any], options: TaskOptions) -> Plan:
     """Return the plan of a function's calls with these options."""
     request = ResourceRequest.from_floats(options.resource_request())
-    queue, single = placement(options, request)
-    client.resource_classes.add(request.class_name)
+    queue, single = placement(client, options, request)
+    client.queues_used.add(queue)
+    if options.priority:
+        client.store.announce_priorities(queue)
     header = TaskHeader(
         function=digest,
         name=options.name or getattr(function, "__qualname__", None) or type(function).__name__,
@@ -89,14 +91,29 @@ def affinity_code(options: Any) -> int:
     return AFFINITY_HARD_NOW if strategy._fail_on_unavailable else AFFINITY_HARD
 
 
-def placement(options: Any, request: ResourceRequest) -> tuple[str, bool]:
+def placement(client: Client, options: Any, request: ResourceRequest) -> tuple[str, bool]:
     """Return (queue, one task a message) for a resource request under a scheduling strategy."""
     strategy = options.scheduling_strategy
-    if strategy is None or strategy == "DEFAULT":
-        return names.task_queue(request.class_name, options.label_selector), False
-    if strategy == "SPREAD":
-        return names.task_queue(request.class_name, options.label_selector), True
     node = getattr(strategy, "node_id", None)
     if node is not None:
         return names.node_queue(bytes.fromhex(node)), False
-    return names.task_queue(request.class_name, options.label_selector), False
+    return names.task_queue(request.class_name, _selector(client, options, request)), strategy == "SPREAD"
+
+
+def _selector(client: Client, options: Any, request: ResourceRequest) -> str:
+    """Return the label selector to use: of those that would do, the first that some living node satisfies now."""
+    wanted: str = options.label_selector
+    preferred = [wanted]
+    soft = getattr(options.scheduling_strategy, "soft_selector", None)
+    if soft is not None and soft():
+        preferred.insert(0, ";".join(sorted({*wanted.split(";"), *soft().split(";")} - {""})))
+    preferred += options.fallback_strategy
+    if len(preferred) == 1:
+        return wanted
+    from warren.cluster import could_run, node_records
+
+    living = [node for node in node_records(client) if node["alive"]]
+    for selector in preferred:
+        if any(could_run(node, request, selector) for node in living):
+            return selector
+    return wanted
