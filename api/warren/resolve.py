@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from warren_broker.errors import ConnectionLost
+from warren_broker.errors import ConnectError, ConnectionLost
 from warren_broker.ids import CLIENT_BYTES, TASK_BYTES
 from warren_broker.messages import Completion, MalformedMessage, decode_completion
 from warren_broker.records import ERROR_TAG
@@ -131,7 +131,7 @@ class Inbox:
             if not entries and timeout > 0:
                 reply = connection.call_blocking(b"BLPOP", self._key, f"{timeout:.3f}", timeout=timeout)
                 entries = reply[1:] if reply else None
-        except ConnectionLost as error:
+        except (ConnectionLost, ConnectError) as error:
             self._connection = None
             self._client.store_lost(error)
             return
@@ -205,7 +205,7 @@ class Inbox:
         wanted = wanted[:KEYS_A_POLL]
         try:
             records = self._client.store.fetch(wanted)
-        except ConnectionLost as error:
+        except (ConnectionLost, ConnectError) as error:
             self._client.store_lost(error)
             return
         items: list[bytes] = []

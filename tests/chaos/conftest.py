@@ -59,9 +59,7 @@ def servers(session_directory: Path) -> Iterator[tuple[RabbitMQServer, RedisServ
 
 
 @pytest.fixture
-def stage(
-    servers: tuple[RabbitMQServer, RedisServer], seed: int, request: pytest.FixtureRequest
-) -> Iterator[Stage]:
+def stage(servers: tuple[RabbitMQServer, RedisServer], seed: int, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """A fresh cluster of two nodes with a driver; its nodes' logs are printed for a test that fails."""
     print(f"WARREN_CHAOS_SEED={seed}")
     rabbitmq, redis = servers

@@ -17,7 +17,7 @@ from warren.cluster_utils import Cluster, ClusterNode
 NODE_LEASE = 3.0  # seconds; the default of 10 would only make the scenarios longer
 NODE_CPUS = 2
 RECOVERY_GOAL = 5.0  # seconds after a fault heals
-RECOVERY_TIMEOUT = 30.0
+RECOVERY_TIMEOUT = 20.0
 
 
 class Stage:

@@ -45,9 +45,7 @@ def submit_beside(workload: Workload, fault: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize(("name", "fault"), FAULTS, ids=[name.replace(" ", "-") for name, _ in FAULTS])
-def test_work_outlives_its_servers(
-    stage: Stage, workload: Workload, name: str, fault: Callable[[Stage], None]
-):
+def test_work_outlives_its_servers(stage: Stage, workload: Workload, name: str, fault: Callable[[Stage], None]):
     def probe() -> None:
         assert warren.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
 

@@ -6,6 +6,7 @@ threads that block (the inbox, the node's loop) open connections of their own wi
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
-from warren_broker.errors import ConnectionLost, StoreError
+from warren_broker.errors import ConnectError, ConnectionLost, StoreError
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.queues.names import is_exclusive
 from warren_broker.serialization import Packed
@@ -23,9 +24,12 @@ from warren_broker.store.connection import Connection, Script
 from warren_broker.store.keys import Keys
 from warren_broker.store.large import LargeObjects
 
+CLIENT_LEASE_SECONDS = 30.0  # after which a client that gave no sign of life counts as dead
 PUT_ASIDE_KEPT = 1000
 PUT_ASIDE_BYTES = 4096
 SERVER_PATIENCE_SECONDS = 60.0
+EMBEDDED_PATIENCE_SECONDS = 2.0  # an embedded server that is away has ended, with the session
+OUTAGE_SECONDS = 0.5  # a server that was away for longer may have let leases end that their holders would have renewed
 
 # (actor key, epoch, state, calls it contains) of a commit that belongs to no durable actor
 NOT_DURABLE = (b"", b"", b"", b"")
@@ -43,6 +47,9 @@ class ObjectStore:
         ttl: seconds after which an object is deleted whoever holds it; 0 for never.
         session: name of the shared-memory session of this host and cluster.
         host: id of this host.
+
+    Attributes:
+        patience: seconds that a call waits for a server that is away.
     """
 
     def __init__(
@@ -57,8 +64,11 @@ class ObjectStore:
         self._prefix = self.keys.prefix
         self._tags: dict[bytes, bytes] = {}
         self._here = b"1" if endpoint.embedded else b"0"
+        self.patience = EMBEDDED_PATIENCE_SECONDS if endpoint.embedded else SERVER_PATIENCE_SECONDS
         self.large = LargeObjects(self, session=session, host=host)
         self._closed = False
+        self._met = False
+        self._outage_ended = -math.inf
         self._scripts: dict[str, Script] = {}
         self.on_actor_released: Callable[[bytes], None] | None = None
 
@@ -73,43 +83,50 @@ class ObjectStore:
         """The shared connection; hold the lock while using it."""
         if self._connection is None or self._connection.closed:
             self._connection = self.open_connection("store")
+            self._met = True
         return self._connection
 
     def call(self, *args: Any) -> Any:
         """Run one command that may safely run twice, and return its reply.
 
-        A broken connection is opened again and the command repeated once.
+        A broken connection is opened again and the command repeated; a server that is away is waited for.
+
+        Raises:
+            ConnectionLost: the server stayed away for `patience` seconds.
+            ConnectError: so it did, or it was never reached.
+            StoreError: the server answered with an error.
         """
         with self._lock:
             try:
                 return self.connection.call(*args)
-            except ConnectionLost:
-                self._connection = None
-                return self.connection.call(*args)
+            except (ConnectionLost, ConnectError) as error:
+                lost = error
+        return self._again(lost, lambda: self.connection.call(*args))
 
     def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands that may safely run twice in one round trip; error replies are raised."""
+        """Run commands that may safely run twice in one round trip; error replies are raised. See `call`."""
         if not commands:
             return []
         with self._lock:
             try:
-                replies = self.connection.pipeline(commands)
-            except ConnectionLost:
-                self._connection = None
-                replies = self.connection.pipeline(commands)
+                replies: list[Any] | None = self.connection.pipeline(commands)
+            except (ConnectionLost, ConnectError) as error:
+                replies, lost = None, error
+        if replies is None:
+            replies = self._again(lost, lambda: self.connection.pipeline(commands))
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
 
     def script(self, name: str, *args: Any) -> Any:
-        """Run one of our scripts (all of them may safely run twice)."""
+        """Run one of our scripts (all of them may safely run twice). See `call`."""
         with self._lock:
             try:
                 return self._script(name)((), args)
-            except ConnectionLost:
-                self._connection = None
-                return self._script(name)((), args)
+            except (ConnectionLost, ConnectError) as error:
+                lost = error
+        return self._again(lost, lambda: self._script(name)((), args))
 
     def _script(self, name: str) -> Script:
         connection = self.connection
@@ -118,23 +135,48 @@ class ObjectStore:
             script = self._scripts[name] = connection.script(scripts.source_of(name))
         return script
 
+    def _again(self, lost: ConnectionLost | ConnectError, run: Callable[[], Any]) -> Any:
+        """Repeat what was interrupted until the server is back.
+
+        Waiting happens here and nowhere else: whoever calls the store would otherwise have to undo half of what it
+        was doing, at a hundred places. A server that was never reached is the user's mistake, and not waited for.
+        """
+        started = time.monotonic()
+        delay = 0.0
+        while True:
+            if not self._met or self._closed or time.monotonic() - started > self.patience:
+                raise lost
+            time.sleep(delay)
+            delay = min(0.25, delay * 2 + 0.01)
+            try:
+                with self._lock:
+                    result = run()
+            except (ConnectionLost, ConnectError) as error:
+                lost = error
+                continue
+            if time.monotonic() - started > OUTAGE_SECONDS:
+                self._outage_ended = time.monotonic()
+            return result
+
+    def trusts_leases(self, lease: float) -> bool:
+        """True if leases in the store can be judged: the server has not been away within the last `lease` seconds.
+
+        Nobody could renew a lease while it was away, so one that has ended proves nothing yet.
+        """
+        return time.monotonic() - self._outage_ended > lease
+
     def wait_for_server(self, error: Exception) -> None:
         """Wait until the server answers again.
 
         Raises:
-            StoreError: it stayed away for `SERVER_PATIENCE_SECONDS`.
+            StoreError: it stayed away for `patience` seconds.
         """
-        deadline = time.monotonic() + (2.0 if self.endpoint.embedded else SERVER_PATIENCE_SECONDS)
-        delay = 0.01
-        while not self._closed:
-            try:
-                self.call(b"PING")
-                return
-            except (StoreError, ConnectionError) as again:
-                if time.monotonic() > deadline:
-                    raise StoreError(f"Redis does not answer: {again}") from error
-                time.sleep(delay)
-                delay = min(0.5, delay * 2)
+        if self._closed:
+            return
+        try:
+            self.call(b"PING")
+        except (StoreError, ConnectionError) as again:
+            raise StoreError(f"Redis does not answer: {again}") from error
 
     def tag(self, client: bytes) -> bytes:
         """Return the hash tag part of a client's keys (remembered)."""

@@ -121,14 +121,17 @@ class Heartbeat:
         agent = self._agent
         records = agent.store.call(b"MGET", *[agent.keys.node(each) for each in others]) if others else []
         now = time.monotonic()
-        known = set(self._others)
-        self._others = {}
+        before, self._others = self._others, {}
+        store_trusted = agent.store.trusts_leases(agent.config.lease)
         for node, stored in zip(others, records, strict=True):
             if stored is None:
-                if node not in self._lost:
+                if not store_trusted:
+                    if node in before:
+                        self._others[node] = before[node]
+                elif node not in self._lost:
                     self._lost[node] = now
                     agent.store.call(b"HDEL", agent.keys.nodes + b":slots", node)
-                    if node in known:
+                    if node in before:
                         log.warning("node %s is gone: its lease ended", node.hex()[:8])
                 continue
             self._lost.pop(node, None)
@@ -157,8 +160,11 @@ class Heartbeat:
         return bool(self._others)
 
     def is_alive(self, node: bytes) -> bool:
-        """True if that node's lease has not ended."""
-        return bool(self._agent.store.call(b"EXISTS", self._agent.keys.node(node)))
+        """True if that node's lease has not ended, or cannot be judged just after Redis was away."""
+        agent = self._agent
+        if not agent.store.trusts_leases(agent.config.lease):
+            return True
+        return bool(agent.store.call(b"EXISTS", agent.keys.node(node)))
 
     def room_elsewhere(self, request: ResourceRequest, selector: str = "") -> bool:
         """True if some other node whose labels fit has room for a request now, as far as is known."""

@@ -31,6 +31,7 @@ from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import decode
 from warren_broker.signing import ForgedMessage
+from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -91,8 +92,11 @@ class Janitor:
             pass
 
     def _steps(self) -> Iterator[None]:
-        yield from self._clear_clients()
-        self._clear_nodes()
+        # After an outage of Redis, leases have ended that nobody could renew: those who live get the time to do so.
+        if self._store.trusts_leases(CLIENT_LEASE_SECONDS):
+            yield from self._clear_clients()
+        if self._store.trusts_leases(self._agent.config.lease):
+            self._clear_nodes()
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
