@@ -7,6 +7,7 @@ threads that block (the inbox, the node's loop) open connections of their own wi
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, ConnectionLost, StoreError
-from warren_broker.ids import CLIENT_BYTES
+from warren_broker.ids import CLIENT_BYTES, NODE_BYTES
 from warren_broker.queues.names import is_exclusive
 from warren_broker.serialization import Packed
 from warren_broker.signing import ForgedMessage, Signer
@@ -298,6 +299,22 @@ class ObjectStore:
             script = self._script("park")
             replies = self.pipeline([script.command((), each) for each in arguments])
         return [reply == 1 for reply in replies]
+
+    def start_once(self, node: bytes, task_ids: Sequence[bytes]) -> list[bytes]:
+        """Mark tasks of one client, which may run once only, as started by a node.
+
+        Returns:
+            For each task: b"" if it may start now, else the node that started it before.
+        """
+        # The script runs again if its reply is lost: what it marked the first time must not look like an older mark.
+        mark = node + secrets.token_bytes(8)
+        before = self.script("start_once", self.keys.starts(task_ids[0][:CLIENT_BYTES]), mark, *task_ids)
+        return [each[:NODE_BYTES] for each in before]
+
+    def started_by(self, task_id: bytes) -> bytes | None:
+        """Return the node that marked a task with `start_once`; None if none did, or it took the mark back."""
+        mark = self.call(b"HGET", self.keys.starts(task_id[:CLIENT_BYTES]), task_id)
+        return None if mark is None else mark[:NODE_BYTES]
 
     def launched(self, dependants: Sequence[Dependant]) -> None:
         """Dependants are on their queues for certain: forget their specs."""

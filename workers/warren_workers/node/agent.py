@@ -431,9 +431,7 @@ class Agent(ExecutorOwner):
         piece.marked = max(0, piece.marked - len(tasks))
         if not fresh:
             return tasks
-        marks = self.store.script(
-            "start_once", self.keys.starts(fresh[0][0][:CLIENT_BYTES]), self.node_id, *[task[0] for task in fresh]
-        )
+        marks = self.store.start_once(self.node_id, [task[0] for task in fresh])
         allowed = tasks[: len(tasks) - len(fresh)]
         for task, before in zip(fresh, marks, strict=True):
             if not before:

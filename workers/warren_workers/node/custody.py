@@ -115,6 +115,7 @@ class Custody:
         agent = self._agent
         entries = agent.store.script("custody_adopt", agent.keys.custody(node), self._key)
         _put_back(agent, entries, lost=True)
+        agent.store.call(b"UNLINK", agent.keys.custody(node))
         return len(entries) // 2
 
 

@@ -179,7 +179,7 @@ class Redelivery:
             if final and agent.store.fetch(final)[0] is not None:
                 agent.settle(each.held, 1)
                 continue
-            node = agent.store.call(b"HGET", agent.keys.starts(task[0][:CLIENT_BYTES]), task[0])
+            node = agent.store.started_by(task[0])
             if node is None:
                 # It did not run after all: that node gave it back, and a copy of it is on a queue. One of them will.
                 agent.settle(each.held, 1)

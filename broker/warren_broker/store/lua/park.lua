@@ -2,12 +2,15 @@
 -- ARGV: prefix, spec key, frame, queue, priority, then tag, suffix of each dependency, ...
 -- Returns 1 if all were there already (nothing kept: publish it), else 0.
 local p, key = ARGV[1], ARGV[2]
-local waits = 0
+-- May run twice (a reply was lost): what counts is what is missing now, not what was not noted yet.
+local waits, seen = 0, {}
 for i = 6, #ARGV, 2 do
   local tag, suffix = ARGV[i], ARGV[i + 1]
-  if redis.call('EXISTS', p .. 'o' .. tag .. ':' .. suffix) == 0
-     and redis.call('HSETNX', key, 'd' .. tag .. ':' .. suffix, '1') == 1 then
+  local field = 'd' .. tag .. ':' .. suffix
+  if not seen[field] and redis.call('EXISTS', p .. 'o' .. tag .. ':' .. suffix) == 0 then
+    seen[field] = true
     waits = waits + 1
+    redis.call('HSET', key, field, '1')
     redis.call('SADD', p .. 'g' .. tag, suffix)
     redis.call('SADD', p .. 'w' .. tag .. ':' .. suffix, 't' .. key)
   end
