@@ -32,7 +32,9 @@ def boom():
 
 
 @warren.remote
-def nap(seconds):
+def nap(seconds, mark=None):
+    if mark is not None:
+        mark.touch()
     time.sleep(seconds)
     return seconds
 
@@ -94,6 +96,8 @@ def test_get_raises_the_first_error_without_waiting_for_the_rest():
         warren.get([slow, boom.remote()])
     assert time.monotonic() - started < 15
     warren.cancel(slow, force=True)
+    with pytest.raises((WorkerCrashedError, TaskCancelledError)):
+        warren.get(slow, timeout=20)
 
 
 def test_several_results():
@@ -224,31 +228,42 @@ def test_an_unpicklable_result_is_an_error():
         warren.get(lock.remote())
 
 
-def test_cancel_of_a_running_task():
-    ref = nap.remote(60)
-    wait_until_running(ref)
+def wait_for(*marks):
+    """Wait until the tasks that make these files run."""
+    deadline = time.monotonic() + 20
+    while not all(mark.exists() for mark in marks):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_cancel_of_a_running_task(tmp_path):
+    ref = nap.remote(60, tmp_path / "mark")
+    wait_for(tmp_path / "mark")
     warren.cancel(ref)
     with pytest.raises(TaskCancelledError):
         warren.get(ref, timeout=20)
 
 
-def test_cancel_with_force():
-    ref = nap.remote(60)
-    wait_until_running(ref)
+def test_cancel_with_force(tmp_path):
+    ref = nap.remote(60, tmp_path / "mark")
+    wait_for(tmp_path / "mark")
     warren.cancel(ref, force=True)
     with pytest.raises(WorkerCrashedError):
         warren.get(ref, timeout=20)
 
 
-def test_cancel_of_a_queued_task():
-    blockers = [nap.remote(60) for _ in range(CPUS)]
-    wait_until_running(*blockers)
+def test_cancel_of_a_queued_task(tmp_path):
+    marks = [tmp_path / str(at) for at in range(CPUS)]
+    blockers = [nap.remote(60, mark) for mark in marks]
+    wait_for(*marks)
     queued = add.remote(1)
     warren.cancel(queued)
     with pytest.raises(TaskCancelledError):
         warren.get(queued, timeout=20)
     for ref in blockers:
         warren.cancel(ref, force=True)
+        with pytest.raises(WorkerCrashedError):
+            warren.get(ref, timeout=20)
 
 
 def test_cancel_of_a_finished_task_changes_nothing():
@@ -256,14 +271,6 @@ def test_cancel_of_a_finished_task_changes_nothing():
     assert warren.get(ref) == 3
     warren.cancel(ref)
     assert warren.get(ref) == 3
-
-
-def wait_until_running(*refs):
-    """Wait until these tasks occupy CPUs."""
-    deadline = time.monotonic() + 20
-    while warren.available_resources().get("CPU", 0) > CPUS - len(refs):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_process_that_dies_is_retried_then_reported():
@@ -449,15 +456,17 @@ def test_the_runtime_context():
 
 def test_nothing_is_kept_of_what_nobody_refers_to():
     client = warren.current.client()
+    pattern = client.keys.objects(client.id) + b"*"
+
+    def kept():
+        client.collect()
+        return set(client.store.call(b"SCAN", 0, b"MATCH", pattern, b"COUNT", 100_000)[1])
+
+    before = kept()
     refs = [add.remote(at) for at in range(500)] + [warren.put(at) for at in range(500)]
     warren.get(refs)
-    pattern = client.keys.objects(client.id) + b"*"
     del refs
     deadline = time.monotonic() + 20
-    while True:
-        client.collect()
-        cursor, keys = client.store.call(b"SCAN", 0, b"MATCH", pattern, b"COUNT", 100_000)
-        if not keys:
-            break
-        assert time.monotonic() < deadline, f"{len(keys)} objects are left"
+    while left := kept() - before:
+        assert time.monotonic() < deadline, f"{len(left)} objects are left"
         time.sleep(0.05)

@@ -39,11 +39,12 @@ class Progress:
         os.close(fd)
         self._view = memoryview(self._map)
         self.started = self._view[:8].cast("Q")  # HOT PATH: started[0] = sequence number + 1
-        self.revocations = self._view[8:24].cast("Q")  # HOT PATH: [how many, limit]
+        self.revocations = self._view[8:32].cast("Q")  # HOT PATH: [how many, limit, cancellations]
 
     def set_target(self, task_id: bytes) -> None:
-        """Name the task that the next SIGINT means."""
+        """Name the task that the next SIGINT means, and that must not start if it has not."""
         self._map[_TARGET : _TARGET + TASK_BYTES] = task_id
+        self.revocations[2] += 1
 
     def target(self) -> bytes:
         """Return the task that SIGINT means."""

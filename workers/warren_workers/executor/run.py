@@ -158,12 +158,15 @@ class Executor:
             if revocations[0] != self._revocations_seen and first + at >= revocations[1]:
                 started[0] = first + at
                 break
+            cancelled = revocations[2] and self.progress.target() == task[0]
             self._sequence = first + at
             self.task_id = task[0]
             out = Results()
             begin = clock()
             try:
-                if failure is None:
+                if cancelled:
+                    self.runner.fail(header, task, KeyboardInterrupt(), out)
+                elif failure is None:
                     run(header, function, task, out)
                 else:
                     self.runner.fail(header, task, failure, out)
