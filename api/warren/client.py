@@ -64,6 +64,9 @@ class Client:
         slots: tasks that the cluster can run at once, a first guess.
         driver: True if it must keep its own lease (executors are kept by their agent).
         object_ttl: seconds after which an object is deleted whoever holds it; 0 for never.
+        session: name of the shared-memory session of this host and cluster.
+        host: id of this host.
+        lease: seconds without a sign of life after which this client counts as dead.
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class Client:
         object_ttl: float = 0.0,
         session: str = "",
         host: bytes = b"",
+        lease: float = CLIENT_LEASE_SECONDS,
     ) -> None:
         self.endpoint = endpoint
+        self._lease = lease
         self.publisher = publisher
         self.id = client_id
         self.job = job
@@ -477,7 +482,7 @@ class Client:
         if not self._registered:
             self._registered = True
             if self.driver:
-                self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
+                self.store.renew_client(self.id, self._lease)
                 self.start_service()
 
     def deregister(self) -> None:
@@ -680,9 +685,9 @@ class Client:
             self._actors_checked_at = now
             self.actors.check_pending()
         if self.driver and now >= self._lease_at:
-            self.store.renew_client(self.id, CLIENT_LEASE_SECONDS)
+            self.store.renew_client(self.id, self._lease)
             self.refresh_slots()
-            self._lease_at = now + CLIENT_LEASE_SECONDS / 10
+            self._lease_at = now + self._lease / 10
         if self.driver and self.in_flight and now >= self._infeasible_at:
             self._infeasible_at = now + infeasible.CHECK_SECONDS
             self.infeasible.run_once()

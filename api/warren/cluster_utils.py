@@ -38,6 +38,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 DRAIN_SECONDS = 10.0  # how long `remove_node` lets a node finish what it runs
 NODE_LEASE_SECONDS = 10.0
+CLIENT_LEASE_SECONDS = 30.0
 LOG_SHOWN_BYTES = 4000
 
 
@@ -106,6 +107,7 @@ class Cluster:
         broker_url: RabbitMQ, for that engine; default: WARREN_BROKER_URL.
         store_url: Redis, for that engine; default: WARREN_STORE_URL.
         node_lease: seconds without a sign of life after which a node counts as dead.
+        client_lease: the same for drivers and other clients.
         environment: variables for the nodes besides those of this process.
 
     Attributes:
@@ -132,6 +134,7 @@ class Cluster:
         broker_url: str | None = None,
         store_url: str | None = None,
         node_lease: float = NODE_LEASE_SECONDS,
+        client_lease: float = CLIENT_LEASE_SECONDS,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         if engine not in ("embedded", "rabbitmq"):
@@ -145,11 +148,12 @@ class Cluster:
         self._server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
         self._directory: Any = None
         if engine == "embedded":
-            process, link, answer = self._spawn(["server"], {"node_lease": node_lease}, None)
+            leases = {"node_lease": node_lease, "client_lease": client_lease}
+            process, link, answer = self._spawn(["server"], leases, None)
             self._server = process, link
             self.address: str = answer["address"]
         else:
-            self.address = self._prepare(broker_url, store_url, node_lease)
+            self.address = self._prepare(broker_url, store_url, node_lease, client_lease)
         self._endpoint: Endpoint = cluster_file.read(self.address).endpoint
         if shutdown_at_exit:
             atexit.register(self.shutdown)
@@ -162,7 +166,7 @@ class Cluster:
                 self.shutdown()
                 raise
 
-    def _prepare(self, broker_url: str | None, store_url: str | None, node_lease: float) -> str:
+    def _prepare(self, broker_url: str | None, store_url: str | None, node_lease: float, client_lease: float) -> str:
         """Make the directory of a cluster on RabbitMQ."""
         from warren_broker.endpoint import Endpoint
         from warren_broker.run_directory import RunDirectory
@@ -178,7 +182,7 @@ class Cluster:
         prefix = f"warren-{secrets.token_hex(4)}:"
         endpoint = Endpoint(store_url, broker_url, (secrets.token_bytes(32),), prefix)
         self._directory = RunDirectory.create()
-        cluster = cluster_file.ClusterFile(endpoint, shared_session(endpoint), node_lease)
+        cluster = cluster_file.ClusterFile(endpoint, shared_session(endpoint), node_lease, client_lease)
         return cluster_file.write(self._directory.path, cluster)
 
     @property

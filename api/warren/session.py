@@ -22,6 +22,7 @@ from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import new_client_id, new_job_id
 from warren_broker.messages import encode
 from warren_broker.queues import open_publisher
+from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
 
 log = logging.getLogger("warren")
 
@@ -235,7 +236,9 @@ def _connect(session: Session, address: str, store: str | None) -> None:
     if cluster_file.is_address(address):
         cluster = cluster_file.read(address)
         check_cluster(cluster.endpoint)
-        session.client = _client(cluster.endpoint, slots=1, session=cluster.session, host=host_id())
+        session.client = _client(
+            cluster.endpoint, slots=1, session=cluster.session, host=host_id(), lease=cluster.client_lease
+        )
         session.client.refresh_slots()
         return
     from warren_broker.settings import Settings
@@ -249,11 +252,20 @@ def _connect(session: Session, address: str, store: str | None) -> None:
         session=shared_session(endpoint),
         host=host_id(),
         object_ttl=settings.object_ttl or 0.0,
+        lease=settings.client_lease,
     )
     session.client.refresh_slots()
 
 
-def _client(endpoint: Endpoint, *, slots: int, session: str, host: bytes, object_ttl: float = 0.0) -> Client:
+def _client(
+    endpoint: Endpoint,
+    *,
+    slots: int,
+    session: str,
+    host: bytes,
+    object_ttl: float = 0.0,
+    lease: float = CLIENT_LEASE_SECONDS,
+) -> Client:
     holder: list[Client] = []
     publisher = open_publisher(
         endpoint, on_new_queue=lambda queue: holder[0].store.announce_queue(queue), name="driver"
@@ -268,6 +280,7 @@ def _client(endpoint: Endpoint, *, slots: int, session: str, host: bytes, object
         slots=slots,
         driver=True,
         object_ttl=object_ttl,
+        lease=lease,
         session=session,
         host=host,
     )

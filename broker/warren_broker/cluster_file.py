@@ -30,11 +30,13 @@ class ClusterFile:
         endpoint: the addresses and the secret.
         session: name of the shared-memory session of its processes on this host.
         node_lease: seconds without a sign of life after which its nodes count as dead.
+        client_lease: the same for its clients.
     """
 
     endpoint: Endpoint
     session: str
     node_lease: float = 10.0
+    client_lease: float = 30.0
 
 
 def is_address(address: str) -> bool:
@@ -70,6 +72,7 @@ def write(directory: str | os.PathLike[str], cluster: ClusterFile) -> str:
         "prefix": endpoint.prefix,
         "session": cluster.session,
         "node_lease": cluster.node_lease,
+        "client_lease": cluster.client_lease,
     }
     path = Path(directory) / FILE_NAME
     fresh = path.with_suffix(".new")
@@ -109,6 +112,7 @@ def read(address: str) -> ClusterFile:
             ),
             content["session"],
             content["node_lease"],
+            content["client_lease"],
         )
     except ConnectError:
         raise

@@ -1,4 +1,11 @@
-"""A session on each engine: the same tests run on the embedded engine and on RabbitMQ with one node."""
+"""Sessions on each engine: the same tests run on the embedded engine and on RabbitMQ.
+
+| fixture | scope | gives |
+|---|---|---|
+| `session` | module | an initialised session with one node |
+| `engine_arguments` | module | what `Cluster` needs for the engine |
+| `start_cluster` | test | a function that starts a cluster with the given nodes and connects to it |
+"""
 
 from __future__ import annotations
 
@@ -8,15 +15,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 import warren
+from tests.servers import RabbitMQServer, RedisServer
+from warren.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = 2
+NODE_LEASE = 3.0  # seconds, in clusters of several nodes
+
+StartCluster = Callable[..., Cluster]
 
 
 def node_environment() -> dict[str, str]:
@@ -59,12 +73,12 @@ def session(request: pytest.FixtureRequest) -> Iterator[str]:
         finally:
             warren.shutdown()
         return
-    redis = request.getfixturevalue("redis_server")
+    store = request.getfixturevalue("redis_server")
     broker = request.getfixturevalue("rabbitmq_server")
     vhost = f"e2e-{secrets.token_hex(4)}"
     variables = {
         "WARREN_BROKER_URL": broker.add_vhost(vhost),
-        "WARREN_STORE_URL": redis.url,
+        "WARREN_STORE_URL": store.url,
         "WARREN_SECRET": secrets.token_hex(16),
         "WARREN_PREFIX": f"e2e-{secrets.token_hex(4)}:",
     }
@@ -83,8 +97,48 @@ def session(request: pytest.FixtureRequest) -> Iterator[str]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        client = redis.client()
+        client = store.client()
         for key in client.scan_iter(f"{variables['WARREN_PREFIX']}*"):
             client.delete(key)
         client.close()
         broker.delete_vhost(vhost)
+
+
+@pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
+def engine_arguments(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """What `Cluster` needs for the engine; at the end, nothing of any cluster may be left on the servers."""
+    if request.param == "embedded":
+        yield {"engine": "embedded"}
+        return
+    store: RedisServer = request.getfixturevalue("redis_server")
+    broker: RabbitMQServer = request.getfixturevalue("rabbitmq_server")
+    vhost = f"cluster-{os.getpid()}"
+    url = broker.add_vhost(vhost)
+    try:
+        with redis.Redis.from_url(store.url) as client:
+            before = set(client.scan_iter(count=1000))
+            yield {"engine": "rabbitmq", "broker_url": url, "store_url": store.url}
+            assert set(client.scan_iter(count=1000)) <= before
+        assert broker.queues(vhost) == []
+    finally:
+        broker.delete_vhost(vhost)
+
+
+@pytest.fixture
+def start_cluster(engine_arguments: dict[str, Any]) -> Iterator[StartCluster]:
+    """Return a function that starts a cluster with the given nodes (arguments of `add_node`) and connects to it."""
+    clusters: list[Cluster] = []
+
+    def start(*nodes: dict[str, Any], **options: Any) -> Cluster:
+        cluster = Cluster(**{"node_lease": NODE_LEASE, **engine_arguments, **options})
+        clusters.append(cluster)
+        for node in nodes:
+            cluster.add_node(**node)
+        if nodes:
+            cluster.connect(log_to_driver=False)
+            cluster.wait_for_nodes(10)
+        return cluster
+
+    yield start
+    for cluster in clusters:
+        cluster.shutdown()

@@ -18,6 +18,7 @@ class Joining:
         endpoint: where it is.
         session: name of its shared-memory session on this host.
         node_lease: seconds without a sign of life after which a node counts as dead.
+        client_lease: the same for a client.
         object_ttl: seconds after which objects are deleted whoever holds them; 0 for never.
         connect_timeout: seconds to reach a server.
     """
@@ -25,6 +26,7 @@ class Joining:
     endpoint: Endpoint
     session: str
     node_lease: float = 10.0
+    client_lease: float = 30.0
     object_ttl: float = 0.0
     connect_timeout: float = 5.0
 
@@ -43,13 +45,14 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None) -> 
     """
     if address is not None and cluster_file.is_address(address):
         cluster = cluster_file.read(address)
-        return Joining(cluster.endpoint, cluster.session, cluster.node_lease)
+        return Joining(cluster.endpoint, cluster.session, cluster.node_lease, cluster.client_lease)
     settings = Settings.load(address, store, prefix=prefix)
     endpoint = settings.endpoint()
     return Joining(
         endpoint,
         shared_session(endpoint),
         settings.node_lease,
+        settings.client_lease,
         settings.object_ttl or 0.0,
         settings.connect_timeout,
     )

@@ -22,7 +22,7 @@ from warren_broker.shared_memory import SharedMemoryStore
 
 
 def main(descriptor: int) -> int:
-    """Serve until the link ends. The one line of JSON asked for on it holds `node_lease`, the answer `address`."""
+    """Serve until the link ends. Its first line is JSON with `node_lease` and `client_lease`; the answer has `address`."""
     link = socket.socket(fileno=descriptor)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -41,7 +41,7 @@ def main(descriptor: int) -> int:
     session = secrets.token_hex(8)
     try:
         endpoint = Endpoint(store_url=server.url, secrets=(secrets.token_bytes(32),))
-        cluster = ClusterFile(endpoint, session, json.loads(request)["node_lease"])
+        cluster = ClusterFile(endpoint, session, **json.loads(request))
         _answer(link, {"address": write(server.run_dir, cluster)})
         while server.alive():
             readable, _, _ = select.select([link.fileno(), wake_read], [], [])

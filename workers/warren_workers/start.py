@@ -110,6 +110,7 @@ def _configure(options: StartOptions) -> NodeConfig:
         session=cluster.session,
         object_ttl=cluster.object_ttl,
         lease=cluster.node_lease,
+        client_lease=cluster.client_lease,
     )
     if options.name:
         config.name = options.name

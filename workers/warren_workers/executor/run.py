@@ -74,6 +74,7 @@ class Executor:
             slots=config["slots"],
             driver=True,
             object_ttl=config["object_ttl"],
+            lease=config["client_lease"],
             session=config["session"],
             host=config["host"],
         )

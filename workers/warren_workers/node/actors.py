@@ -30,7 +30,6 @@ from warren_broker.messages import (
 from warren_broker.queues import names
 from warren_broker.resources import ResourceRequest
 from warren_broker.store.actors import DEAD, RESTARTING, ActorRecords
-from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
 from warren_workers.channel import ACTOR, CANCEL, RUN
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
@@ -364,7 +363,7 @@ class ActorManager:
 
     def run_once(self) -> None:
         """End actors whose owner is gone; take over those of dead nodes; forget old tombstones."""
-        if self._agent.store.trusts_leases(CLIENT_LEASE_SECONDS):
+        if self._agent.store.trusts_leases(self._agent.config.client_lease):
             self._end_orphans()
         if self._agent.store.trusts_leases(self._agent.config.lease):
             self._recover()

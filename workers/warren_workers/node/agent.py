@@ -74,6 +74,7 @@ CHUNK_SECONDS = 0.005  # of work in one chunk
 CHUNK_TASKS_MAX = 200
 QUICK_SECONDS = 0.002  # tasks shorter than this are sent ahead while a chunk still runs
 SERVICE_SECONDS = 0.05
+SERVICE_IDLE_SECONDS = 0.25
 STUCK_SECONDS = 0.1  # a task runs so long: what was sent with it and behind it is taken back
 IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
@@ -217,7 +218,8 @@ class Agent(ExecutorOwner):
                     executor.idle_since = now
                     executor.retiring = False
                     surplus -= 1
-        self.loop.call_later(SERVICE_SECONDS if any(e.chunks for e in self.executors.values()) else 0.25, self._service)
+        busy = any(executor.chunks for executor in self.executors.values()) or self.heartbeat.has_news()
+        self.loop.call_later(SERVICE_SECONDS if busy else SERVICE_IDLE_SECONDS, self._service)
 
     # -- queues ------------------------------------------------------------------------------------------------------
 
@@ -776,6 +778,7 @@ class Agent(ExecutorOwner):
             return
         if executor.progress.started[0] - 1 != sequence:
             # Sent but not begun (or done and not reported): the first result stands, whichever it is.
+            executor.progress.set_target(task[0])
             items: list[bytes] = []
             record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
             for key in result_ids(task[0], chunk.header.num_returns):

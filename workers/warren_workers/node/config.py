@@ -10,6 +10,7 @@ from warren.labels import matches
 from warren_broker.endpoint import Endpoint
 from warren_broker.ids import new_node_id
 from warren_broker.store.host import host_id
+from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
 
 
 @dataclass
@@ -26,6 +27,7 @@ class NodeConfig:
         host: id of this host.
         object_ttl: seconds after which objects are deleted whoever holds them; 0 never.
         lease: seconds without a heartbeat after which others take over.
+        client_lease: seconds without a sign of life after which a client counts as dead.
     """
 
     endpoint: Endpoint
@@ -37,6 +39,7 @@ class NodeConfig:
     host: bytes = field(default_factory=host_id)
     object_ttl: float = 0.0
     lease: float = 10.0
+    client_lease: float = CLIENT_LEASE_SECONDS
 
     @property
     def short_id(self) -> str:
@@ -67,6 +70,7 @@ class NodeConfig:
             "node_id": self.node_id,
             "slots": max(1, int(self.totals.get("CPU", 1))),
             "object_ttl": self.object_ttl,
+            "client_lease": self.client_lease,
             "session": self.session,
             "host": self.host,
         }

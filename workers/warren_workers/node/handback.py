@@ -6,7 +6,7 @@ Every `SERVICE_SECONDS` the agent looks at the lanes in which something waits:
 |---|---|
 | no task of a lane started for `STUCK_SECONDS` | its sources pause: no more is hoarded |
 | the same, and its tasks have priorities | what waits goes back, so that the most urgent comes first |
-| tasks wait for `STUCK_SECONDS`, and another node has had room for as long | what would not start here soon goes back |
+| tasks wait for `STUCK_SECONDS`, and another node has had room for a while | what would not start soon goes back |
 
 A source of which something went back is paused until there is room here and nothing waits: the other node gets it, and
 nothing comes and goes. Tasks go back as fresh messages, one each if they are not known to be short, and the old
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Final
 
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import Task, encode_frame
-from warren_broker.queues.names import QueueKind
 from warren_workers.node.sources import STUCK_SECONDS
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
     from warren_workers.node.intake import Held, Lane, Piece
 
+ROOM_SECONDS: Final = 0.05  # that another node must have had room: it may be about to take what is on the queue
 BATCH_SECONDS: Final = 0.01  # of work in one message that goes back
 BATCHES_MAX: Final = 64  # messages that one piece of unknown length is cut into
 
@@ -58,7 +58,7 @@ class HandBack:
                 continue
             if not any(agent.heartbeat.room_elsewhere(lane.request, selector) for selector in _selectors(lane)):
                 self._room_since.pop(key, None)
-            elif now - self._room_since.setdefault(key, now) > STUCK_SECONDS:
+            elif now - self._room_since.setdefault(key, now) >= ROOM_SECONDS:
                 self._return_old(lane, now, stuck=stuck)
 
     def _pause(self, lane: Lane) -> None:
@@ -68,7 +68,7 @@ class HandBack:
             if source is None:
                 continue
             agent.sources.pause(source)
-            if source.prioritized and source.place.kind is QueueKind.TASK:
+            if source.prioritized and source.request is not None:
                 lane.remove(piece)
                 self.give_back(piece)
 
@@ -93,7 +93,7 @@ class HandBack:
         source = piece.held.source
         if source is None:
             return True  # it came from no queue: an actor's restart, which any node may do; or from one that is closed
-        if source.place.kind is not QueueKind.TASK:
+        if source.request is None:
             return False
         return self._agent.heartbeat.room_elsewhere(source.request, source.place.selector)
 

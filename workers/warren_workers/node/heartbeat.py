@@ -149,8 +149,12 @@ class Heartbeat:
         now = time.monotonic()
         if now - self._beat_at < REFRESH_SECONDS:
             return
-        if waiting or self._agent.ledger.available() != self._told:
+        if waiting or self.has_news():
             self.run_once()
+
+    def has_news(self) -> bool:
+        """True if other nodes do not know yet what is free here."""
+        return bool(self._others) and self._agent.ledger.available() != self._told
 
     # -- the others --------------------------------------------------------------------------------------------------
 

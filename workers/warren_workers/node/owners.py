@@ -2,7 +2,7 @@
 
 An owner is a client: a driver, an executor or an actor's process. It is gone when its sign of life is: at once with a
 goodbye, else with its lease. That is believed when it was missing in two looks `CONFIRM_SECONDS` apart, so that a Redis
-that lost its keys for a moment, until the clients write them again, does no harm. Detached work is never dropped.
+that lost its keys, until the clients write them again, does no harm. Detached work is never dropped.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Owners:
     def run_once(self) -> None:
         """Look which owners of work in hand are gone, and drop that work."""
         agent = self._agent
+        if not agent.store.trusts_leases(agent.config.client_lease):
+            return
         owners = {piece.header.owner for lane in agent.lanes.values() for piece in lane.all_pieces()}
         for executor in agent.executors.values():
             if executor.state is not State.ACTOR:

@@ -3,8 +3,8 @@
     OPEN --no task of it started for STUCK_SECONDS, and one waits--> PAUSED
     OPEN <--room for one, and none waits here--------------------- PAUSED
 
-A source begins wide: `prefetch` messages may be outstanding, which is what short tasks need. One that had to pause
-comes back narrow, with as many messages as there is room for, so that a busy node hoards no long tasks: they wait on
+A source begins wide: many messages may be outstanding, which is what short tasks need. One that had to pause comes
+back narrow, with as many messages as there is room for, so that a busy node hoards no long tasks: they wait on
 the queue, where any node that gets room finds them, the most urgent first. It widens again when its messages are done
 quickly.
 
@@ -13,6 +13,7 @@ What a paused node holds already it keeps, in order, unless another node could s
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -28,13 +29,16 @@ STUCK_SECONDS: Final = 0.1
 QUICK_SECONDS: Final = 0.1  # a message that is done in this time asks for more of its kind
 
 
+log = logging.getLogger("warren.node")
+
+
 class Source:
     """One queue that this node can serve.
 
     Attributes:
         queue: its name.
         place: what the name says.
-        request: what its tasks need.
+        request: what its tasks need; None for a node's own queue, where all kinds meet, and which never pauses.
         open: False while it is paused.
         window: messages that may be outstanding.
         outstanding: messages that are.
@@ -48,7 +52,7 @@ class Source:
     def __init__(self, queue: str, place: QueueName, window: int) -> None:
         self.queue = queue
         self.place = place
-        self.request = ResourceRequest.parse(place.resource_class)
+        self.request = ResourceRequest.parse(place.resource_class) if place.kind is QueueKind.TASK else None
         self.open = True
         self.window = window
         self.outstanding = 0
@@ -79,15 +83,24 @@ class Sources:
             return
         try:
             place = names.parse(queue)
-        except ValueError:
+            foreign = place.kind is QueueKind.NODE and place.id != self._agent.node_id
+            if not (self._agent.affinity.is_orphaned(place) if foreign else self.can_serve(place)):
+                return
+            source = self.by_queue[queue] = Source(queue, place, self.widest)
+            self._begin_narrow(source)
+        except ValueError as error:
+            log.warning("an unknown kind of queue was announced: %s", error)
             return
-        foreign = place.kind is QueueKind.NODE and place.id != self._agent.node_id
-        if not (self._agent.affinity.is_orphaned(place) if foreign else self.can_serve(place)):
-            return
-        source = self.by_queue[queue] = Source(queue, place, self.widest)
         source.foreign = foreign
         source.prioritized = self._agent.store.is_prioritized(queue)
         self._agent.consumer.subscribe(queue, prefetch=source.window)
+
+    def _begin_narrow(self, source: Source) -> None:
+        """Among several readers, Redis streams give all to the first. RabbitMQ deals messages out in turn."""
+        agent = self._agent
+        if agent.endpoint.embedded and agent.heartbeat.has_others and source.request is not None:
+            source.window = max(1, min(self.widest, agent.ledger.room(source.request)))
+            self._narrow.add(source)
 
     def can_serve(self, place: QueueName) -> bool:
         """True if the named queue's tasks fit this node's totals and labels."""
@@ -140,7 +153,7 @@ class Sources:
 
     def pause(self, source: Source) -> None:
         """Take no more from a source until there is room for its tasks."""
-        if source.open:
+        if source.open and source.request is not None:
             source.open = False
             self._narrow.add(source)
             self._agent.consumer.unsubscribe(source.queue)
@@ -150,7 +163,7 @@ class Sources:
         if not self._narrow or self._closed:
             return
         for source in list(self._narrow):
-            if source.open and not source.filled:
+            if source.request is None or (source.open and not source.filled):
                 continue
             if self._agent.waits(source.place.resource_class):
                 continue

@@ -31,7 +31,6 @@ from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import decode
 from warren_broker.signing import ForgedMessage
-from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -93,7 +92,7 @@ class Janitor:
 
     def _steps(self) -> Iterator[None]:
         # After an outage of Redis, leases have ended that nobody could renew: those who live get the time to do so.
-        if self._store.trusts_leases(CLIENT_LEASE_SECONDS):
+        if self._store.trusts_leases(self._agent.config.client_lease):
             yield from self._clear_clients()
         if self._store.trusts_leases(self._agent.config.lease):
             self._clear_nodes()

@@ -1,0 +1,166 @@
+"""Nodes that come, leave and die, on both engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.servers import wait_until
+from warren.exceptions import NodeDiedError, OwnerDiedError
+
+
+@warren.remote
+def nap(seconds: float) -> str:
+    time.sleep(seconds)
+    return str(warren.get_runtime_context().get_node_id())
+
+
+@warren.remote
+def hold(directory: str, name: str) -> str:
+    """Say that it runs, and run until it is let go."""
+    Path(directory, f"{name}-began").touch()
+    wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
+    return str(warren.get_runtime_context().get_node_id())
+
+
+@warren.remote
+def write_down(path: str, word: str) -> None:
+    with open(path, "a") as file:
+        file.write(f"{word}\n")
+
+
+@warren.remote(max_retries=0)
+def once(directory: str) -> None:
+    with open(Path(directory, "runs"), "a") as file:
+        file.write("run\n")
+    time.sleep(30)
+
+
+def test_the_most_urgent_tasks_run_first(start_cluster, tmp_path):
+    start_cluster({"num_cpus": 1})
+    path = tmp_path / "order"
+    held = hold.remote(str(tmp_path), "first")
+    wait_until((tmp_path / "first-began").exists, "the node is busy")
+    refs = [write_down.remote(str(path), "low") for _ in range(24)]
+    time.sleep(0.3)  # they are on the node before the urgent ones come
+    refs += [write_down.options(priority=9).remote(str(path), "high") for _ in range(4)]
+    refs += [write_down.options(priority=5).remote(str(path), "middle") for _ in range(4)]
+    time.sleep(0.3)
+    (tmp_path / "go").touch()
+    warren.get([held, *refs], timeout=20)
+    assert path.read_text().split() == ["high"] * 4 + ["middle"] * 4 + ["low"] * 24
+
+
+def test_a_node_that_joins_gets_what_waits(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 1})
+    held = hold.remote(str(tmp_path), "first")
+    wait_until((tmp_path / "first-began").exists, "the node is busy")
+    refs = [nap.remote(0.01) for _ in range(30)]
+    node = cluster.add_node(num_cpus=1)
+    assert set(warren.get(refs, timeout=20)) == {node.node_id}
+    (tmp_path / "go").touch()
+    warren.get(held, timeout=10)
+
+
+def test_a_drained_node_finishes_what_runs_and_hands_back_the_rest(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 1})
+    (node,) = cluster.list_all_nodes()
+    runs = hold.remote(str(tmp_path), "first")
+    wait_until((tmp_path / "first-began").exists, "the node is busy")
+    refs = [nap.remote(0.01) for _ in range(30)]
+    os.kill(node.pid, signal.SIGTERM)
+    other = cluster.add_node(num_cpus=1)
+    assert set(warren.get(refs, timeout=20)) == {other.node_id}
+    assert node.alive()
+    (tmp_path / "go").touch()
+    assert warren.get(runs, timeout=10) == node.node_id
+    wait_until(lambda: not node.alive(), "the drained node is gone")
+    cluster.remove_node(node)
+    cluster.wait_for_nodes(1.0)  # it said goodbye: nobody waits for its lease
+    assert [each["NodeID"] for each in warren.nodes()] == [other.node_id]
+
+
+@pytest.mark.parametrize("seconds", ["0.5", "30"])
+def test_a_drain_ends_by_its_limit_or_a_second_signal(start_cluster, tmp_path, seconds):
+    cluster = start_cluster({"num_cpus": 1}, environment={"WARREN_DRAIN_SECONDS": seconds})
+    (node,) = cluster.list_all_nodes()
+    ref = hold.remote(str(tmp_path), "first")
+    wait_until((tmp_path / "first-began").exists, "the node is busy")
+    (tmp_path / "first-began").unlink()
+    os.kill(node.pid, signal.SIGTERM)
+    if seconds == "30":
+        wait_until(lambda: "draining" in node.log.read_text(), "it drains")
+        os.kill(node.pid, signal.SIGINT)
+    wait_until(lambda: not node.alive(), "the node is gone", 5.0)
+    other = cluster.add_node(num_cpus=1)
+    wait_until((tmp_path / "first-began").exists, "the task runs again")
+    (tmp_path / "go").touch()
+    assert warren.get(ref, timeout=10) == other.node_id
+
+
+def test_a_killed_node_loses_no_task(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 2})
+    (node,) = cluster.list_all_nodes()
+    runs = [hold.remote(str(tmp_path), str(at)) for at in range(2)]
+    wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2, "the node is busy")
+    waiting = [nap.remote(0.01) for _ in range(50)]
+    cluster.remove_node(node, allow_graceful=False)
+    other = cluster.add_node(num_cpus=2)
+    (tmp_path / "go").touch()
+    assert set(warren.get(runs + waiting, timeout=25)) == {other.node_id}
+
+
+def test_a_task_that_may_run_once_fails_with_its_node(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 1})
+    (node,) = cluster.list_all_nodes()
+    ref = once.remote(str(tmp_path))
+    wait_until((tmp_path / "runs").exists, "it runs")
+    cluster.add_node(num_cpus=1)
+    cluster.remove_node(node, allow_graceful=False)
+    with pytest.raises(NodeDiedError):
+        warren.get(ref, timeout=25)
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_a_task_that_takes_its_nodes_along_fails_in_the_end(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 1})
+
+    @warren.remote(max_retries=1)
+    def begins(directory: str, pid: int) -> None:
+        Path(directory, f"{warren.get_runtime_context().get_node_id()}").touch()
+        time.sleep(30)
+
+    ref = begins.remote(str(tmp_path), os.getpid())
+    for _ in range(2):
+        (node,) = cluster.list_all_nodes()
+        wait_until((tmp_path / node.node_id).exists, "it runs", 20.0)
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+    with pytest.raises(NodeDiedError, match="max_retries is 1"):
+        warren.get(ref, timeout=25)
+
+
+def test_objects_of_a_killed_driver_become_errors_for_those_who_wait(start_cluster):
+    cluster = start_cluster({"num_cpus": 1}, client_lease=5.0)
+    program = (
+        "import sys, time, warren\n"
+        f"warren.init(address={cluster.address!r}, log_to_driver=False)\n"
+        "ref = warren.remote(lambda: time.sleep(60)).remote()\n"
+        "print(ref.hex(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    driver = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment)
+    assert driver.stdout is not None
+    ref = warren.ObjectRef.from_hex(driver.stdout.readline().decode().strip())
+    driver.kill()
+    driver.communicate()
+    with pytest.raises(OwnerDiedError):
+        warren.get(ref, timeout=30)

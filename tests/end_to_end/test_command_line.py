@@ -1,0 +1,266 @@
+"""The command line: status, stop, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import warren
+from tests.end_to_end.conftest import node_environment
+from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
+from warren.cluster import delete_cluster
+from warren_broker.endpoint import Endpoint
+from warren_broker.errors import ConnectError, WarrenBrokerError
+from warren_broker.messages import encode
+from warren_broker.signing import Signer
+from warren_broker.store.connection import Connection
+from warren_broker.store.keys import Keys
+from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+@warren.remote
+def where() -> str:
+    return str(warren.get_runtime_context().get_node_id())
+
+
+@warren.remote
+def hold(directory: str, name: str) -> str:
+    """Say that it runs, and run until it is let go."""
+    Path(directory, f"{name}-began").touch()
+    wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
+    return str(warren.get_runtime_context().get_node_id())
+
+
+def here(node_id: str, function: Any) -> Any:
+    return function.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "warren_workers", *arguments],
+        env={**node_environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_status_shows_the_cluster_and_stop_ends_a_node(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 1, "name": "alpha"}, {"num_cpus": 1, "name": "beta"})
+    alpha, beta = cluster.list_all_nodes()
+    held = here(alpha.node_id, hold).remote(str(tmp_path), "alpha")
+    refs = [here(alpha.node_id, where).remote() for _ in range(100)]
+    wait_until((tmp_path / "alpha-began").exists, "the node is busy")
+
+    def shown() -> dict[str, Any]:
+        return dict(json.loads(command("status", "--json", "--address", cluster.address).stdout))
+
+    wait_until(lambda: shown()["nodes"][0]["used"]["CPU"] == 1, "the CPU is shown as used")
+    status = shown()
+    assert [(node["name"], node["state"]) for node in status["nodes"]] == [("alpha", "alive"), ("beta", "alive")]
+    assert status["nodes"][0]["id"] == alpha.node_id
+    assert status["queues"][f"node.{alpha.node_id}"] > 0
+    assert status["clients"] == 1
+    assert status["put_aside"] == {"count": 0, "last_reasons": []}
+    text = command("status", "--address", cluster.address).stdout
+    assert "CPU 1/1" in text
+    assert alpha.node_id[:8] in text
+
+    assert command("stop", "--address", cluster.address, "gamma").returncode == 1
+    stopped = command("stop", "--address", cluster.address, "beta")
+    assert beta.node_id[:8] in stopped.stdout
+    wait_until(lambda: not beta.alive(), "the node has left")
+    (tmp_path / "go").touch()
+    assert set(warren.get([held, *refs], timeout=20)) == {alpha.node_id}
+
+
+def test_status_counts_what_was_put_aside(start_cluster):
+    from warren_broker import cluster_file
+    from warren_broker.queues import open_publisher
+
+    cluster = start_cluster({"num_cpus": 1})
+    warren.get(where.remote(), timeout=10)
+    publisher = open_publisher(cluster_file.read(cluster.address).endpoint)
+    publisher.publish("task.CPU=1", b"W1 is no message of ours")
+    publisher.flush(5.0)
+    publisher.close()
+    wait_until(
+        lambda: json.loads(command("status", "--json", "--address", cluster.address).stdout)["put_aside"]["count"] == 1,
+        "the message is put aside",
+    )
+    text = command("status", "--address", cluster.address).stdout
+    assert "put aside: 1" in text
+    assert "task.CPU=1" in text
+    assert warren.get(where.remote(), timeout=10)
+
+
+# -- joining ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def variables(redis_server: RedisServer, rabbitmq_server: RabbitMQServer) -> Iterator[dict[str, str]]:
+    """What names a cluster of this test's own, which is wiped at the end."""
+    found = {
+        "WARREN_BROKER_URL": rabbitmq_server.url,
+        "WARREN_STORE_URL": redis_server.url,
+        "WARREN_SECRET": secrets.token_hex(16),
+        "WARREN_PREFIX": f"line-{secrets.token_hex(4)}:",
+    }
+    yield found
+    delete_cluster(_endpoint(found))
+
+
+def _endpoint(variables: dict[str, str]) -> Endpoint:
+    return Endpoint(
+        variables["WARREN_STORE_URL"],
+        variables["WARREN_BROKER_URL"],
+        (variables["WARREN_SECRET"].encode(),),
+        variables["WARREN_PREFIX"],
+    )
+
+
+def _refusal(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what a node and a driver are told, which must be the same: one line, no traceback, no password."""
+    result = command("start", "--num-cpus", "1", **variables)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises((ConnectError, WarrenBrokerError)) as caught:
+        warren.init(address="auto")
+    assert not warren.is_initialized()
+    assert line == f"warren: {caught.value}"
+    for url in (variables["WARREN_BROKER_URL"], variables["WARREN_STORE_URL"]):
+        password = urlsplit(url).password
+        assert not password or password not in line
+    assert variables["WARREN_SECRET"] not in line
+    return line
+
+
+@pytest.mark.parametrize("name", ["WARREN_BROKER_URL", "WARREN_STORE_URL"])
+def test_a_server_that_is_not_there_is_named(variables, monkeypatch, name):
+    variables = {**variables, name: variables[name].replace(f":{urlsplit(variables[name]).port}", f":{free_port()}")}
+    assert "nothing is listening there" in _refusal(variables, monkeypatch)
+
+
+def test_a_wrong_password_for_rabbitmq_is_told(variables, monkeypatch):
+    password = urlsplit(variables["WARREN_BROKER_URL"]).password
+    assert password is not None
+    variables = {**variables, "WARREN_BROKER_URL": variables["WARREN_BROKER_URL"].replace(password, "not-the-one")}
+    assert "wrong user name or password" in _refusal(variables, monkeypatch)
+
+
+def test_a_wrong_password_for_redis_is_told(variables, monkeypatch, start_redis):
+    server = start_redis(password="the-right-one")
+    variables = {**variables, "WARREN_STORE_URL": f"redis://:not-the-one@127.0.0.1:{server.port}/0"}
+    assert "wrong user name or password" in _refusal(variables, monkeypatch)
+
+
+def test_another_secret_is_told(variables, monkeypatch):
+    assert command("status", **variables).returncode == 0
+    assert "has another secret" in _refusal({**variables, "WARREN_SECRET": secrets.token_hex(16)}, monkeypatch)
+
+
+def _leave_mark(variables: dict[str, str], mark: dict[str, Any], *, living: bool) -> None:
+    endpoint = _endpoint(variables)
+    keys, signer = Keys(endpoint.prefix), Signer(endpoint.secrets)
+    connection = Connection.open(endpoint)
+    connection.call(b"SET", keys.cluster, signer.seal(b"cluster", encode(mark)))
+    if living:
+        connection.call(b"ZADD", keys.clients, 2**40, b"somebody")
+        connection.call(b"SET", keys.client(b"somebody"), b"1")
+    connection.close()
+
+
+def test_another_python_is_told(variables, monkeypatch):
+    _leave_mark(variables, {"python": [3, 9], "wire": 1}, living=True)
+    assert "runs Python 3.9" in _refusal(variables, monkeypatch)
+
+
+def test_another_wire_version_is_told(variables, monkeypatch):
+    _leave_mark(variables, {"python": list(sys.version_info[:2]), "wire": 99}, living=True)
+    assert "wire version 99" in _refusal(variables, monkeypatch)
+
+
+def test_a_deserted_cluster_may_be_upgraded(variables):
+    _leave_mark(variables, {"python": [3, 9], "wire": 1}, living=False)
+    assert command("status", **variables).returncode == 0
+
+
+def test_a_secret_can_be_replaced(variables):
+    """First all get the new one beside the old one, then the old one goes."""
+    assert command("status", **variables).returncode == 0
+    old, new = variables["WARREN_SECRET"], secrets.token_hex(16)
+    variables["WARREN_SECRET"] = f"{new},{old}"
+    assert command("status", **variables).returncode == 0
+    variables["WARREN_SECRET"] = new
+    assert command("status", **variables).returncode == 0
+
+
+def test_missing_settings_are_listed(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "warren_workers", "start"],
+        env=node_environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "WARREN_BROKER_URL" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--resources", "{"), "not JSON"),
+        (("--resources", '{"license": "two"}'), "not an object of numbers"),
+        (("--labels", "zone"), "not key=value"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(arguments, told):
+    result = command("start", *arguments)
+    assert result.returncode == 2
+    assert told in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--labels", "zone=-"), ("--resources", '{"CPU": 1}'), ("--num-cpus", "-1")])
+def test_impossible_resources_and_labels_are_explained(variables, arguments):
+    result = command("start", *arguments, **variables)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert arguments[1].strip('{}"').split('"')[0].partition("=")[0] in result.stderr
+
+
+def test_a_node_reads_its_env_file_and_leaves_at_ctrl_c(variables, tmp_path):
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    with open(tmp_path / "log", "w") as log:
+        node = subprocess.Popen(
+            [sys.executable, "-m", "warren_workers", "start", "--num-cpus", "1", "--name", "from-file"],
+            env=node_environment(),
+            cwd=tmp_path,
+            stderr=log,
+        )
+    try:
+        wait_until(lambda: "takes work" in (tmp_path / "log").read_text(), "the node takes work", 20.0)
+        status = json.loads(command("status", "--json", **variables).stdout)
+        assert [each["name"] for each in status["nodes"]] == ["from-file"]
+        node.send_signal(signal.SIGINT)
+        assert node.wait(15) == 0
+        assert "has left" in (tmp_path / "log").read_text()
+    finally:
+        node.kill()
+        node.wait()
