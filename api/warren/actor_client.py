@@ -272,7 +272,7 @@ class ActorClient:
         plan = Plan(header, names.actor_queue(actor_id))
         plan.line = self.line(actor_id)
         client.outbox.add_call(plan, (client.task_ids.next(), b"", 0, [], {}, 0))
-        client.references.task_ended(b"actor" + actor_id)
+        client.references.unpin(b"actor" + actor_id)
         self.lines.pop(actor_id, None)
 
     def collected(self, object_id: bytes) -> bytes | None:

@@ -18,21 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 from warren import infeasible
 from warren.actor_client import CHECK_SECONDS, ActorClient
-from warren.exceptions import GetTimeoutError, TaskCancelledError, load_task_error
+from warren.exceptions import GetTimeoutError, ObjectLostError, TaskCancelledError, load_task_error
 from warren.inbox_notes import NoteHandler
+from warren.lifetimes import FINISH_SECONDS, Lifetimes, store_full
 from warren.object_ref import ObjectRef, made_here
 from warren.references import References
 from warren.resolve import Inbox
+from warren.streams import Stream, end_stream, stream_pin
 from warren.submit import Outbox, Plan
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
-from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, TASK_BYTES, TaskIds, object_id
-from warren_broker.messages import DYNAMIC, STREAMING, Completion
+from warren_broker.ids import FIRST_INDEX, INDEX_ARGUMENTS, TASK_BYTES, TaskIds, object_id, owner_of
+from warren_broker.messages import DYNAMIC, STREAMING, Completion, encode_completion
 from warren_broker.queues.protocol import Publisher
 from warren_broker.records import CONTAINING_TAG, ERROR_TAG, LARGE_TAG, NONE_TAG, PLAIN_TAG
-from warren_broker.serialization import pack, unpack
+from warren_broker.serialization import Packed, pack, unpack
+from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.signing import Signer
 from warren_broker.store.keys import Keys
+from warren_broker.store.large import PATIENCE_SECONDS, ObjectLost
 from warren_broker.store.object_store import ObjectStore
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ SERVICE_IDLE_SECONDS = 1.0
 SEND_DELAY_SECONDS = 0.001
 DELETE_AT = 2000  # dropped handles: then the caller collects them itself
 ARGUMENTS_INLINE_BYTES = 100 * 1024  # larger arguments travel as an object of their own
+UNSENT_PUTS = 500  # small puts kept back: then the caller sends them
 CLIENT_LEASE_SECONDS = 30.0
 CANCEL_GRACE_SECONDS = 0.15  # for a node that runs the task to claim the cancellation
 
@@ -97,7 +102,8 @@ class Client:
         self.keys = Keys(endpoint.prefix)
         self.signer = Signer(endpoint.secrets)
         self.store = ObjectStore(endpoint, self.signer, ttl=object_ttl, session=session, host=host)
-        self.store.on_actor_released = lambda actor_id: self.actors.handles_gone(actor_id)
+        self.store.on_full = self.make_room
+        self.store.lives.on_actor_released = lambda actor_id: self.actors.handles_gone(actor_id)
         self.task_ids = TaskIds(client_id, job)
         self.detached_task_ids = TaskIds(detached_id + b"", job)
         self.references: References = References(frozenset((client_id, detached_id)))
@@ -112,25 +118,23 @@ class Client:
         self.queues_used: set[str] = set()  # by tasks and creations of actors
         self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
         self.current_task: Callable[[], bytes | None] = lambda: None
-        self.streams: set[bytes] = set()  # tasks whose results may come before anybody asked for them by id
-        self.dynamic: set[bytes] = set()
         self.children: dict[bytes, list[bytes]] = {}
         self.exported: set[bytes] = set()
         self.put_aside_count = 0
         self.job_env: dict[str, str] = {}
-        self.fresh_foreign: set[bytes] = set()
-        self.borrowing: set[bytes] = set()
+        self.lifetimes = Lifetimes(self)
+        self.streams: dict[bytes, Stream] = {}
+        self.executing = False  # True in executors, which settle when a task ends
         self._registered = False
-        self._puts_lock = threading.Lock()
-        self._deletions: deque[bytes] = deque()
         self._cancelling: deque[tuple[float, bytes, int]] = deque()
         self._service: threading.Thread | None = None
         self._service_lock = threading.Lock()
         self._kicked = threading.Event()
-        self._abandoned: deque[tuple[bytes, int, bool]] = deque()
+        self._abandoned: deque[bytes] = deque()
         self._closed = False
         self._lease_at = 0.0
         self._trim_at = 0.0
+        self._finish_at = 0.0
         self._infeasible_at = time.monotonic() + infeasible.CHECK_SECONDS
         self.infeasible = infeasible.InfeasibleCheck(self)
 
@@ -138,12 +142,11 @@ class Client:
 
     def adopt(self, ref: ObjectRef[Any]) -> None:
         """Count a handle that came from elsewhere (unpickled, `from_hex`)."""
-        key = ref._id
         references = self.references
-        references.add(key)
+        references.add(ref._id)
         ref._references = references
-        if key[:CLIENT_BYTES] != self.id:
-            self.fresh_foreign.add(key)
+        if not self.executing:
+            self.kick()  # the service thread registers it, if nobody does before
 
     def submit(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: bytes | None = None) -> Any:
         """Send one task of `plan`; return what `f.remote()` returns. HOT PATH.
@@ -155,7 +158,8 @@ class Client:
             ids = self.detached_task_ids if plan.header.lifetime else self.task_ids
             task_id = ids.next()
         if args or kwargs:
-            payload, dependencies, inline = self.pack_arguments(task_id, args, kwargs)
+            pin_as = task_id if plan.header.num_returns != STREAMING else stream_pin(task_id)
+            payload, dependencies, inline = self.pack_arguments(task_id, args, kwargs, pin_as=pin_as)
         else:
             payload, dependencies, inline = b"", [], _EMPTY
         references = self.references
@@ -185,13 +189,12 @@ class Client:
             return [made_here(object_id(task_id, at + 1), references) for at in range(count)]
         if count == 0:
             return None
-        self.streams.add(task_id)
         if count == DYNAMIC:
-            self.dynamic.add(task_id)
             return made_here(task_id + FIRST_INDEX, references)
         from warren.generators import ObjectRefGenerator
 
-        return ObjectRefGenerator(self, task_id, backpressure=plan.header.backpressure)
+        stream = self.streams[task_id] = Stream()
+        return ObjectRefGenerator(self, task_id, stream, backpressure=plan.header.backpressure)
 
     def submit_nowhere(self, plan: Plan, task_id: bytes) -> Any:
         """Return the handles of a task that is not sent: the caller fails it."""
@@ -200,13 +203,12 @@ class Client:
         return self._handles(plan, task_id)
 
     def pack_arguments(
-        self, task_id: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], *, pin_as: bytes | None = None
+        self, task_id: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], *, pin_as: bytes
     ) -> tuple[bytes, list[bytes], dict[bytes, bytes]]:
         """Return (payload, ids of the top-level refs, records of those that are known and small).
 
-        What the arguments refer to is pinned under `pin_as` (default: until the task ends).
+        What the arguments refer to is pinned under `pin_as`, the task's id but for streams and actors.
         """
-        pin_as = pin_as or task_id
         packed = pack((args, kwargs))
         dependencies: list[bytes] = []
         inline: dict[bytes, bytes] = _EMPTY
@@ -225,11 +227,13 @@ class Client:
             self.references.pin(pin_as, refs)
         if not packed.buffers and len(packed.data) <= ARGUMENTS_INLINE_BYTES:
             return (b"P" + packed.data), dependencies, inline
-        arguments = object_id(task_id, 0xFFFFFFFF)
-        self.references.new(arguments)
-        self.inbox.values[arguments] = self.store.put_packed(arguments, packed)
-        self.references.dropped.append(arguments)  # the pin below holds it now
+        # The refs are pinned with the task: this object need not hold them.
+        packed.refs = ()
+        arguments = task_id + INDEX_ARGUMENTS
+        self.register()
+        record = self._stored(arguments, packed)
         self.references.pin(pin_as, (arguments,))
+        self.inbox.values[arguments] = record
         return b"O" + arguments, dependencies, inline
 
     def _send_unsent(self, refs: Sequence[bytes]) -> None:
@@ -259,42 +263,76 @@ class Client:
             raise TypeError("Calling 'put' on an ObjectRef is not allowed.")
         packed = pack(value)
         key = self.task_ids.next() + FIRST_INDEX
-        if packed.buffers or len(packed.data) > records.INLINE_LIMIT_BYTES:
-            record = self.store.put_packed(key, packed)
-            self.hold_contained(key, packed.refs)
-        elif packed.refs:
+        if packed.refs:
             self._send_unsent(packed.refs)
-            self.hold_contained(key, packed.refs)
+        if packed.buffers or len(packed.data) > records.INLINE_LIMIT_BYTES:
+            self.register()
+            self.lifetimes.collect()  # what was dropped may be the memory to use
+            record = self._stored(key, packed)
+        elif packed.refs:
             record = records.containing(packed.refs, packed.data)
-            self.unsent_puts[key] = record
+            self.lifetimes.put_with_refs(key, record, packed.refs)
         else:
             record = records.plain(packed.data)
             self.unsent_puts[key] = record
         ref = made_here(key, self.references)
         self.inbox.values[key] = record
         waiting = len(self.unsent_puts)
-        if waiting >= 500:
-            self.flush_puts()
+        if waiting >= UNSENT_PUTS:
+            try:
+                self.flush_puts()
+            except ObjectStoreFull as error:
+                raise store_full(error) from error
         elif waiting == 1:
             self.kick()
         if len(self.references.dropped) > DELETE_AT:
             self.collect()
         return ref
 
-    def hold_contained(self, outer: bytes, refs: tuple[bytes, ...]) -> None:
-        """Note in the store that the object `outer` holds `refs`."""
-        if refs:
-            self.store.hold(b"o" + outer, refs)
+    def _stored(self, key: bytes, packed: Packed) -> bytes:
+        """Store a value of ours at once; return its record.
 
-    def flush_puts(self) -> None:
-        """Send small puts that were kept back. They must be in the store before a ref to them leaves."""
+        Raises:
+            ObjectStoreFullError: no room.
+        """
+        try:
+            record = self.store.put_packed(key, packed)
+        except ObjectStoreFull as error:
+            raise store_full(error) from error
+        if packed.refs:
+            self.store.lives.hold(b"o" + key, packed.refs)
+        return record
+
+    def flush_puts(self, *, wait: bool = True) -> None:
+        """Send small puts that were kept back. They must be in the store before a ref to them leaves.
+
+        Args:
+            wait: wait for room if the store is full.
+
+        Raises:
+            ObjectStoreFull: there is none; what was not sent is kept.
+        """
         if not self.unsent_puts:
             return
         self.register()
-        with self._puts_lock:
-            unsent, self.unsent_puts = self.unsent_puts, {}
+        with self.lifetimes.lock:
+            # They stay unsent until they are sent: a failure loses none, and a drop meanwhile waits for the lock.
+            unsent = list(self.unsent_puts.items())
             if unsent:
-                self.store.put_records(list(unsent.items()))
+                self.store.when_room(lambda: self.store.put_records(unsent), patience=PATIENCE_SECONDS if wait else 0.0)
+                for key, _ in unsent:
+                    self.unsent_puts.pop(key, None)
+
+    def settle(self) -> None:
+        """A task has ended: register what its process still refers to, before that end is committed."""
+        self.lifetimes.count()
+        self.lifetimes.settle()
+        if self.lifetimes.is_much:
+            self.lifetimes.collect()
+
+    def make_room(self) -> None:
+        """The store is full: let go of what was dropped."""
+        self.lifetimes.collect()
 
     # -- resolving ---------------------------------------------------------------------------------------------------
 
@@ -327,9 +365,7 @@ class Client:
         self.outbox.flush()
         inbox = self.inbox
         values = inbox.values
-        foreign = [key for key in missing if key[:CLIENT_BYTES] != self.id]
-        if foreign:
-            inbox.subscribe(foreign)
+        inbox.subscribe(missing)
         at = 0
         count = len(missing)
         errors = inbox.new_errors
@@ -400,9 +436,7 @@ class Client:
             return [key for key in keys if key not in values]
 
         if not done():
-            foreign = [key for key in wanted() if key[:CLIENT_BYTES] != self.id]
-            if foreign:
-                self.inbox.subscribe(foreign)
+            self.inbox.subscribe(wanted())
             hooks = self.block_hooks if timeout != 0 else None
             if hooks is not None:
                 hooks[0]()
@@ -423,8 +457,13 @@ class Client:
                 not_ready.append(ref)
         return is_ready, not_ready
 
-    def load(self, key: bytes, record: bytes) -> Any:
+    def load(self, key: bytes, record: bytes, *, settle: bool = True) -> Any:
         """Return the value of a record, or raise the error it holds.
+
+        Args:
+            key: the object.
+            record: its record.
+            settle: register at once what the value refers to; False if the object is held until a later `settle`.
 
         Raises:
             Whatever the task raised, as an instance of TaskError and of its own class.
@@ -435,47 +474,29 @@ class Client:
         if kind == PLAIN_TAG:
             return unpack(record[1:])
         if kind == CONTAINING_TAG:
-            inner, data = records.read_containing(record)
-            return self._unpack_borrowing(inner, lambda: unpack(data))
-        if kind == LARGE_TAG:
-            manifest = records.read_manifest(record)
-            if manifest.refs:
-                return self._unpack_borrowing(manifest.refs, lambda: self.store.read_large(key, manifest))
-            return self.store.read_large(key, manifest)
-        if kind == ERROR_TAG:
+            value = unpack(records.read_containing(record)[1])
+        elif kind == LARGE_TAG:
+            value = self._load_large(key, record)
+        elif kind == ERROR_TAG:
             raise load_task_error(record[1:])
-        raise ValueError(f"object {key.hex()} has a record of unknown kind {record[:1]!r}")
-
-    def _unpack_borrowing(self, inner: list[bytes], make: Callable[[], Any]) -> Any:
-        """Unpickle a value with refs inside: foreign ones are borrowed before the value's own hold can go."""
-        value = make()
-        fresh = [key for key in inner if not self.references.owns(key) and key not in self.borrowing]
-        if fresh:
-            self.borrow(fresh)
+        else:
+            raise ValueError(f"object {key.hex()} has a record of unknown kind {record[:1]!r}")
+        if settle:
+            self.lifetimes.settle()
         return value
 
-    def borrow(self, foreign: list[bytes]) -> None:
-        """Register foreign objects as held by this client."""
-        self.register()
-        self.borrowing.update(foreign)
-        self.fresh_foreign.difference_update(foreign)
-        self.store.borrow(self.id, foreign)
-
-    def settle_borrowing(self) -> None:
-        """After a task, before its end is committed: borrow those foreign objects that the process still refers to.
-
-        Until then the submitter of the task holds them.
-        """
-        self.collect()
-        if self.fresh_foreign:
-            fresh, self.fresh_foreign = self.fresh_foreign, set()
-            kept = [
-                key
-                for key in fresh
-                if self.references.holds(key) and not self.references.owns(key) and key not in self.borrowing
-            ]
-            if kept:
-                self.borrow(kept)
+    def _load_large(self, key: bytes, record: bytes) -> Any:
+        try:
+            return self.store.read_large(key, records.read_manifest(record))
+        except ObjectLost as error:
+            # We may have been told of a result that lost against another run of its task, or that was freed since.
+            (stands,) = self.store.fetch([key])
+            if stands is None or stands == record:
+                raise ObjectLostError(key.hex()) from error
+        with self.references.lock:
+            if key in self.inbox.values:
+                self.inbox.values[key] = stands
+        return self.load(key, stands)
 
     def register(self) -> None:
         """Make this client known as alive, before anything can depend on it (results of a dead owner are dropped)."""
@@ -489,16 +510,17 @@ class Client:
         """This process ends. If nothing depends on it, it is forgotten now; else its lease runs out in time."""
         if self._registered and self.holds_nothing():
             self._closed = True
-            self.store.forget_client(self.id)
+            self.store.lives.forget(self.id)
 
     def holds_nothing(self) -> bool:
         """True if no object or task depends on this client."""
         self.collect()
-        return not self.references.counts and not self.in_flight and not self.borrowing
+        return not self.references.counts and not self.in_flight and not self.lifetimes.borrowed
 
     def collect_quietly(self) -> None:
         """`collect` between two tasks, if there is anything to collect."""
-        if self.references.dropped or self._deletions:
+        if self.lifetimes.waiting:
+            self.lifetimes.settle()
             self.collect()
 
     def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
@@ -523,11 +545,6 @@ class Client:
         """A note on the inbox that is not a result."""
         self.notes.handle(completion)
 
-    def unheld(self, object_ids: list[bytes]) -> None:
-        """Results came for which no handle is left: delete them."""
-        self._deletions.extend([key for key in object_ids if key[:CLIENT_BYTES] == self.id])
-        self.kick()
-
     def put_aside(self, where: str, data: bytes, reason: str) -> None:
         """Something unreadable arrived: keep it for the operator, count it, go on."""
         self.put_aside_count += 1
@@ -547,59 +564,16 @@ class Client:
     # -- letting go --------------------------------------------------------------------------------------------------
 
     def collect(self) -> None:
-        """Forget what lost its last handle, and delete it from the store if it is ours."""
-        gone = self.references.collect()
-        values = self.inbox.values
-        deletions = self._deletions
-        returned: list[bytes] = []
-        actors: list[tuple[bytes, bytes]] = []
-        special: list[tuple[bytes, bytes]] = []  # with buffers or refs of their own to let go of
-        for key in gone:
-            record = values.pop(key, None)
-            if not self.references.owns(key):
-                if key in self.borrowing:
-                    self.borrowing.discard(key)
-                    returned.append(key)
-                continue
-            actor = self.actors.collected(key) if self.actors.owned else None
-            if actor is not None:
-                actors.append((key, actor))
-                deletions.append(key)
-            elif record is not None and key[:CLIENT_BYTES] == self.id:
-                if self.unsent_puts.pop(key, None) is None:
-                    deletions.append(key)
-                if record[0] in (CONTAINING_TAG, LARGE_TAG):
-                    special.append((key, record))
-                if key[:TASK_BYTES] in self.dynamic:
-                    self.streams.discard(key[:TASK_BYTES])
-                    self.dynamic.discard(key[:TASK_BYTES])
-        kept: set[bytes] = set()
-        if deletions:
-            kept = self.store.drop([deletions.popleft() for _ in range(len(deletions))])
-        for key, actor in actors:
-            if key not in kept:
-                self.actors.handles_gone(actor)
-        for key, record in special:
-            if key not in kept:
-                self.store.large.forget(key, record)
-                held = records.contained(record)
-                if held:
-                    self.store.release(b"o" + key, held)
-                    # Results of a dynamic task that nobody took out of its value.
-                    inner = [each for each in held if self.references.owns(each) and not self.references.holds(each)]
-                    for each in inner:
-                        values.pop(each, None)
-                    self.unheld(inner)
-        if returned:
-            self.store.give_back(self.id, returned)
+        """Let go of what lost its last handle."""
+        self.lifetimes.collect()
 
-    def abandon_stream(self, task_id: bytes, following: int, *, ended: bool) -> None:
-        """A generator was dropped: stop its producer, delete what was not read. Called by `__del__`: only appends."""
-        self._abandoned.append((task_id, following, ended))
+    def abandon_stream(self, task_id: bytes) -> None:
+        """A generator was dropped. Called by `__del__`: only appends."""
+        self._abandoned.append(task_id)
 
     def free(self, refs: Sequence[ObjectRef[Any]]) -> None:
         """Delete objects at once, whoever holds them."""
-        self.store.delete([ref._id for ref in refs])
+        self.lifetimes.free([ref._id for ref in refs])
 
     def cancel(self, task_id: bytes, *, force: bool, recursive: bool, results: int = 1) -> None:
         """Cancel a task: dropped if not started, interrupted if running; see `warren.cancel`."""
@@ -628,9 +602,22 @@ class Client:
         items: list[bytes] = []
         for index in range(1, results + 1) if results > 0 else (1, 0):
             items += (object_id(task_id, index), records.ERROR + error)
-        self.store.commit(task_id[:CLIENT_BYTES], items, b"", require_owner=False)
-        self.inbox.accept(Completion(b"", 0, 0.0, items))
+        self.commit_errors(items)
+        self.inbox.accept(Completion(b"", 0, 0.0, items, [task_id]))
         self.inbox.wake()
+
+    def commit_errors(self, items: list[bytes]) -> None:
+        """Commit errors (id, record, ...) where no results stand; publish what waited for them, tell who waits."""
+        owner = owner_of(items[0])
+        publish, tell = self.store.dependants(owner, self.store.commit(owner, items, b"", require_owner=False))
+        for _, frame, queue, priority, _, _ in publish:
+            self.publisher.publish(queue, frame, priority=priority)
+        if publish and self.publisher.flush(5.0):
+            self.store.launched(publish)
+        records_of = dict(zip(items[::2], items[1::2], strict=True))
+        for waiter, suffix in tell:
+            note = Completion(b"", 0, 0.0, [owner + suffix, records_of[owner + suffix]])
+            self.store.tell(waiter, encode_completion(self.signer, waiter, note))
 
     # -- the service thread ------------------------------------------------------------------------------------------
 
@@ -650,7 +637,7 @@ class Client:
 
     def _serve(self) -> None:
         while not self._closed:
-            busy = self.in_flight or self._deletions or self._cancelling
+            busy = self.in_flight or self._cancelling or self.lifetimes.waiting
             self._kicked.wait(SERVICE_SECONDS if busy else SERVICE_IDLE_SECONDS)
             if self._closed:
                 return
@@ -670,14 +657,12 @@ class Client:
         self.outbox.flush()
         if self.in_flight:
             self.inbox.drain()
+        if not self.executing:
+            self.lifetimes.settle()  # inside a task its end does that
+        while self._abandoned:
+            end_stream(self, self._abandoned.popleft())
         self.collect()
         now = time.monotonic()
-        while self._abandoned:
-            task_id, following, ended = self._abandoned.popleft()
-            self._drop_stream(task_id, following)
-            if not ended and task_id not in self.inbox.ended:
-                self.cancel(task_id, force=False, recursive=True, results=-1)
-            self.inbox.ended.discard(task_id)
         while self._cancelling and self._cancelling[0][0] <= now:
             _, task_id, results = self._cancelling.popleft()
             self._commit_cancelled(task_id, results)
@@ -694,17 +679,9 @@ class Client:
         if now >= self._trim_at:
             self.store.large.trim()
             self._trim_at = now + 1.0
-
-    def _drop_stream(self, task_id: bytes, following: int) -> None:
-        """Delete the items of a stream from number `following` on, which nobody will read."""
-        self.streams.discard(task_id)
-        unread = []
-        while (key := object_id(task_id, following)) in self.inbox.values:
-            if not self.references.holds(key):
-                self.inbox.values.pop(key)
-                unread.append(key)
-            following += 1
-        self.unheld(unread)
+        if now >= self._finish_at:
+            self.lifetimes.finish()
+            self._finish_at = now + FINISH_SECONDS
 
     def refresh_slots(self) -> None:
         """Learn how much the cluster can run at once."""
@@ -732,11 +709,8 @@ class Client:
         if not cluster:
             return
         self.actors.end_all()
-        self.store.large.forget_all([key for key in self.inbox.values if self.references.owns(key)], self.inbox.values)
-        if self.borrowing:
-            self.store.give_back(self.id, list(self.borrowing))
+        self.lifetimes.goodbye()
         self.store.end_job(self.job)
-        self.store.remove_client(self.id)
 
     def close(self) -> None:
         """Send what waits, let go of everything. Refs and handles of this client are invalid afterwards."""

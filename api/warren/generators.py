@@ -7,16 +7,18 @@ many there were. A producer that is retried writes the same ids again, so nobody
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from warren.exceptions import GetTimeoutError
 from warren.object_ref import ObjectRef, made_here
 from warren_broker.ids import object_id
+from warren_broker.messages import Completion
 from warren_broker.records import ERROR_TAG
 
 if TYPE_CHECKING:
     from warren.client import Client
+    from warren.streams import Stream
 
 
 class ObjectRefGenerator:
@@ -26,49 +28,48 @@ class ObjectRefGenerator:
     stops the producer and deletes what was not read.
     """
 
-    def __init__(self, client: Client, task_id: bytes, *, backpressure: int = 0) -> None:
+    def __init__(self, client: Client, task_id: bytes, stream: Stream, *, backpressure: int = 0) -> None:
         self._client = client
         self._task_id = task_id
-        self._backpressure = backpressure
-        self._next = 1
+        self._stream = stream
+        self._backpressure = stream.counted = backpressure > 0
         self._end_ref: ObjectRef[Any] = made_here(object_id(task_id, 0), client.references)
-        self._item: ObjectRef[Any] | None = self._expect()
-        self._count: int | None = None
+        self._count: int | None = None  # of all items, once it is known
 
     @property
     def _generator_ref(self) -> ObjectRef[Any]:
         return self._end_ref
 
-    def _expect(self) -> ObjectRef[Any]:
-        return made_here(object_id(self._task_id, self._next), self._client.references)
-
-    def _end(self) -> int | None:
-        """How many items there are, once that is known. An error as the end means: the item before it holds it."""
-        if self._count is None:
-            record = self._client.inbox.values.get(self._end_ref._id)
-            if record is not None:
-                if record[0] == ERROR_TAG:
-                    self._count = self._next - 1 if not self._item_is_here() else self._next
-                else:
-                    self._count = self._client.load(self._end_ref._id, record)
-        return self._count
+    def _item_id(self) -> bytes:
+        return object_id(self._task_id, self._stream.next)
 
     def _item_is_here(self) -> bool:
-        return self._item is not None and self._item._id in self._client.inbox.values
+        return self._item_id() in self._client.inbox.values
 
     def _next_is_here(self) -> bool:
-        return self._item_is_here() or self._end() is not None
+        return self._item_is_here() or self._end_ref._id in self._client.inbox.values
 
     def _wanted(self) -> list[bytes]:
-        wanted = [self._end_ref._id]
-        if self._item is not None:
-            wanted.append(self._item._id)
-        return wanted
+        return [self._end_ref._id, self._item_id()]
+
+    def _is_past_end(self) -> bool:
+        """True if every item was handed out. Only to be asked when the end record is here and the next item is not."""
+        if self._count is None:
+            client, end = self._client, self._end_ref._id
+            record = client.inbox.values[end]
+            if record[0] == ERROR_TAG:
+                # It broke down where it could not say so in an item of its own: one more item tells of it.
+                self._count = self._stream.next
+                key = self._item_id()
+                client.store.put_records([(key, record)])
+                client.inbox.accept(Completion(b"", 0, 0.0, [key, record]))
+            else:
+                self._count = client.load(end, record)
+        return self._stream.next > self._count
 
     def is_finished(self) -> bool:
         """True once every ref was handed out and the task has ended."""
-        end = self._end()
-        return end is not None and self._next > end
+        return not self._item_is_here() and self._end_ref._id in self._client.inbox.values and self._is_past_end()
 
     def next_ready(self) -> bool:
         """True if `next()` would not block."""
@@ -83,33 +84,42 @@ class ObjectRefGenerator:
 
     def _advance(self, timeout: float | None) -> ObjectRef[Any]:
         client = self._client
-        if not self._next_is_here():
-            client.outbox.flush()
-            hooks = client.block_hooks
-            if hooks is not None:
-                hooks[0]()
-            try:
-                if not client.inbox.wait(self._next_is_here, self._wanted, timeout):
-                    raise GetTimeoutError(f"no item came from the generator within {timeout} s")
-            finally:
-                if hooks is not None:
-                    hooks[1]()
-        end = self._end()
-        if end is not None and self._next > end:
-            raise StopIteration
-        item = self._item
-        assert item is not None
-        if not self._item_is_here() and end is not None:
-            # The end was noticed before the item's own completion: the key has it.
-            client.inbox.wait(self._item_is_here, self._wanted, None)
-        self._next += 1
-        self._item = self._expect() if end is None or self._next <= end else None
-        if self._backpressure:
-            client.store.call(b"INCR", self._consumed_key())
+        self._wait(self._next_is_here, timeout)
+        if not self._item_is_here():
+            if self._is_past_end():
+                self._finish()
+                raise StopIteration
+            # The end was noticed before the item's own completion, which may be lost: the key has it.
+            self._wait(self._item_is_here, timeout)
+        stream, references = self._stream, client.references
+        with references.lock:
+            item: ObjectRef[Any] = made_here(self._item_id(), references)
+            stream.next += 1
+        if self._backpressure and not stream.ended:
+            client.store.call(b"INCR", client.keys.consumed(self._task_id))
         return item
 
-    def _consumed_key(self) -> bytes:
-        return consumed_key(self._client.keys.prefix, self._client.store.tag(self._task_id[:12]), self._task_id)
+    def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
+        if done():
+            return
+        client = self._client
+        client.outbox.flush()
+        hooks = client.block_hooks
+        if hooks is not None:
+            hooks[0]()
+        try:
+            if not client.inbox.wait(done, self._wanted, timeout):
+                raise GetTimeoutError(f"no item came from the generator within {timeout} s")
+        finally:
+            if hooks is not None:
+                hooks[1]()
+
+    def _finish(self) -> None:
+        """Everything was read: the stream needs no more keeping."""
+        if self._task_id in self._client.streams:
+            self._stream.ended = True
+            self._client.abandon_stream(self._task_id)
+            self._client.kick()
 
     def __iter__(self) -> Iterator[ObjectRef[Any]]:
         return self
@@ -177,12 +187,7 @@ class ObjectRefGenerator:
     def __del__(self) -> None:
         client = getattr(self, "_client", None)
         if client is not None and not client._closed:
-            client.abandon_stream(self._task_id, self._next, ended=self._count is not None)
-
-
-def consumed_key(prefix: bytes, tag: bytes, task_id: bytes) -> bytes:
-    """The key that counts how many items of a stream were read (only with backpressure)."""
-    return b"%sn%s:%s" % (prefix, tag, task_id[12:])
+            client.abandon_stream(self._task_id)
 
 
 class DynamicObjectRefGenerator:

@@ -73,12 +73,20 @@ class ObjectRef(Generic[T]):
         return _bare(os.urandom(OBJECT_BYTES))
 
     def hex(self) -> str:
-        """Return the id in hexadecimal."""
+        """Return the id in hexadecimal. `from_hex` finds the object anywhere, as long as a handle on it lives."""
+        self._sent_out()
         return self._id.hex()
 
     def binary(self) -> bytes:
         """Return the 28 bytes of the id."""
+        self._sent_out()
         return self._id
+
+    def _sent_out(self) -> None:
+        """The id may leave this process: what it names must be findable there."""
+        client = current.peek()
+        if client is not None and self._references is client.references:
+            client.lifetimes.sent_out()
 
     def is_nil(self) -> bool:
         """True for `ObjectRef.nil()`."""
@@ -125,8 +133,18 @@ class ObjectRef(Generic[T]):
         return f"ObjectRef({self._id.hex()})"
 
     def __reduce__(self) -> tuple[Callable[[bytes], ObjectRef[Any]], tuple[bytes]]:
-        note_ref(self._id)
+        if not note_ref(self._id):
+            # By cloudpickle.dumps, or in a function's closure: nobody can watch where it goes.
+            client = current.peek()
+            if client is not None and self._references is client.references:
+                client.lifetimes.keep_for_ever(self._id)
         return ObjectRef, (self._id,)
+
+    def __copy__(self) -> ObjectRef[T]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T]:
+        return self
 
     def future(self) -> concurrent.futures.Future[T]:
         """Return a `concurrent.futures.Future` of the value. Cancelling it does not cancel the task."""

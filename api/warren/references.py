@@ -1,30 +1,36 @@
-"""Which objects this client holds, and their release when the last handle goes.
+"""Which objects this client has handles on.
 
-HOT PATH (`benchmarks/`: every workload makes and drops refs). A handle is one `ObjectRef` instance, or one pin: a task
-in flight pins the refs in its arguments until it ends. `ObjectRef.__del__` may run in any thread at any instruction,
-also inside our own locks, so it only appends to a deque; `collect` does the work later.
+HOT PATH (`benchmarks/`: every workload makes and drops refs). A handle is one `ObjectRef` instance, or one pin: a
+task in flight pins the refs in its arguments until it ends. `ObjectRef.__del__` may run in any thread at any
+instruction, also inside our own locks, so it only appends to a deque; `collect` does the work later.
 
-An object of ours that nobody else holds is deleted when its last handle goes. Foreign objects (borrowed: their id names
-another owner) are registered with the store while we hold them, and released when their last handle goes.
+What becomes of objects that gain or lose their last handle is decided in `warren.lifetimes`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
 
 from warren_broker.ids import CLIENT_BYTES
 
 
 class References:
-    """Counts handles. Any thread may call anything; `dropped.append` is the only thing `__del__` does."""
+    """Counts handles. Any thread may call anything; `dropped.append` is the only thing `__del__` does.
+
+    Attributes:
+        lock: held while counts and resolved values change together.
+        dropped: handles that are gone and not yet counted.
+        counts: handles on each object.
+        fresh: objects that got their first handle from elsewhere (unpickled, `from_hex`) and are not registered yet.
+    """
 
     def __init__(self, owned_prefixes: frozenset[bytes]) -> None:
+        self.lock = threading.Lock()
         self.dropped: deque[bytes] = deque()
         self.counts: dict[bytes, int] = {}
+        self.fresh: deque[bytes] = deque()
         self._owned = owned_prefixes
-        self._lock = threading.Lock()
         self._pins: dict[bytes, tuple[bytes, ...]] = {}
 
     def owns(self, object_id: bytes) -> bool:
@@ -35,24 +41,25 @@ class References:
         """Count the first handle of an object just made (nobody else can know its id: no lock)."""
         self.counts[object_id] = 1
 
-    def add(self, object_id: bytes) -> bool:
-        """Count one more handle of an object that may be known; True if it was not held before."""
-        with self._lock:
+    def add(self, object_id: bytes) -> None:
+        """Count one more handle of an object that may be known."""
+        with self.lock:
             count = self.counts.get(object_id, 0)
             self.counts[object_id] = count + 1
-            return not count
+        if not count:
+            self.fresh.append(object_id)
 
-    def pin(self, task_id: bytes, object_ids: tuple[bytes, ...]) -> None:
-        """Hold `object_ids` until `task_ended(task_id)`."""
-        with self._lock:
+    def pin(self, holder: bytes, object_ids: tuple[bytes, ...]) -> None:
+        """Hold `object_ids` until `unpin(holder)`."""
+        with self.lock:
             for object_id in object_ids:
                 self.counts[object_id] = self.counts.get(object_id, 0) + 1
-            self._pins[task_id] = (*self._pins.get(task_id, ()), *object_ids)
+            self._pins[holder] = (*self._pins.get(holder, ()), *object_ids)
 
-    def task_ended(self, task_id: bytes) -> None:
-        """Drop what `pin` held for the task (a no-op for one without pins)."""
+    def unpin(self, holder: bytes) -> None:
+        """Drop what `pin` held for `holder` (a no-op for one without pins)."""
         if self._pins:
-            held = self._pins.pop(task_id, None)
+            held = self._pins.pop(holder, None)
             if held:
                 self.dropped.extend(held)
 
@@ -60,18 +67,15 @@ class References:
         """True while a handle or pin of the object exists here."""
         return object_id in self.counts
 
-    def borrowed(self) -> list[bytes]:
-        """Return the foreign objects that are held now."""
-        with self._lock:
-            return [object_id for object_id in self.counts if object_id[:CLIENT_BYTES] not in self._owned]
+    def collect(self, values: dict[bytes, bytes]) -> list[tuple[bytes, bytes | None]]:
+        """Count what was dropped; return (id, resolved value if there was one) of what lost its last handle.
 
-    def collect(self) -> list[bytes]:
-        """Count what was dropped; return the ids whose last handle went."""
+        Args:
+            values: the resolved values; those of the objects returned are taken out.
+        """
         dropped, counts = self.dropped, self.counts
-        gone: list[bytes] = []
-        if not dropped:
-            return gone
-        with self._lock:
+        gone: list[tuple[bytes, bytes | None]] = []
+        with self.lock:
             for _ in range(len(dropped)):
                 try:
                     object_id = dropped.popleft()
@@ -81,9 +85,5 @@ class References:
                 if count > 0:
                     counts[object_id] = count
                 elif counts.pop(object_id, None) is not None:
-                    gone.append(object_id)
+                    gone.append((object_id, values.pop(object_id, None)))
         return gone
-
-    def drop(self, object_ids: Iterable[bytes]) -> None:
-        """Drop one handle of each."""
-        self.dropped.extend(object_ids)

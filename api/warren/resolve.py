@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from warren.lifetimes import orphan_record
+from warren.streams import stream_pin
 from warren_broker.errors import ConnectError, ConnectionLost
-from warren_broker.ids import CLIENT_BYTES, TASK_BYTES
+from warren_broker.ids import TASK_BYTES
 from warren_broker.messages import Completion, MalformedMessage, decode_completion
 from warren_broker.records import ERROR_TAG
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 KEY_POLL_SECONDS = 1.0
 POP_COUNT = 64
-KEYS_A_POLL = 2000
+KEYS_A_POLL = 5000
 
 log = logging.getLogger("warren")
 
@@ -39,7 +41,6 @@ class Inbox:
         self._client = client
         self.values: dict[bytes, bytes] = {}
         self.new_errors: list[bytes] = []
-        self.ended: set[bytes] = set()
         self._key = client.keys.inbox(client.id)
         self._leader = threading.Lock()
         self._changed = threading.Condition()
@@ -48,6 +49,7 @@ class Inbox:
         self._subscribed: set[bytes] = set()
         self._connection: Connection | None = None
         self._resolver: threading.Thread | None = None
+        self._poll_from = 0
         self._closed = False
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -162,37 +164,46 @@ class Inbox:
 
     def accept(self, completion: Completion) -> None:
         """Make the results of a completion known here."""
-        references = self._client.references
-        counts, values = references.counts, self.values
-        callbacks = self._callbacks
+        client = self._client
+        references, streams = client.references, client.streams
+        counts, values, callbacks = references.counts, self.values, self._callbacks
+        tracked, unheld = client.actors.tracked, client.lifetimes.unheld
+        any_unheld = False
         items = completion.items
-        tracked = self._client.actors.tracked
-        streams = self._client.streams
-        unheld = []
-        for at in range(0, len(items), 2):
-            object_id, record = items[at], items[at + 1]
-            if object_id in counts:
-                if object_id not in values:
-                    values[object_id] = record
-                    if record[0] == ERROR_TAG:
-                        self.new_errors.append(object_id)
-                    if callbacks and object_id in callbacks:
-                        self._call(object_id)
-            elif streams and object_id[:TASK_BYTES] in streams:
-                values.setdefault(object_id, record)
-            else:
-                unheld.append(object_id)
-            if references._pins:
-                references.task_ended(object_id[:TASK_BYTES])
-            if tracked:
-                tracked.pop(object_id[:TASK_BYTES], None)
-        if unheld:
-            self._client.unheld(unheld)
+        awaited: list[bytes] = []
+        # Nobody collects between our looking whether an object has handles and keeping its value.
+        with references.lock:
+            for at in range(0, len(items), 2):
+                key, record = items[at], items[at + 1]
+                if key in counts:
+                    if key not in values:
+                        values[key] = record
+                        if record[0] == ERROR_TAG:
+                            self.new_errors.append(key)
+                        if callbacks and key in callbacks:
+                            awaited.append(key)
+                else:
+                    stream = streams.get(key[:TASK_BYTES]) if streams else None
+                    if stream is None or not stream.take(key, record, values):
+                        unheld(key, record)
+                        any_unheld = True
+                if references._pins:
+                    references.unpin(key[:TASK_BYTES])
+                if tracked:
+                    tracked.pop(key[:TASK_BYTES], None)
+        if self._subscribed:
+            self._subscribed.difference_update(items[::2])
         for task_id in completion.ended:
-            references.task_ended(task_id)
+            references.unpin(task_id)
+            references.unpin(stream_pin(task_id))
             tracked.pop(task_id, None)
-            self.ended.add(task_id)
-        self._client.in_flight = max(0, self._client.in_flight - completion.tasks)
+            if task_id in streams:
+                streams[task_id].ended = True
+        client.in_flight = max(0, client.in_flight - completion.tasks)
+        if any_unheld:
+            client.kick()
+        for key in awaited:
+            self._call(key)
 
     def _call(self, object_id: bytes) -> None:
         for callback in self._callbacks.pop(object_id, ()):
@@ -202,7 +213,11 @@ class Inbox:
         """Look at the keys of objects that are waited for: correctness does not rest on notifications."""
         if not wanted:
             return
-        wanted = wanted[:KEYS_A_POLL]
+        if len(wanted) > KEYS_A_POLL:
+            # Some now, others the next time.
+            start = self._poll_from % len(wanted)
+            self._poll_from = start + KEYS_A_POLL
+            wanted = (wanted + wanted)[start : start + KEYS_A_POLL]
         try:
             records = self._client.store.fetch(wanted)
         except (ConnectionLost, ConnectError) as error:
@@ -218,17 +233,26 @@ class Inbox:
             self.wake()
 
     def subscribe(self, object_ids: list[bytes]) -> None:
-        """Ask to be told of foreign objects, and take the records of those that are there."""
-        fresh = [object_id for object_id in object_ids if object_id not in self._subscribed]
+        """Ask to be told of those objects that nobody tells us of anyway, and take the records that are there.
+
+        Results of our own tasks come by themselves: they are left out.
+        """
+        client = self._client
+        known_here, subscribed = client.lifetimes.known_here, self._subscribed
+        fresh = [key for key in object_ids if not known_here(key) and key not in subscribed]
         if not fresh:
             return
-        records = self._client.store.subscribe(self._client.id, fresh)
+        client.register()  # only who lives is told
+        records, orphans = client.store.subscribe(client.id, fresh)
+        gone = set(orphans)
         items: list[bytes] = []
-        for object_id, record in zip(fresh, records, strict=True):
+        for key, record in zip(fresh, records, strict=True):
             if record is not None:
-                items += (object_id, record)
+                items += (key, record)
+            elif key in gone:
+                items += (key, orphan_record(key))
             else:
-                self._subscribed.add(object_id)
+                subscribed.add(key)
         if items:
             self.accept(Completion(b"", 0, 0.0, items))
 
@@ -240,8 +264,7 @@ class Inbox:
         if object_id in self.values:
             self._call(object_id)
             return
-        if object_id[:CLIENT_BYTES] != self._client.id:
-            self.subscribe([object_id])
+        self.subscribe([object_id])
         if self._resolver is None or not self._resolver.is_alive():
             self._resolver = threading.Thread(target=self._resolve, name="warren-resolver", daemon=True)
             self._resolver.start()

@@ -19,7 +19,7 @@ from warren.logs import LogPrinter
 from warren_broker import cluster_file
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import WarrenBrokerError
-from warren_broker.ids import new_client_id, new_job_id
+from warren_broker.ids import new_client_id, new_detached_id, new_job_id
 from warren_broker.messages import encode
 from warren_broker.queues import open_publisher
 from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
@@ -275,7 +275,7 @@ def _client(
         publisher,
         client_id=new_client_id(),
         job=new_job_id(),
-        detached_id=new_client_id(),
+        detached_id=new_detached_id(),
         namespace="",
         slots=slots,
         driver=True,

@@ -2,7 +2,8 @@
 
 | id | bytes | layout |
 |---|---|---|
-| client | 12 | random |
+| client | 12 | random; the first bit is 0 |
+| owner of detached work | 12 | random; the first bit is 1: it has no lease, what it owns stays |
 | job | 4 | random |
 | task | 24 | client, sequence number (8, big endian), job |
 | object | 28 | task, index (4, little endian; results count from 1, a put has 1) |
@@ -27,11 +28,25 @@ ACTOR_BYTES: Final = 16
 NODE_BYTES: Final = 28
 
 FIRST_INDEX: Final = struct.pack("<I", 1)
+INDEX_ARGUMENTS: Final = b"\xff\xff\xff\xff"
+"""The index of the object that large arguments of a task travel as."""
 
 
 def new_client_id() -> bytes:
     """Return a fresh random client id."""
-    return os.urandom(CLIENT_BYTES)
+    first, *rest = os.urandom(CLIENT_BYTES)
+    return bytes((first & 0x7F, *rest))
+
+
+def new_detached_id() -> bytes:
+    """Return a fresh random id for the pseudo client that owns a job's detached work."""
+    first, *rest = os.urandom(CLIENT_BYTES)
+    return bytes((first | 0x80, *rest))
+
+
+def is_detached(any_id: bytes) -> bool:
+    """True if what has this id is owned by no living client: it is deleted by `free` or its TTL alone."""
+    return any_id[0] >= 0x80
 
 
 def new_job_id() -> bytes:

@@ -9,7 +9,10 @@ The first byte says what follows; large values are described by a manifest (see 
 | `C` | a pickle that contains refs: msgpack [[object id, ...], pickle] |
 | `E` | an error, as `warren.exceptions` stores it |
 | `A` | the creation of an actor succeeded: its actor id |
-| `L` | manifest of a large value: msgpack `Manifest` |
+| `L` | a large value: a token (8), msgpack `Manifest` |
+
+The token of a large value is part of the names of its buffers: two runs of one task write different files and chunks,
+so the record that stands always finds its own.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ NONE_TAG, PLAIN_TAG, CONTAINING_TAG, ERROR_TAG, LARGE_TAG, ACTOR_TAG = b"NPCELA"
 
 INLINE_LIMIT_BYTES: Final = 64 * 1024
 CHUNK_BYTES: Final = 8 * 1024 * 1024
+TOKEN_BYTES: Final = 8
 
 
 class Manifest(msgspec.Struct, array_like=True, gc=False):
@@ -37,12 +41,14 @@ class Manifest(msgspec.Struct, array_like=True, gc=False):
     Attributes:
         data: the pickle stream, without its out-of-band buffers (itself the first buffer if it is large).
         sizes: bytes of each out-of-band buffer.
-        chunks: how many chunk keys hold the buffers, one after the other; 0 if only shared memory does.
+        chunks: how many chunk keys hold the buffers, one after the other; 0 if only shared memory or a spill file does.
         host: id of the host whose shared memory has them too, b"" if none.
         session: the shared-memory session on that host.
         refs: object ids pickled inside.
         spill: URL of the file that holds the buffers instead of chunk keys, "" for none.
         outer: True if `data` is empty and the stream is the first buffer.
+        digest: BLAKE2b of the stream if it is a buffer outside of shared memory: it is code, so it is authenticated.
+        token: what the names of the buffers end with; stands before the manifest in the record, not in it.
     """
 
     data: bytes
@@ -53,6 +59,8 @@ class Manifest(msgspec.Struct, array_like=True, gc=False):
     refs: list[bytes]
     spill: str = ""
     outer: bool = False
+    digest: bytes = b""
+    token: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -77,12 +85,34 @@ def read_containing(record: bytes) -> tuple[list[bytes], bytes]:
 
 def large(manifest: Manifest) -> bytes:
     """Return the record of a large value."""
-    return LARGE + _encode(manifest)
+    token, manifest.token = manifest.token, b""
+    record = LARGE + token + _encode(manifest)
+    manifest.token = token
+    return record
 
 
 def read_manifest(record: bytes) -> Manifest:
     """Return the manifest of an `L` record."""
-    return _decode_manifest(record[1:])
+    manifest = _decode_manifest(record[1 + TOKEN_BYTES :])
+    manifest.token = record[1 : 1 + TOKEN_BYTES]
+    return manifest
+
+
+def token_of(record: bytes) -> bytes:
+    """Return the token of a large value, b"" for any other record."""
+    return record[1 : 1 + TOKEN_BYTES] if record[0] == LARGE_TAG else b""
+
+
+def without_data(record: bytes) -> bytes:
+    """Return what of a record says which refs and buffers it has, without the value itself."""
+    kind = record[0]
+    if kind == CONTAINING_TAG:
+        return containing(tuple(read_containing(record)[0]), b"")
+    if kind == LARGE_TAG:
+        manifest = read_manifest(record)
+        manifest.data = b""
+        return large(manifest)
+    return record[:1]
 
 
 def contained(record: bytes) -> list[bytes]:
@@ -91,5 +121,5 @@ def contained(record: bytes) -> list[bytes]:
     if kind == CONTAINING_TAG:
         return _decode_containing(record[1:])[0]
     if kind == LARGE_TAG:
-        return _decode_manifest(record[1:]).refs
+        return read_manifest(record).refs
     return []

@@ -49,11 +49,13 @@ class Packed:
         return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
 
 
-def note_ref(object_id: bytes) -> None:
-    """Called by a ref that is being pickled."""
+def note_ref(object_id: bytes) -> bool:
+    """Called by a ref that is being pickled; False if not by `pack`: then nobody notes where it goes."""
     stack = getattr(_noted, "stack", None)
     if stack:
         stack[-1].setdefault(object_id)
+        return True
+    return False
 
 
 class LargeBytes:

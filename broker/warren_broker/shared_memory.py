@@ -37,7 +37,8 @@ ALIGNMENT: Final = 64
 
 _MAGIC: Final = b"WSM1"
 # magic, id's length, id, buffers, bytes of meta, bytes of all
-_HEADER: Final = struct.Struct("<4sI32sIQQ4x")
+_HEADER: Final = struct.Struct("<4sI36sIQQ")
+_LONGEST_ID: Final = 36
 _RANGE: Final = struct.Struct("<QQ")
 _NAME: Final = "warren-"
 _LOCK: Final = "lock"
@@ -64,19 +65,26 @@ class ObjectStoreFull(WarrenBrokerError):
     Attributes:
         needed: bytes the object takes.
         free: bytes that could be had.
+        place: what is full.
+        hopeless: True if waiting for others to let go cannot help.
+        by_limit: True if a limit that was set is reached, not the size of the memory.
     """
 
-    def __init__(self, needed: int, free: int, place: str) -> None:
+    def __init__(self, needed: int, free: int, place: str, *, hopeless: bool = False, by_limit: bool = False) -> None:
         """Make the error.
 
         Args:
             needed: bytes the object takes.
             free: bytes that could be had.
             place: what is full, with the remedy, e.g. "/dev/shm (enlarge it with `shm_size`)".
+            hopeless: see above.
+            by_limit: see above.
         """
         self.needed = needed
         self.free = free
         self.place = place
+        self.hopeless = hopeless
+        self.by_limit = by_limit
         super().__init__(f"an object of {needed:,} bytes does not fit in the {free:,} bytes left in {place}")
 
     def __reduce__(self) -> tuple[type[ObjectStoreFull], tuple[int, int, str]]:
@@ -134,7 +142,7 @@ class SharedMemoryStore:
         """Write an object; it can be opened when this returns. An object of the same id is replaced as a whole.
 
         Args:
-            object_id: 1 to 32 bytes.
+            object_id: 1 to 36 bytes.
             buffers: contiguous, of any item type.
             meta: returned by `open` as it is.
 
@@ -208,6 +216,25 @@ class SharedMemoryStore:
                 _unlink(entry.path)
                 removed += 1
         return removed
+
+    def names(self) -> list[bytes]:
+        """Return the ids of all objects of the session."""
+        found = []
+        for entry in self._entries():
+            text = entry.name.rpartition("-")[2]
+            if "." not in text and text != _LOCK:
+                try:
+                    found.append(bytes.fromhex(text))
+                except ValueError:
+                    continue  # not ours
+        return found
+
+    def age(self, object_id: bytes) -> float:
+        """Return how many seconds ago an object was written; 0 if it is not there."""
+        try:
+            return time.time() - os.stat(self._start + object_id.hex(), follow_symlinks=False).st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def clear(self) -> None:
         """Delete all files of the session, whoever made them, and let go. Views stay valid. May be called twice."""
@@ -290,7 +317,7 @@ class SharedMemoryStore:
                     left = self.limit_bytes - self.used_bytes
                 if size > left:
                     place = f"shared memory of the session, whose limit is {self.limit_bytes:,} bytes"
-                    raise ObjectStoreFull(size, max(0, left), place)
+                    raise ObjectStoreFull(size, max(0, left), place, hopeless=size > self.limit_bytes, by_limit=True)
                 self._allowance = left // 8
             self._allowance -= size
         if size >= _LARGE_BYTES:
@@ -305,6 +332,19 @@ class SharedMemoryStore:
 
     def _place(self) -> str:
         return f"{self.directory} (containers: enlarge it with `shm_size`)"
+
+
+def raise_file_limit(wanted: int = 65_536) -> None:
+    """Raise this process's soft limit of open files, if the hard one allows: every mapped object takes a descriptor."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        except (OSError, ValueError):
+            return  # macOS has a lower limit that it does not tell
 
 
 def default_directory() -> str:
@@ -363,8 +403,8 @@ def _flat(buffer: Buffer) -> memoryview:
 
 def _layout(object_id: bytes, views: list[memoryview], meta: bytes) -> tuple[bytes, list[int], int]:
     """Return what stands before the buffers, the offset of each, and the size of all."""
-    if not 1 <= len(object_id) <= 32:
-        raise ValueError(f"object id of {len(object_id)} bytes; 1 to 32 are possible")
+    if not 1 <= len(object_id) <= _LONGEST_ID:
+        raise ValueError(f"object id of {len(object_id)} bytes; 1 to {_LONGEST_ID} are possible")
     at = _HEADER.size + _RANGE.size * len(views) + len(meta)
     places = []
     for view in views:

@@ -67,7 +67,7 @@ def _run(program: str, *args: str) -> str:
 @given(
     buffers=st.lists(st.binary(max_size=300), max_size=5),
     meta=st.binary(max_size=100),
-    key=st.binary(min_size=1, max_size=32),
+    key=st.binary(min_size=1, max_size=36),
 )
 def test_object_opens_as_it_was_written(make: Make, buffers: list[bytes], meta: bytes, key: bytes) -> None:
     store = make()
@@ -392,7 +392,7 @@ def test_odd_session_ids_are_refused(name: str) -> None:
 
 
 def test_odd_object_ids_are_refused(make: Make) -> None:
-    for key in (b"", bytes(33)):
+    for key in (b"", bytes(37)):
         with pytest.raises(ValueError, match="object id"):
             make().create(key, [b"x"])
 

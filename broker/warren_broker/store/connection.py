@@ -365,6 +365,25 @@ class Connection:
             raise
         self._owed += owed
 
+    def send_parts(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Send one command that is packed already, piece by piece, without joining them; one reply is owed.
+
+        For values of many MiB, which `send` would copy twice.
+
+        Raises:
+            ConnectionLost: as `call`.
+        """
+        sendall: Callable[[Any], Any] = self._sendall
+        try:
+            for part in parts:
+                sendall(part)
+        except OSError as error:
+            raise self._lost(error) from error
+        except BaseException:
+            self.close()
+            raise
+        self._owed += 1
+
     @property
     def owed(self) -> int:
         """How many replies of `send` and `send_many` have not been read."""
@@ -406,6 +425,60 @@ class Connection:
         if reply.__class__ is StoreError:
             raise reply
         return reply
+
+    def read_into(self, target: memoryview) -> bool:
+        """Read the next reply, a string, straight into `target`, past the parser. No earlier reply may be unread.
+
+        Returns:
+            False if there is no such string, or one of another length (the connection is closed then).
+
+        Raises:
+            ConnectionLost: as `call`.
+            StoreError: the reply is an error.
+        """
+        try:
+            head = self._read_head()
+            if head[:1] != b"$":
+                self._feed(head)
+                self.read()
+                return False
+            size = int(head[1:-2])
+            self._owed -= 1
+            if size != target.nbytes:
+                if size >= 0:
+                    self.close()
+                return False
+            at = 0
+            while at < size:
+                count = self._recv_into(target[at:])
+                if not count:
+                    raise self._lost(None)
+                at += count
+            end = bytearray(2)
+            at = 0
+            while at < 2:
+                count = self._recv_into(memoryview(end)[at:])
+                if not count:
+                    raise self._lost(None)
+                at += count
+        except OSError as error:
+            raise self._lost(error) from error
+        except StoreError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def _read_head(self) -> bytes:
+        """Read a reply's first line and nothing after it."""
+        head = bytearray()
+        byte = bytearray(1)
+        while not head.endswith(b"\r\n"):
+            if not self._recv_into(byte):
+                raise self._lost(None)
+            head += byte
+        return bytes(head)
 
     def poll(self) -> list[Any]:
         """Return the replies that are here now, without waiting; error replies stand in the list as `StoreError`.

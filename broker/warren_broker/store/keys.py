@@ -13,8 +13,14 @@ What belongs to one client carries its id as hash tag, so that one commit touche
 | `h:{client}:<id>` | set | who holds the object besides its owner; `!` once the owner let go |
 | `hg:{client}` | set | its objects that have holders |
 | `b:{client}` | set | foreign objects the client holds (released for it if it dies) |
+| `p:{client}` | hash | results the client prepares: object id, token -> record without data |
+| `r:{client}` | hash | its deleted objects whose buffers or refs are still to be let go: <id> -> record |
+| `x:{client}:<id><token>:<n>` | string | chunk number n of a large value |
+| `n:{client}:<id>` | string | how many items of a stream were read; only with backpressure |
 | `s:{client}` | hash | start marks of its tasks that may run once only |
 | `a:{client}` | hash | crash counts of its redelivered tasks |
+| `clients` | sorted set | clients by the end of their lease |
+| `ghosts` | set | clients that have left and whose objects others still hold |
 | `f:<hash>` | string | a pickled function, sealed |
 """
 
@@ -31,6 +37,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix.encode()
         self.clients = self.prefix + b"clients"
+        self.ghosts = self.prefix + b"ghosts"
         self.nodes = self.prefix + b"nodes"
         self.queues = self.prefix + b"queues"
         self.names = self.prefix + b"names"
@@ -72,6 +79,39 @@ class Keys:
     def borrowed(self, client: bytes) -> bytes:
         """The foreign objects that a client holds."""
         return self._tagged(b"b", client)
+
+    def pending(self, client: bytes) -> bytes:
+        """The results that a client prepares and has not committed."""
+        return self._tagged(b"p", client)
+
+    def graves(self, client: bytes) -> bytes:
+        """The client's deleted objects whose buffers or refs are still to be let go."""
+        return self._tagged(b"r", client)
+
+    def waited(self, client: bytes) -> bytes:
+        """The client's objects that somebody waits for."""
+        return self._tagged(b"g", client)
+
+    def waiters(self, object_id: bytes) -> bytes:
+        """Who waits for an object."""
+        return self._tagged(b"w", object_id[:CLIENT_BYTES]) + b":" + object_id[CLIENT_BYTES:]
+
+    def held(self, client: bytes) -> bytes:
+        """The client's objects that have holders."""
+        return self._tagged(b"hg", client)
+
+    def holders(self, object_id: bytes) -> bytes:
+        """Who holds an object besides its owner."""
+        return self._tagged(b"h", object_id[:CLIENT_BYTES]) + b":" + object_id[CLIENT_BYTES:]
+
+    def chunk(self, object_id: bytes, token: bytes, number: int) -> bytes:
+        """One chunk of a large value."""
+        start = self._tagged(b"x", object_id[:CLIENT_BYTES])
+        return b"%s:%s%s:%d" % (start, object_id[CLIENT_BYTES:], token, number)
+
+    def consumed(self, task_id: bytes) -> bytes:
+        """How many items of a stream were read."""
+        return self._tagged(b"n", task_id[:CLIENT_BYTES]) + b":" + task_id[CLIENT_BYTES:]
 
     def starts(self, client: bytes) -> bytes:
         """Start marks of the client's tasks that may run only once."""

@@ -19,14 +19,18 @@ from warren_broker.errors import ConnectError, ConnectionLost, StoreError
 from warren_broker.ids import CLIENT_BYTES, NODE_BYTES
 from warren_broker.queues.names import is_exclusive
 from warren_broker.serialization import Packed
+from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store import scripts
 from warren_broker.store.connection import Connection, Script
 from warren_broker.store.keys import Keys
-from warren_broker.store.large import LargeObjects
+from warren_broker.store.large import PATIENCE_SECONDS, LargeObjects
+from warren_broker.store.lives import Lives
 
 CLIENT_LEASE_SECONDS = 30.0  # after which a client that gave no sign of life counts as dead
 PUT_ASIDE_KEPT = 1000
+FETCH_AT_ONCE = 1000
+FULL_RETRY_SECONDS = 0.05
 PUT_ASIDE_BYTES = 4096
 SERVER_PATIENCE_SECONDS = 60.0
 EMBEDDED_PATIENCE_SECONDS = 2.0  # an embedded server that is away has ended, with the session
@@ -48,30 +52,42 @@ class ObjectStore:
         ttl: seconds after which an object is deleted whoever holds it; 0 for never.
         session: name of the shared-memory session of this host and cluster.
         host: id of this host.
+        spill_url: where large values go that the store has no room for; "" for nowhere.
+        memory_limit: bytes that the session's shared memory may take; None for what there is.
 
     Attributes:
         patience: seconds that a call waits for a server that is away.
     """
 
     def __init__(
-        self, endpoint: Endpoint, signer: Signer, *, ttl: float = 0.0, session: str = "", host: bytes = b""
+        self,
+        endpoint: Endpoint,
+        signer: Signer,
+        *,
+        ttl: float = 0.0,
+        session: str = "",
+        host: bytes = b"",
+        spill_url: str = "",
+        memory_limit: int | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.keys = Keys(endpoint.prefix)
         self.signer = signer
-        self._ttl = str(int(ttl * 1000)).encode()
+        self.ttl_milliseconds = int(ttl * 1000)
+        self._ttl = str(self.ttl_milliseconds).encode()
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         self._prefix = self.keys.prefix
         self._tags: dict[bytes, bytes] = {}
         self._here = b"1" if endpoint.embedded else b"0"
         self.patience = EMBEDDED_PATIENCE_SECONDS if endpoint.embedded else SERVER_PATIENCE_SECONDS
-        self.large = LargeObjects(self, session=session, host=host)
+        self.large = LargeObjects(self, session=session, host=host, spill_url=spill_url, limit_bytes=memory_limit)
+        self.lives = Lives(self)
         self._closed = False
         self._met = False
         self._outage_ended = -math.inf
         self._scripts: dict[str, Script] = {}
-        self.on_actor_released: Callable[[bytes], None] | None = None
+        self.on_full: Callable[[], None] = lambda: None  # what may make room is done before a full store is asked again
 
     # -- connection --------------------------------------------------------------------------------------------------
 
@@ -128,6 +144,58 @@ class ObjectStore:
             except (ConnectionLost, ConnectError) as error:
                 lost = error
         return self._again(lost, lambda: self._script(name)((), args))
+
+    def pipeline_of_scripts(
+        self, calls: Sequence[tuple[str, tuple[Any, ...]]], before: Sequence[tuple[Any, ...]] = ()
+    ) -> list[Any]:
+        """Run commands and then scripts (name, arguments) in one round trip; returns the scripts' replies.
+
+        All of them may safely run twice. Error replies are raised.
+        """
+        if not calls and not before:
+            return []
+        with self._lock:
+            try:
+                replies: list[Any] | None = self._run_scripts(calls, before)
+            except (ConnectionLost, ConnectError) as error:
+                replies, lost = None, error
+        if replies is None:
+            replies = self._again(lost, lambda: self._run_scripts(calls, before))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies[len(before) :]
+
+    def _run_scripts(
+        self, calls: Sequence[tuple[str, tuple[Any, ...]]], before: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        commands = [*before, *[self._script(name).command((), arguments) for name, arguments in calls]]
+        return self.connection.pipeline(commands)
+
+    def when_room(self, action: Callable[[], Any], *, patience: float = PATIENCE_SECONDS, size: int = 0) -> Any:
+        """Run `action` (which may safely run twice); while Redis is at `maxmemory`, wait and run it again.
+
+        Args:
+            action: what writes.
+            patience: seconds to wait.
+            size: bytes it wants to store, for the error.
+
+        Raises:
+            ObjectStoreFull: no room within `patience`.
+        """
+        deadline = 0.0
+        while True:
+            try:
+                return action()
+            except StoreError as error:
+                if not str(error).startswith("OOM"):
+                    raise
+                now = time.monotonic()
+                deadline = deadline or now + patience
+                if now >= deadline:
+                    raise ObjectStoreFull(size, 0, "Redis (its `maxmemory`)") from error
+            self.on_full()
+            time.sleep(FULL_RETRY_SECONDS)
 
     def _script(self, name: str) -> Script:
         connection = self.connection
@@ -223,7 +291,7 @@ class ObjectStore:
             record = records.containing(packed.refs, packed.data) if packed.refs else records.plain(packed.data)
         else:
             record = self.large.write(object_id, packed)
-        self.put_records([(object_id, record)])
+        self.when_room(lambda: self.put_records([(object_id, record)]), size=len(record))
         return record
 
     def read_large(self, object_id: bytes, manifest: records.Manifest) -> Any:
@@ -235,13 +303,34 @@ class ObjectStore:
         if not object_ids:
             return []
         key = self.keys.object
-        stored = self.call(b"MGET", *[key(object_id) for object_id in object_ids])
+        if len(object_ids) <= FETCH_AT_ONCE:
+            stored = self.call(b"MGET", *[key(object_id) for object_id in object_ids])
+        else:
+            # In parts, so that Redis serves others in between; still one round trip.
+            names = [key(object_id) for object_id in object_ids]
+            parts = [(b"MGET", *names[at : at + FETCH_AT_ONCE]) for at in range(0, len(names), FETCH_AT_ONCE)]
+            stored = [value for part in self.pipeline(parts) for value in part]
         return [self.unseal(oid, value) for oid, value in zip(object_ids, stored, strict=True)]
 
-    def subscribe(self, client: bytes, object_ids: Sequence[bytes]) -> list[bytes | None]:
-        """Like `fetch`, and have the client told on its inbox of those that are not there yet."""
-        stored = self.script("subscribe", self._prefix, client, *self._pairs(object_ids))
-        return [self.unseal(oid, value) for oid, value in zip(object_ids, stored, strict=True)]
+    def subscribe(self, client: bytes, object_ids: Sequence[bytes]) -> tuple[list[bytes | None], list[bytes]]:
+        """Like `fetch`, and have the client told on its inbox of those that are not there yet.
+
+        Returns:
+            The records, None for those to come; the ids of those that will never come: their owner is gone.
+        """
+        parts = [object_ids[at : at + FETCH_AT_ONCE] for at in range(0, len(object_ids), FETCH_AT_ONCE)]
+        replies = self.pipeline_of_scripts(
+            [("subscribe", (self._prefix, client, *self._pairs(part))) for part in parts]
+        )
+        found: list[bytes | None] = []
+        orphans: list[bytes] = []
+        for object_id, stored in zip(object_ids, [each for reply in replies for each in reply], strict=True):
+            if stored == 0:
+                orphans.append(object_id)
+                found.append(None)
+            else:
+                found.append(self.unseal(object_id, stored))
+        return found, orphans
 
     def commit_arguments(
         self,
@@ -271,19 +360,34 @@ class ObjectStore:
 
     def dependants(self, owner: bytes, left: Sequence[Any]) -> tuple[list[Dependant], list[tuple[bytes, bytes]]]:
         """Read what `commit` left to do: (specs to publish, (client, suffix) pairs to tell)."""
+        publish, tell, _ = self.left_to_do(owner, left)
+        return publish, tell
+
+    def left_to_do(
+        self, owner: bytes, left: Sequence[Any]
+    ) -> tuple[list[Dependant], list[tuple[bytes, bytes]], list[bytes]]:
+        """Read what `commit` left to do.
+
+        Returns:
+            (specs to publish, (client, suffix) pairs to tell, ids of the results that found another in their place).
+        """
         publish: list[Dependant] = []
         tell: list[tuple[bytes, bytes]] = []
+        lost: list[bytes] = []
         at = 0
         tag = self.tag(owner)
         while at < len(left):
             if left[at] == b"c":
                 tell.append((left[at + 1], left[at + 2]))
                 at += 3
+            elif left[at] == b"x":
+                lost.append(owner + left[at + 1])
+                at += 2
             else:
                 _, spec, frame, queue, priority, suffix = left[at : at + 6]
                 publish.append((spec, frame, queue.decode(), int(priority), tag, suffix))
                 at += 6
-        return publish, tell
+        return publish, tell, lost
 
     def park(self, specs: Sequence[tuple[bytes, bytes, str, int, Sequence[bytes]]]) -> list[bool]:
         """Keep specs (task id, frame, queue, priority, dependencies) until their dependencies are there.
@@ -323,64 +427,6 @@ class ObjectStore:
             arguments += (tag, suffix, spec)
         self.script("launched", self._prefix, *arguments)
 
-    # -- lives -------------------------------------------------------------------------------------------------------
-
-    def hold(self, holder: bytes, object_ids: Sequence[bytes]) -> None:
-        """Note that `holder` holds objects besides their owners."""
-        self.script("hold", self._prefix, holder, *self._pairs(object_ids))
-
-    def borrow(self, client: bytes, object_ids: Sequence[bytes]) -> None:
-        """Note that a client holds foreign objects, so that they outlive their owner's handles."""
-        self.call(b"SADD", self.keys.borrowed(client), *object_ids)
-        self.hold(b"c" + client, object_ids)
-
-    def give_back(self, client: bytes, object_ids: Sequence[bytes]) -> None:
-        """The client holds these foreign objects no more."""
-        self.release(b"c" + client, object_ids)
-        self.call(b"SREM", self.keys.borrowed(client), *object_ids)
-
-    def release(self, holder: bytes, object_ids: Sequence[bytes]) -> None:
-        """A holder lets go; what nobody holds any more is deleted, with what it held itself."""
-        waiting = [(holder, list(object_ids))]
-        while waiting:
-            who, ids = waiting.pop()
-            gone = self.script("release", self._prefix, who, *self._pairs(ids))
-            by_pair = {(self.tag(oid[:CLIENT_BYTES]), oid[CLIENT_BYTES:]): oid for oid in ids}
-            for at in range(0, len(gone), 3):
-                object_id = by_pair[gone[at], gone[at + 1]]
-                record = self.unseal(object_id, gone[at + 2] or None)
-                if record is not None:
-                    self.large.forget(object_id, record)
-                    if record[0] == records.ACTOR_TAG and self.on_actor_released is not None:
-                        self.on_actor_released(record[1:])
-                    inner = records.contained(record)
-                    if inner:
-                        waiting.append((b"o" + object_id, inner))
-
-    def drop(self, object_ids: Sequence[bytes]) -> set[bytes]:
-        """Their owner lets go of objects: those that nobody else holds are deleted.
-
-        Returns:
-            The ids of those that others hold: they stay.
-        """
-        by_owner: dict[bytes, list[bytes]] = {}
-        for object_id in object_ids:
-            by_owner.setdefault(object_id[:CLIENT_BYTES], []).append(object_id[CLIENT_BYTES:])
-        kept: set[bytes] = set()
-        for owner, suffixes in by_owner.items():
-            for at in range(0, len(suffixes), 1000):
-                stay = self.script("drop", self._prefix, self.tag(owner), *suffixes[at : at + 1000])
-                kept.update([owner + suffix for suffix in stay])
-        return kept
-
-    def delete(self, object_ids: Sequence[bytes]) -> None:
-        """Delete objects, whoever holds them."""
-        for object_id, record in zip(object_ids, self.fetch(object_ids), strict=True):
-            if record is not None:
-                self.large.forget(object_id, record)
-        if object_ids:
-            self.call(b"UNLINK", *[self.keys.object(object_id) for object_id in object_ids])
-
     # -- functions ---------------------------------------------------------------------------------------------------
 
     def put_function(self, digest: bytes, pickled: bytes) -> None:
@@ -403,34 +449,14 @@ class ObjectStore:
     def renew_client(self, client: bytes, lease: float) -> None:
         """Keep a client's sign of life for `lease` seconds more."""
         expires = time.time() + lease
+        key, milliseconds = self.keys.client(client), int(lease * 1000)
         self.pipeline(
             [
-                (b"SET", self.keys.client(client), b"1", b"PX", int(lease * 1000)),
+                (b"PEXPIRE", key, milliseconds),  # works also while Redis is full
+                (b"SET", key, b"1", b"PX", milliseconds),
                 (b"ZADD", self.keys.clients, expires, client),
             ]
         )
-
-    def forget_client(self, client: bytes) -> None:
-        """Delete what is known of a client that holds nothing."""
-        keys = self.keys
-        self.pipeline(
-            [
-                (b"UNLINK", keys.client(client), keys.inbox(client), keys.starts(client), keys.attempts(client)),
-                (b"ZREM", keys.clients, client),
-            ]
-        )
-
-    def remove_client(self, client: bytes) -> None:
-        """Delete every key that carries the client's tag."""
-        cursor: Any = b"0"
-        pattern = self.keys.client_pattern(client)
-        while True:
-            cursor, found = self.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", 2000)
-            if found:
-                self.call(b"UNLINK", *found)
-            if cursor == b"0":
-                break
-        self.call(b"ZREM", self.keys.clients, client)
 
     def end_job(self, job: bytes) -> None:
         """A driver leaves: its record goes, nodes let its executors end."""
@@ -445,7 +471,7 @@ class ObjectStore:
 
     def tell(self, client: bytes, entry: bytes) -> None:
         """Put an entry on a client's inbox, if the client lives."""
-        self.call(b"RPUSH", self.keys.inbox(client), entry)
+        self.script("tell", self.keys.client(client), self.keys.inbox(client), entry)
 
     def announce_cancel(self, keys: Keys, task_id: bytes, client: bytes, *, force: bool, recursive: bool) -> None:
         """Tell every node that a task is cancelled; late ones find it in the list for an hour."""

@@ -78,6 +78,7 @@ class ActorHost:
         self.context.reconstructed = restarts > 0
         self.context.actor_name = self.spec.name
         self.context.cancelled = self.is_cancelled
+        self.runner_of_calls.is_cancelled = self._was_cancelled
         runtime_context.set_context(self.context)
 
     def _handle(self) -> Any:
@@ -131,7 +132,7 @@ class ActorHost:
             if self.durable is not None:
                 self.committer.state = self.durable.commit_fields
         out.tasks = 1
-        self.client.settle_borrowing()
+        self.client.settle()
         with self.committer.lock:
             if not self.restarts:
                 self.committer.of(header.owner).merge(out)
@@ -251,6 +252,9 @@ class ActorHost:
         """True if this running call was cancelled. Any thread."""
         return task_id is not None and self.executor.progress.target().hex() == task_id
 
+    def _was_cancelled(self, task_id: bytes) -> bool:
+        return task_id in self.cancelled or self.executor.progress.target() == task_id
+
     # -- one call ----------------------------------------------------------------------------------------------------
 
     def method(self, header: TaskHeader) -> Callable[..., Any]:
@@ -309,8 +313,8 @@ class ActorHost:
         """Gather a call's results for the next commit. Any thread."""
         client, committer = self.client, self.committer
         call.args = None
-        if client.references.dropped or client.fresh_foreign:
-            client.settle_borrowing()
+        if client.lifetimes.waiting:
+            client.settle()
         out.tasks = 1
         out.busy = busy
         with committer.lock:

@@ -24,12 +24,14 @@ from warren.exceptions import (
     store_input_failure,
 )
 from warren.exit import ActorExit
-from warren.generators import DynamicObjectRefGenerator, consumed_key
+from warren.generators import DynamicObjectRefGenerator
+from warren.lifetimes import store_full
 from warren.object_ref import ObjectRef, made_here
 from warren_broker import records
-from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, object_id
+from warren_broker.ids import FIRST_INDEX, object_id
 from warren_broker.messages import DYNAMIC, STREAMING, Task, TaskHeader
 from warren_broker.serialization import pack, unpack
+from warren_broker.shared_memory import ObjectStoreFull
 from warren_workers.executor.commit import Committer, Results
 
 BACKPRESSURE_POLL_SECONDS = 0.005
@@ -70,6 +72,7 @@ class CallRunner:
         self.store = client.store
         self.committer = committer
         self.node_id = node_id
+        self.is_cancelled: Callable[[bytes], bool] = lambda task_id: False  # tasks are interrupted; actors set it
 
     def run(self, header: TaskHeader, function: Callable[..., Any], task: Task, out: Results) -> None:
         """Run one call; its results, or its error, are in `out` afterwards.
@@ -114,8 +117,15 @@ class CallRunner:
             if isinstance(error, KeyboardInterrupt):
                 self.client.cancel_children(task[0], force=False)
             record = records.ERROR + self.error_of(header, task, error)
-        del out.items[:]  # of this call, half done
+        self.discard(out)
         fill(header, task, record, out)
+
+    def discard(self, out: Results) -> None:
+        """Forget results of a call, half done."""
+        del out.items[:]
+        if out.prepared:
+            prepared, out.prepared = out.prepared, []
+            self.store.lives.settle(self.client.id, prepared, lost=[key for key, _ in prepared])
 
     # -- arguments ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +140,7 @@ class CallRunner:
             (record,) = self.store.fetch([payload[1:]])
             if record is None:
                 raise ObjectLostError(payload[1:].hex())
-            args, kwargs = self.client.load(payload[1:], record)
+            args, kwargs = self.client.load(payload[1:], record, settle=False)
         return args, kwargs
 
     def arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -158,14 +168,14 @@ class CallRunner:
             if record[0] == records.ERROR_TAG:
                 raise DependencyFailed(record)
             values[key] = record
-        args = tuple(
-            [client.load(value._id, values[value._id]) if type(value) is ObjectRef else value for value in args]
-        )
+
+        def load(key: bytes) -> Any:
+            # Until the task ends its submitter holds them, and with them what they refer to.
+            return client.load(key, values[key], settle=False)
+
+        args = tuple([load(value._id) if type(value) is ObjectRef else value for value in args])
         if kwargs:
-            kwargs = {
-                name: client.load(value._id, values[value._id]) if type(value) is ObjectRef else value
-                for name, value in kwargs.items()
-            }
+            kwargs = {name: load(value._id) if type(value) is ObjectRef else value for name, value in kwargs.items()}
         return args, kwargs
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -173,16 +183,14 @@ class CallRunner:
     def store_result(self, key: bytes, value: Any, out: Results) -> None:
         """Store one value as the object `key`."""
         packed = pack(value)
-        if packed.buffers or len(packed.data) > records.INLINE_LIMIT_BYTES:
-            record = self.store.large.write(key, packed)
-        elif packed.refs:
-            record = records.containing(packed.refs, packed.data)
-        else:
+        if not packed.buffers and not packed.refs and len(packed.data) <= records.INLINE_LIMIT_BYTES:
             record = b"P" + packed.data
-        if packed.refs:
-            self.client.outbox.flush()
-            self.client.flush_puts()
-            self.client.hold_contained(key, packed.refs)
+        else:
+            if packed.refs:
+                self.client.outbox.flush()
+                self.client.flush_puts()
+            record = self.store.lives.prepare(self.client.id, key, packed)
+            out.prepared.append((key, record))
         out.items += (key, record)
         out.bytes += len(record)
 
@@ -211,7 +219,7 @@ class CallRunner:
                 key = object_id(task[0], at + 2)
                 self.store_result(key, each, out)
                 refs.append(made_here(key, self.client.references))
-            self.emit(header.owner, out)
+            # In one commit with the value that holds them: the owner deletes results that nothing refers to.
             self.store_result(task[0] + FIRST_INDEX, DynamicObjectRefGenerator(refs), out)
         else:
             stream = Stream(self, header, task, out)
@@ -229,6 +237,7 @@ class CallRunner:
         with self.committer.lock:
             part = Results()
             part.items, out.items = out.items, []
+            part.prepared, out.prepared = out.prepared, []
             part.function = out.function
             self.committer.of(owner).merge(part)
             out.bytes = 0
@@ -260,6 +269,8 @@ class CallRunner:
             )  # fmt: skip
         if isinstance(error, SystemExit):
             return store_error(WorkerCrashedError())
+        if isinstance(error, ObjectStoreFull):
+            return store_error(store_full(error))
         return capture_task_error(
             error, header.name, os.getpid(), self.node_id.hex(), actor_id=header.actor.hex() or None
         )
@@ -276,7 +287,13 @@ class Stream:
         self.made = 0
 
     def put(self, value: Any) -> None:
-        """Commit the next item."""
+        """Commit the next item.
+
+        Raises:
+            TaskCancelledError: nobody will read any more.
+        """
+        if self._runner.is_cancelled(self._task[0]):
+            raise TaskCancelledError(self._task[0].hex())
         self._runner.store_result(object_id(self._task[0], self.made + 1), value, self._out)
         self.made += 1
         self._runner.emit(self._header.owner, self._out)
@@ -291,9 +308,10 @@ class Stream:
         if not limit:
             return False
         store, task_id = self._runner.store, self._task[0]
-        owner = task_id[:CLIENT_BYTES]
-        key = consumed_key(store.keys.prefix, store.tag(owner), task_id)
-        if self.made - int(store.call(b"GET", key) or 0) < limit:
+        consumed = int(store.call(b"GET", store.keys.consumed(task_id)) or 0)
+        if consumed < 0 or self._runner.is_cancelled(task_id):
+            raise TaskCancelledError(task_id.hex())
+        if self.made - consumed < limit:
             return False
         if not store.call(b"EXISTS", store.keys.client(self._header.owner)):
             raise TaskCancelledError(task_id.hex())

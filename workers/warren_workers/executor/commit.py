@@ -20,7 +20,7 @@ from warren_broker.store.object_store import NOT_DURABLE, ObjectStore
 from warren_workers.channel import DONE, DONE_SET, BlockingChannel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 COMMIT_PATIENCE_SECONDS = 60.0
 FULL_RETRY_SECONDS = 0.2
@@ -31,10 +31,11 @@ COMMIT_BYTES = 512 * 1024
 class Results:
     """What finished calls of one owner leave to be committed."""
 
-    __slots__ = ("busy", "bytes", "ended", "function", "items", "tasks")
+    __slots__ = ("busy", "bytes", "ended", "function", "items", "prepared", "tasks")
 
     def __init__(self) -> None:
         self.items: list[bytes] = []
+        self.prepared: list[tuple[bytes, bytes]] = []  # those items that have buffers or refs of their own
         self.ended: list[bytes] = []
         self.function = b""
         self.tasks = 0
@@ -44,11 +45,32 @@ class Results:
     def merge(self, other: Results) -> None:
         """Take what another one gathered."""
         self.items += other.items
+        self.prepared += other.prepared
         self.ended += other.ended
         self.tasks += other.tasks
         self.busy += other.busy
         self.bytes += other.bytes
         self.function = other.function
+
+
+def _by_tag(gathered: dict[bytes, Results]) -> Iterator[tuple[bytes, Results]]:
+    """Yield (owner, results): those of detached tasks, which lie under another tag, apart from the owner's others."""
+    for owner, results in gathered.items():
+        tags = {key[:CLIENT_BYTES] for key in results.items[::2]}
+        if len(tags) < 2:
+            yield owner, results
+            continue
+        for tag in tags:
+            part = Results()
+            for at in range(0, len(results.items), 2):
+                if results.items[at][:CLIENT_BYTES] == tag:
+                    part.items += results.items[at : at + 2]
+            part.prepared = [each for each in results.prepared if each[0][:CLIENT_BYTES] == tag]
+            part.function, part.busy = results.function, results.busy / len(tags)
+            if tag == owner:
+                part.ended = results.ended
+                part.tasks = results.tasks
+            yield owner, part
 
 
 class Fenced(Exception):
@@ -60,12 +82,13 @@ class Committer:
 
     Args:
         store: where objects go.
-        channel: to the agent.
-        dependants_to_agent: what is left to publish goes to the agent with DONE.
+        channel: to the agent; what is left to publish goes there with DONE.
+        client: in whose name results are prepared.
     """
 
-    def __init__(self, store: ObjectStore, channel: BlockingChannel) -> None:
+    def __init__(self, store: ObjectStore, channel: BlockingChannel, client: bytes) -> None:
         self._store = store
+        self._client = client
         self._channel = channel
         self.lock = threading.RLock()
         self.gathered: dict[bytes, Results] = {}
@@ -108,7 +131,7 @@ class Committer:
             self.retries = []
             self._sent = []
             commands = []
-            for owner, results in gathered.items():
+            for owner, results in _by_tag(gathered):
                 if not results.items and not results.ended:
                     continue
                 completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
@@ -155,11 +178,16 @@ class Committer:
                 tag_owner = items[0][:CLIENT_BYTES] if items else owner
                 if tag_owner != owner:
                     store.tell(owner, entry)
-                if left and left[0] != -1:
-                    publish, tell = store.dependants(tag_owner, left)
+                lost: list[bytes] = []
+                if left and left[0] == -1:
+                    lost = items[::2]  # nobody is there to have them
+                elif left:
+                    publish, tell, lost = store.left_to_do(tag_owner, left)
                     dependants += [list(each) for each in publish]
                     for client, suffix in tell:
                         self._tell(client, tag_owner + suffix, items)
+                if results.prepared:
+                    store.lives.settle(self._client, results.prepared, lost)
         upto, tasks, busy, retries, sequences = self._sent_done
         if sequences is not None:
             if sequences or retries:

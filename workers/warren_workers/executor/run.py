@@ -80,12 +80,13 @@ class Executor:
         )
         holder.append(self.client)
         self.client.job_env = config["job_env"]
+        self.client.executing = True
         self.client.block_hooks = (self._blocked, self._unblocked)
         self.client.current_task = lambda: self.task_id
         current.set_client(self.client)
         self.functions = FunctionCache(self.client.store.get_function)
         self.node_id: bytes = config["node_id"]
-        self.committer = Committer(self.client.store, channel)
+        self.committer = Committer(self.client.store, channel, self.client.id)
         self.runner = CallRunner(self.client, self.committer, self.node_id)
         self.task_id: bytes | None = None
         self.leaving = ""
@@ -180,16 +181,15 @@ class Executor:
             end = clock()
             if client.children:
                 client.children.pop(task[0], None)
-            if client.references.dropped or client.fresh_foreign:
-                client.settle_borrowing()
+            if client.lifetimes.waiting:
+                client.settle()
             if not committer.tasks:
                 self._gathered_since = begin
             results = committer.of(header.owner)
-            results.items += out.items
-            results.ended += out.ended
-            results.tasks += 1
-            results.busy += end - begin
-            results.function = header.function
+            out.tasks = 1
+            out.busy = end - begin
+            out.function = header.function
+            results.merge(out)
             committer.tasks += 1
             committer.bytes += out.bytes
             committer.upto = first + at + 1

@@ -8,7 +8,7 @@ agent it lives in can serve tasks meanwhile.
 |---|---|
 | objects that nobody else holds | deleted, and what they held themselves is released |
 | objects that somebody holds | left to their last holder |
-| objects that somebody waits for and that never came | OwnerDiedError, kept for an hour |
+| objects that somebody waits for and that never came | OwnerDiedError, kept while held, or for a minute |
 | foreign objects it held | released |
 | its inbox, specs that wait for dependencies, marks and counts | deleted |
 | its job, if it was a driver | ended |
@@ -19,16 +19,12 @@ A dead node's custody goes back to its queues (see `warren_workers.node.custody`
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
-from warren.exceptions import OwnerDiedError, store_error
-from warren_broker import records
+from warren.lifetimes import orphan_record
 from warren_broker.errors import WarrenBrokerError
-from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import decode
 from warren_broker.signing import ForgedMessage
 
@@ -39,15 +35,8 @@ log = logging.getLogger("warren.node")
 
 INTERVAL_SECONDS: Final = 5.0
 DEAD_NODES_KEPT_SECONDS: Final = 600.0
-OWNER_DIED_KEPT_SECONDS: Final = 3600
-SCAN_COUNT: Final = 1000
-KEYS_AT_A_TIME: Final = 500
 STEP_PAUSE_SECONDS: Final = 0.002
-OBJECT_SUFFIX_BYTES: Final = 28 - CLIENT_BYTES  # of an object id behind its owner's
-JOB: Final = b"j"
-
-_CLIENT: Final = re.compile(rb"[0-9a-f]{%d}" % (2 * CLIENT_BYTES))
-_Found = tuple[bytes, bytes, bytes]  # key, client, what follows the client's tag
+JOB: Final = b"j:"
 
 
 class Janitor:
@@ -94,6 +83,7 @@ class Janitor:
         # After an outage of Redis, leases have ended that nobody could renew: those who live get the time to do so.
         if self._store.trusts_leases(self._agent.config.client_lease):
             yield from self._clear_clients()
+            self._store.lives.lay_ghosts()
         if self._store.trusts_leases(self._agent.config.lease):
             self._clear_nodes()
 
@@ -106,99 +96,34 @@ class Janitor:
         dead = {client for client, alive in zip(expired, living, strict=True) if not alive}
         if not dead:
             return
-        for client in dead:
-            borrowed = store.call(b"SMEMBERS", keys.borrowed(client))
-            if borrowed:
-                store.release(b"c" + client, borrowed)
-        found: dict[bytes, list[_Found]] = {}
-        for part in self._scan():
-            for kind, key, client, suffix in part:
-                if client in dead or kind == JOB:
-                    found.setdefault(kind, []).append((key, client, suffix))
-            yield
-        # Specs before objects: what waits for the dead themselves must not be started by errors committed below.
-        order: list[tuple[bytes, Callable[[list[_Found]], None]]] = [
-            (b"d", self._delete),
-            (b"o", self._drop),
-            (b"w", self._tell_waiting),
-            (b"x", self._drop_chunks),
-            (JOB, partial(self._end_jobs, dead)),
-            *((kind, self._delete) for kind in (b"i", b"g", b"b", b"s", b"a")),
-        ]
-        for kind, clear in order:
-            keys_of_kind = found.get(kind, [])
-            for at in range(0, len(keys_of_kind), KEYS_AT_A_TIME):
-                clear(keys_of_kind[at : at + KEYS_AT_A_TIME])
-                yield
-        store.call(b"ZREM", keys.clients, *dead)
+        jobs: list[bytes] = []
+        start = keys.prefix + JOB
+
+        def note_job(key: bytes) -> None:
+            if key.startswith(start):
+                jobs.append(key[len(start) :])
+
+        yield from store.lives.leave(dead, self._orphan, note_job)
+        self._end_jobs(dead, jobs)
         log.info("cleared up after %d clients that are gone", len(dead))
 
-    def _scan(self) -> Iterator[list[tuple[bytes, bytes, bytes, bytes]]]:
-        """Yield (kind, key, client, suffix) of all keys such as `kind:{client}:suffix`, and of jobs."""
-        cursor: Any = b"0"
-        start = len(self._keys.prefix)
-        while True:
-            cursor, keys = self._store.call(b"SCAN", cursor, b"MATCH", self._keys.prefix + b"*", b"COUNT", SCAN_COUNT)
-            part = []
-            for key in keys:
-                kind, _, rest = key[start:].partition(b":")
-                if kind == JOB:
-                    part.append((kind, key, b"", rest))
-                elif rest[:1] == b"{":
-                    tag, _, suffix = rest[1:].partition(b"}")
-                    if _CLIENT.fullmatch(tag):
-                        part.append((kind, key, bytes.fromhex(tag.decode()), suffix[1:]))
-            yield part
-            if cursor == b"0":
-                return
-
-    def _delete(self, found: list[_Found]) -> None:
-        self._store.call(b"UNLINK", *[key for key, _, _ in found])
-
-    def _drop(self, found: list[_Found]) -> None:
-        """Let go of objects as their owner would have."""
-        store = self._store
-        object_ids = [client + suffix for _, client, suffix in found]
-        stored = store.fetch(object_ids)
-        kept = store.drop(object_ids)
-        for object_id, record in zip(object_ids, stored, strict=True):
-            if object_id in kept or record is None:
-                continue
-            store.large.forget(object_id, record)
-            inner = records.contained(record)
-            if inner:
-                store.release(b"o" + object_id, inner)
-
-    def _drop_chunks(self, found: list[_Found]) -> None:
-        """Delete parts of large values whose record is not there: their writer died before the end."""
-        object_ids = [client + suffix[:OBJECT_SUFFIX_BYTES] for _, client, suffix in found]
-        there = self._store.pipeline([(b"EXISTS", self._keys.object(object_id)) for object_id in object_ids])
-        self._delete_all([key for (key, _, _), exists in zip(found, there, strict=True) if not exists])
-
-    def _tell_waiting(self, found: list[_Found]) -> None:
+    def _orphan(self, object_ids: list[bytes]) -> None:
         """Objects of the dead that somebody waits for will never come: an error takes their place."""
-        object_ids = [client + suffix for _, client, suffix in found]
-        for object_id, stored in zip(object_ids, self._store.fetch(object_ids), strict=True):
-            if stored is None:
-                error = records.ERROR + store_error(OwnerDiedError(object_id.hex()))
-                self._agent.commit_ownerless([object_id, error])
-                self._store.call(b"EXPIRE", self._keys.object(object_id), OWNER_DIED_KEPT_SECONDS)
-        self._delete(found)
+        items: list[bytes] = []
+        for object_id in object_ids:
+            items += (object_id, orphan_record(object_id))
+        self._agent.commit_ownerless(items)
 
-    def _end_jobs(self, dead: set[bytes], found: list[_Found]) -> None:
-        for key, _, suffix in found:
-            job = bytes.fromhex(suffix.decode())
-            stored = self._store.call(b"GET", key)
+    def _end_jobs(self, dead: set[bytes], jobs: list[bytes]) -> None:
+        for name in jobs:
+            job = bytes.fromhex(name.decode())
+            stored = self._store.call(b"GET", self._keys.job(job))
             try:
                 record = decode(self._agent.signer.open(b"job" + job, stored)) if stored else {}
             except ForgedMessage:
                 continue
             if record.get("client") in dead:
                 self._store.end_job(job)
-
-    def _delete_all(self, keys: list[bytes]) -> None:
-        if keys:
-            self._store.call(b"UNLINK", *keys)
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 

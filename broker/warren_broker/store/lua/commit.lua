@@ -6,6 +6,7 @@
 -- Returns {-1} if the owner is gone (nothing written), else a flat list of what is left to do for those who wait:
 --   'c', client id, suffix              tell this client's inbox
 --   't', spec key, frame, queue, priority, suffix   publish, then call launched.lua
+--   'x', suffix                         another result stands there (or this one, if it was committed before)
 local p, tag = ARGV[1], ARGV[2]
 if ARGV[7] ~= '' then
   if redis.call('HGET', ARGV[7], 'epoch') ~= ARGV[8] then return {-2} end
@@ -14,13 +15,20 @@ if ARGV[7] ~= '' then
 end
 if ARGV[5] == '1' and redis.call('EXISTS', p .. 'c' .. tag) == 0 then return {-1} end
 local objects, ttl, here = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1'
-if ttl == '0' then
-  for i = 11, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX') end
-else
-  for i = 11, #ARGV, 2 do redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ttl) end
+local left, standing = {}, {}
+for i = 11, #ARGV, 2 do
+  local set
+  if ttl == '0' then
+    set = redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX')
+  else
+    set = redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ttl)
+  end
+  if not set then
+    left[#left + 1] = 'x'; left[#left + 1] = ARGV[i]
+    standing[i + 1] = redis.call('GET', objects .. ARGV[i])
+  end
 end
 if ARGV[3] ~= '' then redis.call('RPUSH', p .. 'i' .. tag, ARGV[3]) end
-local left = {}
 -- A small record goes along with what it releases (see messages.py): that saves its executor a round trip.
 local function along(suffix, sealed)
   if #sealed > 8192 then return '' end
@@ -45,13 +53,13 @@ for i = 11, #ARGV, 2 do
         if spec[1] == '0' and here then
           local stream = p .. 'q:' .. spec[3]
           if spec[4] ~= '0' then stream = stream .. ':p' .. spec[4] end
-          redis.call('XADD', stream, '*', 'b', along(suffix, ARGV[i + 1]) .. spec[2])
+          redis.call('XADD', stream, '*', 'b', along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2])
           redis.call('DEL', who)
           redis.call('SREM', key, waiter)
         elseif spec[1] == '0' then
           -- Kept until it is published for certain: a crash before that commits again and comes here again.
           keep = true
-          for _, part in ipairs({'t', who, along(suffix, ARGV[i + 1]) .. spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
+          for _, part in ipairs({'t', who, along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
         else
           redis.call('SREM', key, waiter)
         end

@@ -1,19 +1,31 @@
--- The owner let go of objects: delete those that nobody else holds.
--- ARGV: prefix, tag, suffix, ...
--- Returns the suffixes of those that stay.
-local p, tag = ARGV[1], ARGV[2]
-local objects, gate = p .. 'o' .. tag .. ':', p .. 'hg' .. tag
-if redis.call('EXISTS', gate) == 0 then
-  for i = 3, #ARGV do redis.call('UNLINK', objects .. ARGV[i]) end
-  return {}
-end
-local kept = {}
-for i = 3, #ARGV do
-  if redis.call('SISMEMBER', gate, ARGV[i]) == 1 then
-    redis.call('SADD', p .. 'h' .. tag .. ':' .. ARGV[i], '!')
-    kept[#kept + 1] = ARGV[i]
+-- The owner lets go of objects: delete those that nobody else holds.
+-- ARGV: prefix, tag, look ('1': some may have buffers or refs of their own), suffix, ...
+-- Returns {suffixes that stay, suffixes that could not be dropped (Redis is full), graves as in release.lua}.
+local p, tag, look = ARGV[1], ARGV[2], ARGV[3] == '1'
+local gate, holders, objects = p .. 'hg' .. tag, p .. 'h' .. tag .. ':', p .. 'o' .. tag .. ':'
+local any = redis.call('EXISTS', gate) == 1
+local kept, failed, graves = {}, {}, {}
+for i = 4, #ARGV do
+  local suffix = ARGV[i]
+  if any and redis.call('SISMEMBER', gate, suffix) == 1 then
+    local marked = redis.pcall('SADD', holders .. suffix, '!')
+    if type(marked) == 'table' and marked.err then
+      failed[#failed + 1] = suffix
+    else
+      kept[#kept + 1] = suffix
+    end
   else
-    redis.call('UNLINK', objects .. ARGV[i])
+    local object = objects .. suffix
+    if look then
+      local kind = redis.call('GETRANGE', object, 16, 16)
+      if kind == 'C' or kind == 'L' then
+        local record = redis.call('GET', object)
+        redis.pcall('HSET', p .. 'r' .. tag, suffix, record)
+        graves[#graves + 1] = suffix
+        graves[#graves + 1] = record
+      end
+    end
+    redis.call('UNLINK', object)
   end
 end
-return kept
+return {kept, failed, graves}

@@ -1,19 +1,28 @@
--- A holder lets go of objects. Those whose owner let go before and that nobody else holds are deleted.
--- ARGV: prefix, holder, then tag, suffix, ...
--- Returns tag, suffix, record of each one deleted (its record names what it held itself).
-local p = ARGV[1]
-local gone = {}
-for i = 3, #ARGV, 2 do
-  local tag, suffix = ARGV[i], ARGV[i + 1]
-  local holders = p .. 'h' .. tag .. ':' .. suffix
-  redis.call('SREM', holders, ARGV[2])
-  local count = redis.call('SCARD', holders)
-  if count == 1 and redis.call('SISMEMBER', holders, '!') == 1 then
-    local key = p .. 'o' .. tag .. ':' .. suffix
-    gone[#gone + 1] = tag; gone[#gone + 1] = suffix; gone[#gone + 1] = redis.call('GET', key) or ''
-    redis.call('UNLINK', key, holders)
+-- A holder lets go of objects of one owner. Those whose owner let go before and that nobody else holds are deleted.
+-- ARGV: prefix, tag, holder, suffix, ...
+-- Returns suffix, record of each deleted one that has buffers or refs of its own, or is an actor: it is in its owner's graves
+-- until the caller has let these go, too (see lives.py).
+local p, tag, holder = ARGV[1], ARGV[2], ARGV[3]
+local gate, holders, objects = p .. 'hg' .. tag, p .. 'h' .. tag .. ':', p .. 'o' .. tag .. ':'
+local graves = {}
+for i = 4, #ARGV do
+  local suffix = ARGV[i]
+  local set = holders .. suffix
+  redis.call('SREM', set, holder)
+  local count = redis.call('SCARD', set)
+  if count == 1 and redis.call('SISMEMBER', set, '!') == 1 then
+    local object = objects .. suffix
+    local kind = redis.call('GETRANGE', object, 16, 16)
+    if kind == 'C' or kind == 'L' or kind == 'A' then
+      local record = redis.call('GET', object)
+      -- At maxmemory the grave is refused, the deletion must not be.
+      redis.pcall('HSET', p .. 'r' .. tag, suffix, record)
+      graves[#graves + 1] = suffix
+      graves[#graves + 1] = record
+    end
+    redis.call('UNLINK', object, set)
     count = 0
   end
-  if count == 0 then redis.call('SREM', p .. 'hg' .. tag, suffix) end
+  if count == 0 then redis.call('SREM', gate, suffix) end
 end
-return gone
+return graves

@@ -1,14 +1,19 @@
 -- Read objects of other clients; be told on the inbox of those that are not there yet.
 -- ARGV: prefix, id of the client that asks, then tag, suffix, ...
--- Returns the record or false for each.
+-- Returns for each: the record, false if it is to come, or 0 if it never will: its owner is gone. (Owners of detached
+-- work have no lease; the first bit of their ids is set.)
 local p, me = ARGV[1], 'c' .. ARGV[2]
 local found = {}
 for i = 3, #ARGV, 2 do
   local tag, suffix = ARGV[i], ARGV[i + 1]
   local record = redis.call('GET', p .. 'o' .. tag .. ':' .. suffix)
   if not record then
-    redis.call('SADD', p .. 'g' .. tag, suffix)
-    redis.call('SADD', p .. 'w' .. tag .. ':' .. suffix, me)
+    if tag:byte(3) < 56 and redis.call('EXISTS', p .. 'c' .. tag) == 0 then
+      record = 0
+    else
+      redis.call('SADD', p .. 'g' .. tag, suffix)
+      redis.call('SADD', p .. 'w' .. tag .. ':' .. suffix, me)
+    end
   end
   found[#found + 1] = record
 end

@@ -1,0 +1,445 @@
+"""How long objects live: who holds them, and what happens when somebody lets go or dies.
+
+The owner of an object is the client whose id begins the object's id. It counts its own handles in its own memory.
+Redis knows of everybody else who holds the object, the *holders*:
+
+    c<client>       a borrower: a process with a handle on an object that it does not own
+    o<object id>    an object whose value contains a ref to this one
+    s<actor id>     the committed state of a durable actor
+    !               not a holder: the owner has let go
+
+                     owner drops it, no holders
+    object  -----------------------------------------------------------------------.
+       |                                                                           v
+       |  owner drops it, holders left            last holder lets go           deleted
+       '-------------------------------> marked `!` ------------------------------>'
+                                            |    the owner gets a handle again
+                                            '--> unmarked (`reclaim`)
+
+A deleted object may have buffers (chunks, files) and refs of its own. The script that deletes it moves its record
+into the owner's *graves* in the same step; whoever ran the script lets buffers and refs go and then clears the grave.
+If it dies in between, the owner (`finish_graves`) or the janitor does it again: everything here may run twice.
+
+A client that stores a result prepares it first: its refs are held by the object, its buffers written, and both stand
+in the client's *pending* hash until the commit is through. A result that lost (another run of the task was first), or
+whose writer died, is undone by comparing with the record that stands.
+
+What a dead client leaves is cleared by `leave`, which is also how a client says goodbye: what it borrowed or prepared
+is let go, its objects are dropped like by itself. Those that others hold stay readable until the last of them lets
+go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from warren_broker import records
+from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES
+from warren_broker.serialization import Packed
+from warren_broker.shared_memory import ObjectStoreFull
+
+if TYPE_CHECKING:
+    from warren_broker.store.object_store import ObjectStore
+
+Command = tuple[Any, ...]
+
+CHUNK: Final = 1000
+"""Objects in one call of a script: Redis serves others in between, and Lua's stack holds no more than 8000."""
+
+SCAN_COUNT: Final = 1000
+ORPHAN_ERROR_MILLISECONDS: Final = 60_000
+# Kinds of keys that are about objects: they go with these.
+_OBJECT_KINDS: Final = frozenset((b"o", b"h", b"hg", b"r", b"x"))
+_SUFFIX_BYTES: Final = OBJECT_BYTES - CLIENT_BYTES
+_SPECIAL: Final = frozenset((records.CONTAINING_TAG, records.LARGE_TAG))
+
+
+def is_special(record: bytes) -> bool:
+    """True if the value has buffers or refs of its own to let go of."""
+    return record[0] in _SPECIAL
+
+
+class Lives:
+    """Holds, releases and deletes objects in Redis. Any thread may call anything.
+
+    Args:
+        store: the objects themselves.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._keys = store.keys
+        self._prefix = store.keys.prefix
+        self.on_actor_released: Callable[[bytes], None] | None = None
+
+    # -- holding -----------------------------------------------------------------------------------------------------
+
+    def hold(self, holder: bytes, object_ids: Sequence[bytes]) -> None:
+        """Note that `holder` holds objects besides their owners."""
+        self._store.pipeline_of_scripts(self._hold(holder, object_ids))
+
+    def borrow(self, client: bytes, object_ids: Sequence[bytes]) -> None:
+        """Note that a client holds foreign objects, so that they outlive their owner's handles."""
+        # On record before it is held: if the client dies in between, releasing what is not held is harmless.
+        key = self._keys.borrowed(client)
+        commands: list[Command] = [(b"SADD", key, *part) for part in _parts(object_ids)]
+        self._store.pipeline_of_scripts(self._hold(b"c" + client, object_ids), before=commands)
+
+    def give_back(self, client: bytes, object_ids: Sequence[bytes]) -> None:
+        """The client holds these foreign objects no more."""
+        self.release(b"c" + client, object_ids)
+        key = self._keys.borrowed(client)
+        self._store.pipeline([(b"SREM", key, *part) for part in _parts(object_ids)])
+
+    def reclaim(self, object_ids: Sequence[bytes]) -> None:
+        """The owner, which had dropped these, has handles again. Something else must hold them meanwhile."""
+        self._store.pipeline_of_scripts(
+            [
+                ("reclaim", (self._prefix, self._store.tag(owner), *suffixes))
+                for owner, suffixes in _by_owner(object_ids)
+            ]
+        )
+
+    def _hold(self, holder: bytes, object_ids: Sequence[bytes]) -> list[tuple[str, Command]]:
+        return [
+            ("hold", (self._prefix, self._store.tag(owner), holder, *suffixes))
+            for owner, suffixes in _by_owner(object_ids)
+        ]
+
+    # -- letting go --------------------------------------------------------------------------------------------------
+
+    def release(self, holder: bytes, object_ids: Sequence[bytes]) -> None:
+        """A holder lets go; what nobody holds any more is deleted, with what it held itself."""
+        self._release([(holder, object_ids)])
+
+    def _release(self, holdings: Sequence[tuple[bytes, Sequence[bytes]]], before: Sequence[Command] = ()) -> None:
+        owners: list[bytes] = []
+        calls: list[tuple[str, Command]] = []
+        for holder, object_ids in holdings:
+            for owner, suffixes in _by_owner(object_ids):
+                owners.append(owner)
+                calls.append(("release", (self._prefix, self._store.tag(owner), holder, *suffixes)))
+        replies = self._store.pipeline_of_scripts(calls, before=before)
+        self._bury(zip(owners, replies, strict=True))
+
+    def drop(self, object_ids: Sequence[bytes], *, plain: bool = False) -> tuple[set[bytes], list[bytes]]:
+        """Their owner lets go of objects: those that nobody else holds are deleted.
+
+        Args:
+            object_ids: of any owners.
+            plain: True if none of them has buffers or refs of its own; saves looking.
+
+        Returns:
+            The ids of those that others hold and that stay; the ids of those that must be dropped again later, since
+            Redis is full and could not note it.
+        """
+        owners: list[bytes] = []
+        calls: list[tuple[str, Command]] = []
+        for owner, suffixes in _by_owner(object_ids):
+            owners.append(owner)
+            calls.append(("drop", (self._prefix, self._store.tag(owner), b"0" if plain else b"1", *suffixes)))
+        kept: set[bytes] = set()
+        failed: list[bytes] = []
+        graves = []
+        for owner, (stay, again, gone) in zip(owners, self._store.pipeline_of_scripts(calls), strict=True):
+            kept.update([owner + suffix for suffix in stay])
+            failed += [owner + suffix for suffix in again]
+            graves.append((owner, gone))
+        self._bury(graves)
+        return kept, failed
+
+    def free(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Delete values at once, whoever holds them; each leaves the given error record in its place."""
+        owners: list[bytes] = []
+        calls: list[tuple[str, Command]] = []
+        errors = dict(items)
+        for owner, suffixes in _by_owner([object_id for object_id, _ in items]):
+            arguments: list[bytes] = []
+            for suffix in suffixes:
+                arguments += (suffix, self._store.seal(owner + suffix, errors[owner + suffix]))
+            owners.append(owner)
+            calls.append(("free", (self._prefix, self._store.tag(owner), *arguments)))
+        self._bury(zip(owners, self._store.pipeline_of_scripts(calls), strict=True))
+
+    def _bury(self, graves: Iterable[tuple[bytes, Sequence[bytes]]]) -> None:
+        """Let go of what deleted objects had: buffers, refs, actors. One round trip for each level of nesting."""
+        let_go: list[tuple[bytes, Sequence[bytes]]] = []
+        chunks: list[bytes] = []
+        done: dict[bytes, list[bytes]] = {}
+        actors: list[bytes] = []
+        for owner, flat in graves:
+            for at in range(0, len(flat), 2):
+                suffix = flat[at]
+                object_id = owner + suffix
+                done.setdefault(owner, []).append(suffix)
+                record = self._store.unseal(object_id, flat[at + 1])
+                if record is None:
+                    continue
+                inner = records.contained(record)
+                if inner:
+                    let_go.append((b"o" + object_id, inner))
+                if record[0] == records.LARGE_TAG:
+                    chunks += self._store.large.forget_here(object_id, records.read_manifest(record))
+                elif record[0] == records.ACTOR_TAG:
+                    actors.append(record[1:])
+        if not done:
+            return
+        commands: list[Command] = [(b"UNLINK", *part) for part in _parts(chunks)]
+        clear: list[Command] = [
+            (b"HDEL", self._keys.graves(owner), *part) for owner, suffixes in done.items() for part in _parts(suffixes)
+        ]
+        if self.on_actor_released is not None:
+            for actor in actors:
+                self.on_actor_released(actor)
+        if let_go:
+            self._release(let_go, before=commands)
+            self._store.pipeline(clear)
+        else:
+            self._store.pipeline(commands + clear)
+
+    def finish_graves(self, client: bytes) -> None:
+        """Let go of what others deleted of this client's and did not finish."""
+        graves = self._store.call(b"HGETALL", self._keys.graves(client))
+        if graves:
+            self._bury([(client, graves)])
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, client: bytes, object_id: bytes, packed: Packed) -> bytes:
+        """Store a result's buffers and note what it holds; return its record, for the commit.
+
+        Args:
+            client: who prepares it, and is looked after if it dies.
+            object_id: the result.
+            packed: its value.
+
+        Raises:
+            ObjectStoreFull: no room.
+        """
+        if packed.buffers or len(packed.data) > records.INLINE_LIMIT_BYTES:
+            manifest = self._store.large.describe(packed)
+            if not packed.refs and not manifest.chunks:
+                return self._store.large.write(object_id, packed, manifest)
+            outline = records.without_data(records.large(manifest))
+            self._mark(client, object_id, outline, packed.refs)
+            try:
+                return self._store.large.write(object_id, packed, manifest)
+            except ObjectStoreFull:
+                self.settle(client, [(object_id, outline)], lost=[object_id])
+                raise
+        if not packed.refs:
+            return records.plain(packed.data)
+        self._mark(client, object_id, records.containing(packed.refs, b""), packed.refs)
+        return records.containing(packed.refs, packed.data)
+
+    def _mark(self, client: bytes, object_id: bytes, outline: bytes, refs: Sequence[bytes]) -> None:
+        mark = (
+            b"HSET",
+            self._keys.pending(client),
+            object_id + records.token_of(outline),
+            self._store.seal(object_id, outline),
+        )
+        holds = self._hold(b"o" + object_id, refs)
+        self._store.when_room(lambda: self._store.pipeline_of_scripts(holds, before=[mark]))
+
+    def settle(self, client: bytes, prepared: Sequence[tuple[bytes, bytes]], lost: Iterable[bytes] = ()) -> None:
+        """The commit of prepared results is through, or will never be.
+
+        Args:
+            client: who prepared them.
+            prepared: (object id, record) of each.
+            lost: ids of those whose record may not be the one that stands.
+        """
+        doubtful = set(lost)
+        undone = [(object_id, record) for object_id, record in prepared if object_id in doubtful]
+        if undone:
+            self._undo(undone)
+        marks = [object_id + records.token_of(record) for object_id, record in prepared]
+        self._store.pipeline([(b"HDEL", self._keys.pending(client), *part) for part in _parts(marks)])
+
+    def _undo(self, prepared: Sequence[tuple[bytes, bytes]]) -> None:
+        """Let go of what results have that were prepared, as far as it is not what the standing records have."""
+        let_go: list[tuple[bytes, Sequence[bytes]]] = []
+        chunks: list[bytes] = []
+        standing = self._store.fetch([object_id for object_id, _ in prepared])
+        for (object_id, record), stands in zip(prepared, standing, strict=True):
+            kept = set(records.contained(stands)) if stands is not None else set()
+            inner = [each for each in records.contained(record) if each not in kept]
+            if inner:
+                let_go.append((b"o" + object_id, inner))
+            token = records.token_of(record)
+            if token and (stands is None or records.token_of(stands) != token):
+                chunks += self._store.large.forget_here(object_id, records.read_manifest(record))
+        commands: list[Command] = [(b"UNLINK", *part) for part in _parts(chunks)]
+        if let_go:
+            self._release(let_go, before=commands)
+        else:
+            self._store.pipeline(commands)
+
+    # -- goodbyes ----------------------------------------------------------------------------------------------------
+
+    def leave(
+        self,
+        clients: Collection[bytes],
+        orphan: Callable[[list[bytes]], None],
+        other_key: Callable[[bytes], None] | None = None,
+    ) -> Iterator[None]:
+        """Clear up, step by step, after clients that say goodbye or are dead. May run twice, also at the same time.
+
+        Args:
+            clients: who.
+            orphan: called with ids of results that will never come and that somebody waits for: it is to commit an
+                error for each.
+            other_key: called with the name of every key in the store that belongs to no client.
+        """
+        store, keys = self._store, self._keys
+        # From here on nothing is committed for them.
+        store.pipeline([(b"DEL", keys.client(client)) for client in clients])
+        for client in clients:
+            self._undo_pending(client)
+            borrowed = store.call(b"SMEMBERS", keys.borrowed(client))
+            for part in _parts(list(borrowed)):
+                self.release(b"c" + client, part)
+                yield
+        found: dict[bytes, dict[bytes, list[bytes]]] = {client: {} for client in clients}
+        yield from self._find(found, other_key)
+        for client in clients:
+            yield from self._clear(client, found[client], orphan)
+
+    def _clear(
+        self, client: bytes, found: dict[bytes, list[bytes]], orphan: Callable[[list[bytes]], None]
+    ) -> Iterator[None]:
+        store, keys = self._store, self._keys
+        start = store.tag(client)
+
+        def delete(kind: bytes) -> Iterator[None]:
+            for part in _parts(found.get(kind, ())):
+                store.call(b"UNLINK", *[keys.prefix + kind + start + (b":" + each if each else b"") for each in part])
+                yield
+
+        # Specs first: what waits for the dead themselves must not be started by errors committed below.
+        yield from delete(b"d")
+        self._orphan_waiters(client, orphan)
+        self.finish_graves(client)
+        mine = set(found.get(b"o", ())) | set(store.call(b"SMEMBERS", keys.held(client)))
+        kept: set[bytes] = set()
+        failed: list[bytes] = []
+        for part in _parts([client + suffix for suffix in mine if len(suffix) == _SUFFIX_BYTES]):
+            stay, again = self.drop(part)
+            kept |= stay
+            failed += again
+            yield
+        for part in _parts(self._stray_chunks(client, found.get(b"x", ()), kept)):
+            store.call(b"UNLINK", *part)
+            yield
+        for kind in found:
+            if kind not in _OBJECT_KINDS and kind != b"d":
+                yield from delete(kind)
+        # What others delete later, and do not finish, is finished by the janitor.
+        commands: list[Command] = [(b"SADD", keys.ghosts, client) if kept else (b"SREM", keys.ghosts, client)]
+        if not failed:
+            commands.append((b"ZREM", keys.clients, client))
+        store.pipeline(commands)
+
+    def forget(self, client: bytes) -> None:
+        """Say goodbye for a client that has no objects but those that others hold: nothing is looked for."""
+        store, keys = self._store, self._keys
+        own = (keys.client(client), keys.inbox(client), keys.starts(client), keys.attempts(client))
+        held, *_ = store.pipeline([(b"EXISTS", keys.held(client)), (b"UNLINK", *own), (b"ZREM", keys.clients, client)])
+        if held:
+            store.call(b"SADD", keys.ghosts, client)
+
+    def lay_ghosts(self) -> None:
+        """Finish the graves of clients that have left; forget those of whom nothing is left."""
+        store, keys = self._store, self._keys
+        for client in store.call(b"SMEMBERS", keys.ghosts):
+            self.finish_graves(client)
+            held, graves = store.pipeline([(b"EXISTS", keys.held(client)), (b"EXISTS", keys.graves(client))])
+            if not held and not graves:
+                store.call(b"SREM", keys.ghosts, client)
+
+    def _undo_pending(self, client: bytes) -> None:
+        flat = self._store.call(b"HGETALL", self._keys.pending(client))
+        prepared: list[tuple[bytes, bytes]] = []
+        for at in range(0, len(flat), 2):
+            object_id = flat[at][:OBJECT_BYTES]
+            outline = self._store.unseal(object_id, flat[at + 1])
+            if outline is not None:
+                prepared.append((object_id, outline))
+        for part in _parts(prepared):
+            self._undo(part)
+
+    def _orphan_waiters(self, client: bytes, orphan: Callable[[list[bytes]], None]) -> None:
+        """Give an error to everybody else who waits for results of a client that is gone."""
+        store, keys = self._store, self._keys
+        own_waiter, own_spec = b"c" + client, b"t" + keys.spec(client)
+        waited = [client + suffix for suffix in store.call(b"SMEMBERS", keys.waited(client))]
+        waiters = store.pipeline([(b"SMEMBERS", keys.waiters(each)) for each in waited])
+        orphans = [
+            object_id
+            for object_id, who in zip(waited, waiters, strict=True)
+            if any(each != own_waiter and not each.startswith(own_spec) for each in who)
+        ]
+        if not orphans:
+            return
+        orphan(orphans)
+        held = store.pipeline([(b"EXISTS", keys.holders(each)) for each in orphans])
+        self.drop([each for each, is_held in zip(orphans, held, strict=True) if is_held])
+        # Whoever waits without holding it has a while to read it.
+        store.pipeline(
+            [
+                (b"PEXPIRE", keys.object(each), ORPHAN_ERROR_MILLISECONDS)
+                for each, is_held in zip(orphans, held, strict=True)
+                if not is_held
+            ]
+        )
+
+    def _find(
+        self, found: dict[bytes, dict[bytes, list[bytes]]], other_key: Callable[[bytes], None] | None
+    ) -> Iterator[None]:
+        """Fill in the suffixes (b"" for none) of all keys with the clients' tags, by client and kind."""
+        store, keys = self._store, self._keys
+        by_tag = {store.tag(client)[2:-1]: found[client] for client in found}
+        alone = len(found) == 1 and other_key is None
+        pattern = keys.client_pattern(next(iter(found))) if alone else keys.prefix + b"*"
+        cursor: Any = b"0"
+        while True:
+            cursor, names = store.call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_COUNT)
+            for name in names:
+                kind, braced, rest = name[len(keys.prefix) :].partition(b":{")
+                tag, _, suffix = rest.partition(b"}")
+                of_client = by_tag.get(tag)
+                if of_client is not None:
+                    of_client.setdefault(kind, []).append(suffix[1:])
+                elif not braced and other_key is not None:
+                    other_key(name)
+            yield
+            if cursor == b"0":
+                return
+
+    def _stray_chunks(self, client: bytes, suffixes: Sequence[bytes], kept: set[bytes]) -> list[bytes]:
+        """Return the keys of those chunks that belong to no record which stays."""
+        if not suffixes:
+            return []
+        store = self._store
+        names = {suffix[: _SUFFIX_BYTES + records.TOKEN_BYTES] for suffix in suffixes}
+        living = [client + name for name in names if client + name[:_SUFFIX_BYTES] in kept]
+        recorded = {name[CLIENT_BYTES:] for name in store.large.recorded(living)}
+        start = self._keys.prefix + b"x" + store.tag(client) + b":"
+        return [start + suffix for suffix in suffixes if suffix[: _SUFFIX_BYTES + records.TOKEN_BYTES] not in recorded]
+
+
+def _by_owner(object_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+    """Yield (owner, suffixes) for ids of any owners, `CHUNK` at most at a time."""
+    owners: dict[bytes, list[bytes]] = {}
+    for object_id in object_ids:
+        owners.setdefault(object_id[:CLIENT_BYTES], []).append(object_id[CLIENT_BYTES:])
+    for owner, suffixes in owners.items():
+        for part in _parts(suffixes):
+            yield owner, part
+
+
+def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
