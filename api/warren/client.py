@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("warren")
 
 SERVICE_SECONDS = 0.05  # between two rounds while there is something to watch
-SERVICE_IDLE_SECONDS = 1.0
+SERVICE_IDLE_SECONDS = 0.4  # an actor whose last handle goes is gone within a second
+EXECUTOR_IDLE_SECONDS = 1.6
 SEND_DELAY_SECONDS = 0.001
 DELETE_AT = 2000  # dropped handles: then the caller collects them itself
 ARGUMENTS_INLINE_BYTES = 100 * 1024  # larger arguments travel as an object of their own
@@ -636,9 +637,15 @@ class Client:
                 self._service.start()
 
     def _serve(self) -> None:
+        pause = SERVICE_SECONDS
         while not self._closed:
-            busy = self.in_flight or self._cancelling or self.lifetimes.waiting
-            self._kicked.wait(SERVICE_SECONDS if busy else SERVICE_IDLE_SECONDS)
+            at_once = self._cancelling or self._abandoned or self.lifetimes.waiting or self._kicked.is_set()
+            if self.block_hooks is None:
+                pause = SERVICE_SECONDS if at_once or self.in_flight else SERVICE_IDLE_SECONDS
+            else:
+                # An executor that waits looks less and less often: a thousand blocked ones must not keep a machine busy.
+                pause = SERVICE_SECONDS if at_once else min(2 * pause, EXECUTOR_IDLE_SECONDS)
+            self._kicked.wait(pause)
             if self._closed:
                 return
             if self._kicked.is_set():

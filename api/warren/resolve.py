@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from warren.client import Client
     from warren_broker.store.connection import Connection
 
-KEY_POLL_SECONDS = 1.0
+KEY_POLL_SECONDS = 1.0  # the first look at the keys; each next one comes after twice the time
+KEY_POLL_MAX_SECONDS = 8.0
 POP_COUNT = 64
 KEYS_A_POLL = 5000
 
@@ -62,7 +63,8 @@ class Inbox:
         if done():
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
-        poll_at = time.monotonic() + KEY_POLL_SECONDS
+        poll_every = KEY_POLL_SECONDS
+        poll_at = time.monotonic() + poll_every
         while True:
             if self._leader.acquire(blocking=False):
                 try:
@@ -70,14 +72,15 @@ class Inbox:
                         if self._closed:
                             return done()
                         now = time.monotonic()
-                        left = KEY_POLL_SECONDS if deadline is None else deadline - now
+                        left = KEY_POLL_MAX_SECONDS if deadline is None else deadline - now
                         if left <= 0:
                             return self._last_look(done, wanted)
                         if now >= poll_at:
                             self._poll_keys(wanted())
-                            poll_at = now + KEY_POLL_SECONDS
+                            poll_every = min(2 * poll_every, KEY_POLL_MAX_SECONDS)
+                            poll_at = now + poll_every
                             continue
-                        self._pump(min(left, KEY_POLL_SECONDS))
+                        self._pump(min(left, poll_at - now))
                     return True
                 finally:
                     self._leader.release()
