@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from warren.exceptions import ActorAlreadyExistsError, ActorDeath, ActorDiedError, load_task_error, store_error
 from warren.object_ref import ObjectRef, made_here
-from warren.plans import affinity_code, env_code, placement, retry_code, returns_code
+from warren.plans import env_code, placement, retry_code, returns_code
 from warren.submit import Line, Plan
 from warren_broker import records
 from warren_broker.ids import FIRST_INDEX, new_actor_id
@@ -117,8 +117,9 @@ class ActorClient:
                 )
             return taken[0], None, client.signer.open(b"facts" + taken[0], taken[1])
         request = ResourceRequest.from_floats(options.placement_request())
-        queue, _ = placement(client, options, request)
-        client.queues_used.add(queue)
+        place = placement(client, options, request)
+        client.queues_used.add(place.queue)
+        queue = place.next_queue()
         header = TaskHeader(
             function=digest,
             name=f"{class_name}.__init__",
@@ -133,7 +134,8 @@ class ActorClient:
             method="__init__",
             namespace=namespace,
             extra=encode(spec),
-            affinity=affinity_code(options),
+            elsewhere=place.elsewhere,
+            impatient=place.impatient,
         )
         plan = Plan(header, queue, single=True)
         ids = client.detached_task_ids if detached else client.task_ids

@@ -10,6 +10,7 @@ from warren.labels import matches
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, WarrenBrokerError, without_password
 from warren_broker.messages import decode, encode
+from warren_broker.queues import names
 from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.connection import Connection
@@ -228,22 +229,24 @@ def delete_cluster(endpoint: Endpoint) -> None:
     connection = Connection.open(endpoint, name="warren-delete")
     try:
         keys = Keys(endpoint.prefix)
+        found: list[bytes] = []
+        cursor: Any = b""
+        while cursor != b"0":
+            cursor, part = connection.call(b"SCAN", cursor or b"0", b"MATCH", keys.prefix + b"*", b"COUNT", 1000)
+            found += part
         if endpoint.broker_url is not None:
             import pika  # slow to import, and only clusters on RabbitMQ need it
 
             broker = pika.BlockingConnection(pika.URLParameters(endpoint.broker_url))
             try:
                 channel = broker.channel()
-                for queue in connection.call(b"SMEMBERS", keys.queues):
-                    channel.queue_delete(endpoint.prefix + queue.decode())
+                queues = {queue.decode() for queue in connection.call(b"SMEMBERS", keys.queues)}
+                queues.update(names.actor_queue(actor) for actor in map(keys.actor_of, found) if actor is not None)
+                for queue in queues:
+                    channel.queue_delete(endpoint.prefix + queue)
             finally:
                 broker.close()
-        cursor: Any = b"0"
-        while True:
-            cursor, found = connection.call(b"SCAN", cursor, b"MATCH", keys.prefix + b"*", b"COUNT", 1000)
-            if found:
-                connection.call(b"UNLINK", *found)
-            if cursor == b"0":
-                break
+        for at in range(0, len(found), 1000):
+            connection.call(b"UNLINK", *found[at : at + 1000])
     finally:
         connection.close()

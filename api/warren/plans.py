@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from warren.spreading import Spread
 from warren.submit import Plan
 from warren_broker.messages import (
-    AFFINITY_HARD,
-    AFFINITY_HARD_NOW,
-    AFFINITY_SOFT,
-    AFFINITY_SOFT_NOW,
     DYNAMIC,
     STREAMING,
     TaskHeader,
@@ -56,10 +53,10 @@ def env_code(client: Client, runtime_env: Any) -> bytes:
 def plan_for(client: Client, digest: bytes, function: Callable[..., Any], options: TaskOptions) -> Plan:
     """Return the plan of a function's calls with these options."""
     request = ResourceRequest.from_floats(options.resource_request())
-    queue, single = placement(client, options, request)
-    client.queues_used.add(queue)
+    place = placement(client, options, request)
+    client.queues_used.add(place.queue)
     if options.priority:
-        client.store.announce_priorities(queue)
+        client.store.announce_priorities(place.queue)
     header = TaskHeader(
         function=digest,
         name=options.name or getattr(function, "__qualname__", None) or type(function).__name__,
@@ -76,28 +73,45 @@ def plan_for(client: Client, digest: bytes, function: Callable[..., Any], option
         lifetime=options.lifetime or "",
         backpressure=max(0, options.generator_backpressure or 0),
         namespace=client.namespace,
-        affinity=affinity_code(options),
+        elsewhere=place.elsewhere,
+        impatient=place.impatient,
     )
-    return Plan(header, queue, single=single)
+    return Plan(header, place.queue, spread=place.spread)
 
 
-def affinity_code(options: Any) -> int:
-    """Return what becomes of tasks for one node if it cannot run them, as it stands in a header."""
+class Placement(NamedTuple):
+    """Where the tasks of a plan go.
+
+    Attributes:
+        queue: the queue they go to.
+        elsewhere: as `TaskHeader.elsewhere`.
+        impatient: as `TaskHeader.impatient`.
+        spread: deals them out to nodes instead; None to have them on `queue`.
+    """
+
+    queue: str
+    elsewhere: str = ""
+    impatient: bool = False
+    spread: Spread | None = None
+
+    def next_queue(self) -> str:
+        """Return the queue of the next task."""
+        return self.spread.next_queue() if self.spread is not None else self.queue
+
+
+def placement(client: Client, options: Any, request: ResourceRequest) -> Placement:
+    """Return where tasks with a resource request go under their scheduling strategy."""
     strategy = options.scheduling_strategy
-    if getattr(strategy, "node_id", None) is None:
-        return AFFINITY_HARD
-    if strategy.soft:
-        return AFFINITY_SOFT_NOW if strategy._spill_on_unavailable else AFFINITY_SOFT
-    return AFFINITY_HARD_NOW if strategy._fail_on_unavailable else AFFINITY_HARD
-
-
-def placement(client: Client, options: Any, request: ResourceRequest) -> tuple[str, bool]:
-    """Return (queue, one task a message) for a resource request under a scheduling strategy."""
-    strategy = options.scheduling_strategy
+    selector = _selector(client, options, request)
+    queue = names.task_queue(request.class_name, selector)
     node = getattr(strategy, "node_id", None)
     if node is not None:
-        return names.node_queue(bytes.fromhex(node)), False
-    return names.task_queue(request.class_name, _selector(client, options, request)), strategy == "SPREAD"
+        elsewhere = queue if strategy.soft else ""
+        impatient = strategy._spill_on_unavailable or strategy._fail_on_unavailable
+        return Placement(names.node_queue(bytes.fromhex(node)), elsewhere, impatient)
+    if strategy == "SPREAD":
+        return Placement(queue, queue, True, Spread(client, request, selector, queue))
+    return Placement(queue)
 
 
 def _selector(client: Client, options: Any, request: ResourceRequest) -> str:

@@ -20,6 +20,7 @@ from warren_broker.messages import Task, TaskHeader, encode_frame, encode_header
 
 if TYPE_CHECKING:
     from warren.client import Client
+    from warren.spreading import Spread
 
 FLUSH_AT = 200  # tasks waiting: then the caller sends them itself
 BATCH_TASKS_MAX = 200  # measured: beyond this nothing is gained (design, section 6)
@@ -31,18 +32,34 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 class Plan:
     """What all calls of one function with one set of options share."""
 
-    __slots__ = ("function", "header", "header_bytes", "line", "mean", "pending", "priority", "queue", "single")
+    __slots__ = (
+        "function",
+        "header",
+        "header_bytes",
+        "line",
+        "mean",
+        "pending",
+        "priority",
+        "queue",
+        "single",
+        "spread",
+    )
 
-    def __init__(self, header: TaskHeader, queue: str, *, single: bool = False) -> None:
+    def __init__(self, header: TaskHeader, queue: str, *, single: bool = False, spread: Spread | None = None) -> None:
         self.header = header
         self.header_bytes = encode_header(header)
         self.function = header.function
         self.queue = queue
         self.priority = header.priority
-        self.single = single
+        self.single = single or spread is not None
+        self.spread = spread
         self.pending: list[Task] = []
         self.mean: float | None = None
         self.line: Line | None = None
+
+    def next_queue(self) -> str:
+        """Return the queue of the next message."""
+        return self.queue if self.spread is None else self.spread.next_queue()
 
 
 class Line:
@@ -175,9 +192,9 @@ class Outbox:
             batch = tasks[start : start + size]
             if size > 1 and sum([len(task[1]) for task in batch]) > BATCH_BYTES_MAX:
                 for task in batch:
-                    publish(plan.queue, encode_frame(signer, plan.header_bytes, [task]), priority=plan.priority)
+                    publish(plan.next_queue(), encode_frame(signer, plan.header_bytes, [task]), priority=plan.priority)
             else:
-                publish(plan.queue, encode_frame(signer, plan.header_bytes, batch), priority=plan.priority)
+                publish(plan.next_queue(), encode_frame(signer, plan.header_bytes, batch), priority=plan.priority)
 
     def _publish_calls(self, line: Line, calls: list[tuple[Plan, Task]]) -> None:
         """One message for up to `BATCH_TASKS_MAX` calls: a frame for each run of calls under one plan."""

@@ -42,11 +42,6 @@ KIND_TASK: Final = 0
 KIND_ACTOR_CREATION: Final = 1
 KIND_ACTOR_CALL: Final = 2
 
-AFFINITY_HARD: Final = 0
-AFFINITY_HARD_NOW: Final = 1
-AFFINITY_SOFT: Final = 2
-AFFINITY_SOFT_NOW: Final = 3
-
 _SIGNING_CONTEXT: Final = b"frame"
 
 
@@ -78,8 +73,9 @@ class TaskHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
         backpressure: results of a stream that may be unread before the producer pauses; 0 for no limit.
         namespace: the namespace the submitter lives in.
         extra: for actor creations, MessagePack of `ActorSpec`.
-        affinity: one of the `AFFINITY_*` constants, for tasks on a node's own queue: what becomes of them if that node
-            is gone or cannot (`HARD`: fail, `SOFT`: go elsewhere), or (`..._NOW`) has no room at the moment.
+        elsewhere: for tasks on a node's own queue: the queue they go to if that node is gone or could never run them;
+            "" if they fail then.
+        impatient: they go there (or fail) also if the node has no room at the moment.
     """
 
     function: bytes
@@ -102,7 +98,8 @@ class TaskHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     backpressure: int = 0
     namespace: str = ""
     extra: bytes = b""
-    affinity: int = AFFINITY_HARD
+    elsewhere: str = ""
+    impatient: bool = False
 
 
 class ActorSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -18,13 +18,13 @@ import warren
 from tests.end_to_end.conftest import node_environment
 from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
 from warren.cluster import delete_cluster
+from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, WarrenBrokerError
 from warren_broker.messages import encode
 from warren_broker.signing import Signer
 from warren_broker.store.connection import Connection
 from warren_broker.store.keys import Keys
-from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @warren.remote

@@ -22,7 +22,7 @@ from warren_broker.shared_memory import SharedMemoryStore
 
 
 def main(descriptor: int) -> int:
-    """Serve until the link ends. Its first line is JSON with `node_lease` and `client_lease`; the answer has `address`."""
+    """Serve until the link ends. Its first line is JSON: `node_lease` and `client_lease`; the answer has `address`."""
     link = socket.socket(fileno=descriptor)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

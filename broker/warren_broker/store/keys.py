@@ -148,3 +148,10 @@ class Keys:
     def actor(self, actor_id: bytes) -> bytes:
         """An actor's record."""
         return self.prefix + b"actor:{" + actor_id.hex().encode() + b"}"
+
+    def actor_of(self, key: bytes) -> bytes | None:
+        """The id of the actor whose record `key` is; None for other keys."""
+        start = self.prefix + b"actor:{"
+        if not key.startswith(start) or not key.endswith(b"}"):
+            return None
+        return bytes.fromhex(key[len(start) : -1].decode())

@@ -336,6 +336,12 @@ class ActorManager:
         for actor_id in [*self.hosted, *self._waiting]:
             self._agent.consumer.unsubscribe(names.actor_queue(actor_id))
 
+    def close(self) -> None:
+        """The node is gone in a moment: nobody else would delete the queues of actors that died here."""
+        for actor_id in self._tombstones:
+            self._agent.consumer.delete_queue(names.actor_queue(actor_id))
+        self._tombstones.clear()
+
     def refuse(self, actor_id: bytes, cause: bytes) -> None:
         """An actor cannot be placed, and never will: it is dead for this cause, and calls on it fail with it."""
         state, _, _ = self.records.end(actor_id, final=True, cause=cause, epoch=None)

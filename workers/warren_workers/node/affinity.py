@@ -6,6 +6,7 @@ A node's own queue outlives the node. Any other node consumes it then, and decid
 |---|---|---|
 | hard | TaskUnschedulableError | waits; with `_fail_on_unavailable` TaskUnschedulableError |
 | soft | goes to the queue of its resource class | waits; with `_spill_on_unavailable` to the class's queue |
+| SPREAD | goes to the queue of its resource class | goes to the queue of its resource class |
 """
 
 from __future__ import annotations
@@ -15,15 +16,7 @@ from typing import TYPE_CHECKING
 
 from warren.exceptions import ActorUnschedulableError, TaskUnschedulableError, store_error
 from warren_broker import records
-from warren_broker.messages import (
-    AFFINITY_HARD_NOW,
-    AFFINITY_SOFT,
-    AFFINITY_SOFT_NOW,
-    KIND_ACTOR_CREATION,
-    Task,
-    TaskHeader,
-    encode_frame,
-)
+from warren_broker.messages import KIND_ACTOR_CREATION, Task, TaskHeader, encode_frame
 from warren_broker.queues import names
 from warren_broker.queues.names import QueueKind, QueueName
 from warren_broker.resources import ResourceRequest
@@ -55,9 +48,7 @@ class Affinity:
             why = f"node {place.id.hex()} has not {header.resources} at all"
             self._elsewhere(held, header_bytes, header, tasks, why)
             return False
-        if header.affinity in (AFFINITY_SOFT_NOW, AFFINITY_HARD_NOW) and (
-            agent.waits(header.resources) or agent.ledger.room(request) < len(tasks)
-        ):
+        if header.impatient and (agent.waits(header.resources) or agent.ledger.room(request) < len(tasks)):
             why = f"node {place.id.hex()} has no room for {header.resources} now"
             self._elsewhere(held, header_bytes, header, tasks, why)
             return False
@@ -65,10 +56,10 @@ class Affinity:
 
     def _elsewhere(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task], why: str) -> None:
         agent = self._agent
-        if header.affinity in (AFFINITY_SOFT, AFFINITY_SOFT_NOW):
+        if header.elsewhere:
             held.outstanding += 1
             agent.publisher.publish(
-                names.task_queue(header.resources),
+                header.elsewhere,
                 encode_frame(agent.signer, header_bytes, tasks),
                 priority=header.priority,
                 on_confirm=lambda: agent.loop.add_callback(lambda: agent.settle(held, 1)),

@@ -191,6 +191,7 @@ class Agent(ExecutorOwner):
             else:
                 executor.send([EXIT])
         self.custody.give_back()
+        self.actors.close()
         self.consumer.close()
         self.heartbeat.close()
         self.publisher.close()
