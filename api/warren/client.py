@@ -643,7 +643,8 @@ class Client:
             if self.block_hooks is None:
                 pause = SERVICE_SECONDS if at_once or self.in_flight else SERVICE_IDLE_SECONDS
             else:
-                # An executor that waits looks less and less often: a thousand blocked ones must not keep a machine busy.
+                # An executor that waits looks less and less often: a thousand blocked ones must not keep a machine
+                # busy.
                 pause = SERVICE_SECONDS if at_once else min(2 * pause, EXECUTOR_IDLE_SECONDS)
             self._kicked.wait(pause)
             if self._closed:

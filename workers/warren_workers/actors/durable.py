@@ -8,8 +8,8 @@
 result. So each call takes effect exactly once: either state and result are both committed, or neither is and the call
 runs (again).
 
-With `durable="explicit"` the state is written only with calls that asked for it, the applied positions with every call: a
-call whose result was given is not run again, but what it did to the instance is lost if no checkpoint followed.
+With `durable="explicit"` the state is written only with calls that asked for it, the applied positions with every
+call: a call whose result was given is not run again, but what it did to the instance is lost if no checkpoint followed.
 
 The epoch fences: the agent counts it up for each process it starts, and a commit with an old one is refused whole.
 """

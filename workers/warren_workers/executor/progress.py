@@ -1,7 +1,8 @@
 """A shared page between agent and executor: which task runs, and which one is cancelled.
 
-The agent may also *revoke* what an executor has not begun while a slow task keeps it busy: it writes a limit and counts up the
-revocations; until the executor has read the TAKEN message that follows, it starts nothing from the limit on.
+The agent may also *revoke* what an executor has not begun while a slow task keeps it busy: it writes a limit and
+counts up the revocations; until the executor has read the TAKEN message that follows, it starts nothing from the
+limit on.
 
 The executor writes the sequence number of the task it starts; after a crash the agent reads from it which tasks may
 have started. The agent writes the id of a task to interrupt before it sends SIGINT; the executor's handler interrupts
