@@ -253,6 +253,7 @@ def _files_in_foreign_use(candidates: set[Path]) -> set[Path]:
         try:
             known = (entry / "maps").read_text(errors="replace") + (entry / "cmdline").read_text(errors="replace")
             known += os.readlink(entry / "cwd") + (entry / "environ").read_text(errors="replace")
+            known += " ".join(os.readlink(each) for each in (entry / "fd").iterdir())  # of files that are only locked
         except OSError:
             continue
         used |= {path for path in candidates if str(path) in known}

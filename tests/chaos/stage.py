@@ -15,6 +15,7 @@ from tests.servers import RabbitMQServer, RedisServer, wait_until
 from warren.cluster_utils import Cluster, ClusterNode
 
 NODE_LEASE = 3.0  # seconds; the default of 10 would only make the scenarios longer
+CLIENT_LEASE = 6.0  # instead of 30
 NODE_CPUS = 2
 RECOVERY_GOAL = 5.0  # seconds after a fault heals
 RECOVERY_TIMEOUT = 20.0
@@ -28,6 +29,7 @@ class Stage:
         redis: the store, with an append-only file.
         cluster: the nodes.
         random: decides whom a fault befalls.
+        healed_at: when the last fault was over (`time.monotonic`).
     """
 
     def __init__(self, rabbitmq: RabbitMQServer, redis: RedisServer, seed: int) -> None:
@@ -39,8 +41,9 @@ class Stage:
             broker_url=rabbitmq.url,
             store_url=redis.url,
             node_lease=NODE_LEASE,
+            client_lease=CLIENT_LEASE,
         )
-        self._healed = 0.0
+        self.healed_at = 0.0
 
     def start(self) -> None:
         """Start the nodes and connect the driver."""
@@ -124,7 +127,7 @@ class Stage:
 
     def healed(self) -> None:
         """The last fault is over: recovery is timed from now."""
-        self._healed = time.monotonic()
+        self.healed_at = time.monotonic()
 
     def recovery(self, what: str, probe: Callable[[], object]) -> float:
         """Run a probe, print how long after `healed` it succeeded, and return that.
@@ -141,7 +144,7 @@ class Stage:
             return True
 
         wait_until(works, f"work goes on after {what}", timeout=RECOVERY_TIMEOUT)
-        seconds = time.monotonic() - self._healed
+        seconds = time.monotonic() - self.healed_at
         late = "" if seconds <= RECOVERY_GOAL else f" (the goal is {RECOVERY_GOAL:g} s)"
         print(f"recovery from {what}: {seconds:.2f} s{late}")
         return seconds

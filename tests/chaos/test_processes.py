@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 
 import warren
+from tests.chaos import driver
 from tests.chaos.conftest import LONG
-from tests.chaos.stage import Stage
-from tests.chaos.workload import Workload, plain
+from tests.chaos.ledger import Ledger
+from tests.chaos.stage import CLIENT_LEASE, NODE_LEASE, Stage
+from tests.chaos.workload import Workload, long, once, plain
+from tests.servers import wait_until
+from warren.exceptions import NodeDiedError, WorkerCrashedError
 
 SUBMISSIONS = 1500 if LONG else 200
 ROUNDS = 40 if LONG else 6
@@ -37,3 +46,69 @@ def test_a_killed_agent_is_made_good_by_the_others(stage: Stage, workload: Workl
         stage.recovery("kill -9 of an agent", lambda: probe(workload))
         workload.submit(SUBMISSIONS // 8)
     workload.finish()
+
+
+def test_a_killed_template_does_not_end_its_node(stage: Stage, workload: Workload):
+    workload.submit(SUBMISSIONS // 4)
+    for template in stage.templates():
+        with suppress(ProcessLookupError):
+            os.kill(template, signal.SIGKILL)
+    stage.healed()
+    workload.submit(SUBMISSIONS // 4)
+    stage.recovery("kill -9 of the templates", lambda: probe(workload))
+    workload.finish()
+
+
+def test_a_paused_agent_overwrites_nothing_and_runs_nothing_twice(stage: Stage, ledger: Ledger):
+    """SIGSTOP for longer than the lease: others take over; then SIGCONT, and the late agent must do no harm."""
+    seconds = NODE_LEASE + 2
+    for number in range(6):
+        key = f"once-{number}"
+        ref = once.options(num_cpus=0.5).remote(ledger.path, key, number)
+        ledger.add(key, ref, -number, errors=(NodeDiedError, WorkerCrashedError), runs=1)
+        key = f"long-{number}"
+        ref = long.options(num_cpus=0.5).remote(ledger.path, key, seconds)
+        ledger.add(key, ref, seconds)
+    time.sleep(0.3)
+    victim = stage.random.choice(stage.nodes())
+    os.kill(victim.pid, signal.SIGSTOP)
+    try:
+        for number in range(6, 12):
+            key = f"once-{number}"
+            ref = once.remote(ledger.path, key, number)
+            ledger.add(key, ref, -number, errors=(NodeDiedError, WorkerCrashedError), runs=1)
+        time.sleep(seconds)
+    finally:
+        os.kill(victim.pid, signal.SIGCONT)
+    stage.healed()
+    stage.recovery("SIGSTOP beyond the lease", lambda: warren.get(plain.remote(ledger.path, "probe", 1), timeout=5))
+    ledger.check()
+    time.sleep(0.5)  # what the late agent still had to say is said
+    ledger.check()
+
+
+def test_detached_work_of_a_killed_driver_ends_and_the_rest_goes_with_it(stage: Stage, ledger: Ledger):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, driver.__file__, stage.cluster.address, ledger.path]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"submitted\n"
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    expected = {f"detached-{number}.1" for number in range(driver.DETACHED_CHAINS)}
+    wait_until(lambda: expected <= set(ledger.effects()), "the chains of the dead driver end", timeout=20)
+    detached = warren.get_actor("detached", namespace="chaos")
+    assert warren.get(detached.say.remote("late", 7), timeout=10) == 7
+
+    def mine_is_gone() -> bool:
+        try:
+            warren.get_actor("mine", namespace="chaos")
+        except ValueError:
+            return True
+        return False
+
+    wait_until(mine_is_gone, "the actor of the dead driver is gone", timeout=CLIENT_LEASE + 15)
+    warren.kill(detached)
