@@ -60,7 +60,7 @@ def _check_timeout(timeout: float) -> None:
 
 
 def _show(refs: Any) -> None:
-    from warren.util.progress import progress
+    from warren.util.progress_bar import progress
 
     for _ in progress(refs if isinstance(refs, list) else [refs]):
         pass

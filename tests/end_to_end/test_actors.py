@@ -173,9 +173,11 @@ def test_names():
     assert warren.get(warren.get_actor("named").add.remote()) == 2
     with pytest.raises(ValueError, match="named"):
         Counter.options(name="named").remote()
+    assert warren.util.list_named_actors() == ["named"]
     warren.kill(first)
     with pytest.raises(ValueError):
         warren.get_actor("named")
+    assert warren.util.list_named_actors() == []
     with pytest.raises(ValueError):
         warren.get_actor("")
 

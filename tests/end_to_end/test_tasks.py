@@ -470,3 +470,12 @@ def test_nothing_is_kept_of_what_nobody_refers_to():
     while left := kept() - before:
         assert time.monotonic() < deadline, f"{len(left)} objects are left"
         time.sleep(0.05)
+
+
+def test_results_as_they_come(capsys):
+    from warren.util import as_completed, map_unordered, progress
+
+    assert sorted(as_completed([add.remote(at, 0) for at in range(25)])) == list(range(25))
+    assert sorted(map_unordered(add, range(250), backpressure_size=20)) == list(range(2, 252))
+    assert len(list(progress([add.remote(at) for at in range(5)]))) == 5
+    assert warren.get([add.remote(1)], progress=True) == [3]
