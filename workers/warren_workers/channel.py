@@ -5,8 +5,8 @@ of the words below.
 
 agent -> executor
     RUN      first, header bytes, [task, ...], gpu ids     run these; they have sequence numbers first, first + 1, ...
-    TAKEN    revoked                                       what you have not begun was taken back: 0 as the answer
-                                                           to BLOCKED, 1 by a revocation
+    TAKEN    revoked[, begun]                              what you have not begun was taken back: 0 as the answer
+                                                           to BLOCKED, 1 by a revocation; all below `begun` is yours
     RETIRE                                                 end if you hold nothing
     EXIT                                                   end now
     ACTOR    header bytes, task, gpu ids, epoch, restarts    host this actor from now on

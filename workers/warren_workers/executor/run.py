@@ -95,6 +95,7 @@ class Executor:
         self._gathered_since = 0.0
         self._abandon = False
         self._takes_due = 0
+        self._refused: list[tuple[int, bytes, list[Task], list[str] | None]] = []  # by a revocation
         self._sequence = 0
         self._calls: dict[bytes, int] = {}
         self._environment_of_gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -123,6 +124,7 @@ class Executor:
             elif word == TAKEN:
                 if message[1]:
                     self._revocations_seen += 1
+                    self._run_refused(message[2])
                 else:
                     self._takes_due -= 1
             elif word == RETIRE:
@@ -156,9 +158,12 @@ class Executor:
         client = self.client
         revocations = self.revocations
         for at, task in enumerate(tasks):
+            before = started[0]
             started[0] = first + at + 1
             if revocations[0] != self._revocations_seen and first + at >= revocations[1]:
-                started[0] = first + at
+                # Back to what it was, not one less: what came before this was perhaps not begun either.
+                started[0] = before
+                self._refused.append((first + at, header_bytes, tasks[at:], gpus))
                 break
             cancelled = revocations[2] and self.progress.target() == task[0]
             self._sequence = first + at
@@ -202,6 +207,17 @@ class Executor:
                     break
             if self._abandon or self.leaving:
                 break
+
+    def _run_refused(self, limit: int) -> None:
+        """Run what this process would not begin, but the agent believes it did: all below `limit` is ours.
+
+        The agent may have looked at the page between our writing the number of a task and our noticing that it was
+        revoked; on a busy machine that moment can last.
+        """
+        refused, self._refused = self._refused, []
+        for first, header_bytes, tasks, gpus in refused:
+            if first < limit:
+                self._run_chunk(first, header_bytes, tasks[: limit - first], gpus)
 
     def set_gpus(self, gpus: list[str] | None) -> None:
         """Show the process the GPUs that its grant holds."""

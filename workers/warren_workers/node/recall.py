@@ -8,7 +8,9 @@ the page that both share:
 
 From the revocation on the executor begins nothing but what it had begun, until it reads TAKEN. Between the two lies a
 round of the agent's service (50 ms), far longer than a processor takes to show one process what another wrote: what
-had not begun then is in nobody's hands but ours.
+had not begun then is in nobody's hands but ours. Where the two still disagree (the executor lost the processor just
+between writing what it begins and noticing the revocation), what TAKEN says counts: all below its number is the
+executor's.
 """
 
 from __future__ import annotations
@@ -46,14 +48,17 @@ class Recall:
                 elif now - executor.seen_at > STUCK_SECONDS and executor.chunks[-1].end > started > 0:
                     executor.revoked = True
                     executor.revoke()
+            else:
+                executor.seen_at = now  # what it is given next has just begun, whatever its number
 
     def _finish(self, executor: ExecutorProcess) -> None:
         agent = self._agent
         executor.revoked = False
         if executor.state is State.ACTOR:
             return
-        self.take_back(executor, executor.progress.started[0] - 1)
-        executor.send([TAKEN, 1])
+        begun = executor.progress.started[0]
+        self.take_back(executor, begun - 1)
+        executor.send([TAKEN, 1, begun])
         lane = executor.lane
         if not executor.chunks and executor.state is State.LEASED:
             agent.end_lease(executor)
