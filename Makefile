@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test chaos bench lint format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
 	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
+	@echo "make chaos   kill servers, nodes and processes at work (minutes; the suite is young)"
 	@echo "make bench   compare with Ray, which goes into .bench/"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff format and repair"
@@ -23,6 +24,9 @@ test: lint
 
 bench: $(VENV)/bench.stamp
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+chaos: $(VENV)/dev.stamp
+	@WARREN_CHAOS_LONG=1 $(BIN)/python tools/test_servers.py $(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --quiet .
