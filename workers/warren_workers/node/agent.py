@@ -190,6 +190,7 @@ class Agent(ExecutorOwner):
                 executor.kill()
             else:
                 executor.send([EXIT])
+        self.sources.close()
         self.custody.give_back()
         self.actors.close()
         self.consumer.close()
