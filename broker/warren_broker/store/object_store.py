@@ -437,12 +437,17 @@ class ObjectStore:
         """Return a pickled function.
 
         Raises:
-            StoreError: it is not there, or not signed with our secret.
+            StoreError: it is not there.
+            ForgedMessage: it is not signed with one of our secrets.
         """
         stored = self.call(b"GET", self.keys.function(digest))
         if stored is None:
             raise StoreError(f"function {digest.hex()} is not in the store; was Redis emptied while work ran?")
-        return self.signer.open(b"function" + digest, stored)
+        try:
+            return self.signer.open(b"function" + digest, stored)
+        except ForgedMessage as error:
+            self.put_aside(f"function {digest.hex()}", stored, str(error))
+            raise
 
     # -- clients, jobs, nodes ----------------------------------------------------------------------------------------
 
