@@ -14,12 +14,13 @@ A ref inside a value reports itself by `note_ref` while it is pickled; `Packed.r
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import io
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any, Final, cast
 
@@ -34,7 +35,8 @@ LARGE_BYTES: Final = 64 * 1024
 """Bytes and bytearrays from this size on travel out of band. Pickle's own limit for writing them as they are."""
 
 _REUSE_BYTES: Final = 2 * 1024  # of stream; more may have grown the pickler's memo, and clearing that takes time too
-_SCALARS: Final = frozenset((bool, int, float, str))
+_SCALARS: Final = frozenset((type(None), bool, int, float, str))
+_GLANCE: Final = 4  # items of a tuple to look at: as long as that costs less than what it saves
 
 
 class Packed:
@@ -82,6 +84,18 @@ def note_ref(object_id: bytes) -> bool:
         return False
     refs.setdefault(object_id)
     return True
+
+
+@contextlib.contextmanager
+def refs_noted() -> Iterator[dict[bytes, None]]:
+    """Collect the ids of the refs that this thread pickles by other means than `pack`, in order."""
+    outer = _noting.refs
+    refs: dict[bytes, None] = {}
+    _noting.refs = refs
+    try:
+        yield refs
+    finally:
+        _noting.refs = outer
 
 
 # -- classes with a way of their own ---------------------------------------------------------------------------------
@@ -197,7 +211,14 @@ class _Sink:
 # Functions and classes that pickle may write by reference, found so before, by id. cloudpickle's search takes 5 us
 # each, and every array refers to two. Only of modules that nobody sends by value.
 _by_reference: dict[int, Any] = {}
-_NEVER_SENT: Final = frozenset(sys.stdlib_module_names) | {"numpy", "pandas", "pyarrow"}
+_NEVER_SENT: Final = frozenset(sys.stdlib_module_names) | {
+    "cloudpickle",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "warren",
+    "warren_broker",
+}
 
 
 class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -259,9 +280,10 @@ def pack(value: Any) -> Packed:
     kind = type(value)
     if kind in _SCALARS or (kind is bytes and len(value) < LARGE_BYTES):
         return Packed(pickle.dumps(value, PROTOCOL))
-    if kind is tuple and len(value) == 2 and not value[1] and type(value[0]) is tuple and type(value[1]) is dict:
-        # The shape of a call's arguments.
-        for each in value[0]:
+    if kind is tuple and len(value) <= _GLANCE:
+        # A small tuple, or a call's (args, kwargs) without kwargs.
+        is_call = len(value) == 2 and type(value[0]) is tuple and type(value[1]) is dict and not value[1]
+        for each in value[0] if is_call else value:
             if type(each) not in _SCALARS:
                 break
         else:

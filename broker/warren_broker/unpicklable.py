@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from warren_broker.serialization import CodePickler, reduce
+from warren_broker.serialization import CodePickler, reduce, refs_noted
 
 MAX_LEVELS: Final = 100
 MAX_SECONDS: Final = 5.0
@@ -65,7 +65,7 @@ def explain(value: Any, error: Exception, name: str = "value") -> Exception:
     return TypeError(
         f"Could not serialize {where or f'{name}: {error}'}. Make it where it is used instead of sending it, leave it "
         "out in a __getstate__ of the object that holds it, or say how to send it with "
-        "warren.util.register_serializer."
+        "warren.util.serialization.register_serializer."
     )
 
 
@@ -108,14 +108,19 @@ class _Search:
         self._deadline = time.monotonic() + MAX_SECONDS
 
     def look_at(self, whole: _Part) -> None:
+        """Add the culprits in `whole`, if it fails at all."""
         reason = _failure(whole.value)
-        if reason is not None:
-            self._look_into(whole, reason, (), None, self._levels)
+        if reason is None:
+            return
+        known = len(self.found)
+        self._look_into(whole, reason, (), None, self._levels)
+        if len(self.found) == known and known < self._limit:  # each part works alone, or they run in a circle
+            self.found.append(Culprit((), whole.written, whole.value, None, reason))
 
-    def _look_into(self, whole: _Part, reason: str, names: tuple[str, ...], parent: Any, levels: int) -> bool:
-        """Add the culprits in `whole`, which fails; False if it was looked into before."""
+    def _look_into(self, whole: _Part, reason: str, names: tuple[str, ...], parent: Any, levels: int) -> None:
+        """Add the culprits in `whole`, which fails. What was looked into before, or is being, is left to that."""
         if id(whole.value) in self._seen:
-            return False
+            return
         self._seen[id(whole.value)] = whole.value
         inside = False
         if levels:
@@ -123,14 +128,12 @@ class _Search:
                 if len(self.found) >= self._limit or time.monotonic() > self._deadline:
                     break
                 part_reason = _failure(part.value)
-                if part_reason is None:
-                    continue
-                path = _Part(part.name, whole.written + part.written, part.value)
-                if self._look_into(path, part_reason, (*names, part.name), whole.value, levels - 1):
+                if part_reason is not None:
                     inside = True
+                    written = _Part(part.name, whole.written + part.written, part.value)
+                    self._look_into(written, part_reason, (*names, part.name), whole.value, levels - 1)
         if not inside and len(self.found) < self._limit:
             self.found.append(Culprit(names, whole.written, whole.value, parent, reason))
-        return True
 
 
 class _Nowhere:
@@ -144,7 +147,8 @@ class _Nowhere:
 def _failure(value: Any) -> str | None:
     """Return why `value` cannot be pickled, None if it can."""
     try:
-        CodePickler(_Nowhere(), _leave_out).dump(value)
+        with refs_noted():  # nothing of this leaves the process
+            CodePickler(_Nowhere(), _leave_out).dump(value)
     except Exception as error:  # noqa: BLE001 - what users' classes raise is the answer
         return str(error) or type(error).__name__
     return None
@@ -235,7 +239,6 @@ def _parts_of_instance(value: Any) -> Iterator[_Part]:
     if not isinstance(reduced, tuple):
         return
     _, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-    yield _Part(type(value).__name__, ".<class>", type(value))
     for at, each in enumerate(arguments if isinstance(arguments, tuple) else ()):
         if each is not type(value):
             yield _Part(f"__reduce__[{at}]", f".<part {at}>", each)
@@ -250,3 +253,4 @@ def _parts_of_instance(value: Any) -> Iterator[_Part]:
         yield _Part(f"[{at}]", f"[{at}]", each)
     for key, each in pairs if pairs is not None else ():
         yield _Part(repr(key), f"[{key!r}]", each)
+    yield _Part(type(value).__name__, ".<class>", type(value))
