@@ -1,83 +1,107 @@
-"""The workloads. Each takes the module `ray` (Ray's own, or warren) and returns a number; see `WORKLOADS`.
+"""The workloads, and the program that measures them.
 
-Run as a program in the interpreter under test: `python workloads.py SYSTEM NAME,NAME,... [ADDRESS]` prints one JSON
-line. It imports nothing but the system under test, so that Ray's interpreter needs no more than Ray.
+A workload is a function of the module `ray` (Ray's own, or warren) and the remote functions of `Tasks`; it returns a
+number, in the unit that `WORKLOADS` gives it. It calls nothing that is not in Ray, so it runs unchanged on both.
+
+As a program, in the interpreter under test: `python workloads.py SYSTEM NAME,NAME,... [ADDRESS]` prints one line,
+`RESULT` and JSON. It imports nothing but the system under test: Ray's interpreter needs no more than Ray and numpy.
 """
+
+from __future__ import annotations
 
 import gc
 import json
 import os
+import platform
+import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 CPUS = 2
+"""What every cluster under test has."""
+
+LIMIT_SECONDS = 300
+"""A workload that takes longer is given up and reported as failed."""
+
+MARKER = "WARREN_BENCHMARK"
+"""The environment variable that tells the processes of a cluster under test from others; the runner sets it."""
+
+SERVERS = "WARREN_BENCHMARK_SERVERS"
+"""The environment variable that lists the process ids of servers that the runner started for the cluster."""
+
+IDLE_SECONDS = 2.0
+"""How long a cluster that did some work is left alone before its memory is taken."""
+
+TASK, ACTOR, OBJECT, SESSION = "tasks", "actors", "objects", "session"
 
 
-def _rate(count, action):
+def _rate(count: int, action: Callable[[], Any]) -> float:
     start = time.perf_counter()
     action()
     return count / (time.perf_counter() - start)
 
 
-def _best_of(times, action):
+def _median_of(times: int, action: Callable[[], float]) -> float:
     return statistics.median(action() for _ in range(times))
 
 
 class Tasks:
     """The remote functions and actors, made once a process."""
 
-    def __init__(self, ray):
+    def __init__(self, ray: Any) -> None:
         @ray.remote
-        def empty():
+        def empty() -> None:
             pass
 
         @ray.remote
-        def increment(x):
+        def increment(x: int) -> int:
             return x + 1
 
         @ray.remote
-        def spawn(count):
+        def spawn(count: int) -> int:
             return len(ray.get([empty.remote() for _ in range(count)]))
 
         @ray.remote
-        def fib(n):
+        def fib(n: int) -> int:
             return n if n < 2 else sum(ray.get([fib.remote(n - 1), fib.remote(n - 2)]))
 
         @ray.remote
-        def take(*values):
+        def take(*values: int) -> int:
             return len(values)
 
         @ray.remote
-        def size(array):
+        def size(array: Any) -> int:
             return array.nbytes
 
         @ray.remote
-        def make(nbytes):
+        def make(nbytes: int) -> Any:
             import numpy
 
             return numpy.zeros(nbytes, dtype=numpy.uint8)
 
         @ray.remote
         class Counter:
-            def __init__(self):
+            def __init__(self) -> None:
                 self.value = 0
 
-            def increment(self):
+            def increment(self) -> int:
                 self.value += 1
                 return self.value
 
         @ray.remote
         class AsyncCounter:
-            async def increment(self):
+            async def increment(self) -> int:
                 return 1
 
         @ray.remote
         class Caller:
-            def __init__(self, targets):
+            def __init__(self, targets: list[Any]) -> None:
                 self.targets = targets
 
-            def call(self, count):
+            def call(self, count: int) -> int:
                 refs = [target.increment.remote() for target in self.targets for _ in range(count)]
                 return len(ray.get(refs))
 
@@ -86,128 +110,144 @@ class Tasks:
         self.Counter, self.AsyncCounter, self.Caller = Counter, AsyncCounter, Caller
 
 
-def sync(ray, tasks):
+def sync(ray: Any, tasks: Tasks) -> float:
     return _rate(500, lambda: [ray.get(tasks.empty.remote()) for _ in range(500)])
 
 
-def _async(count):
-    def run(ray, tasks):
+def _async(count: int) -> Callable[[Any, Tasks], float]:
+    def run(ray: Any, tasks: Tasks) -> float:
         return _rate(count, lambda: ray.get([tasks.empty.remote() for _ in range(count)]))
 
     return run
 
 
-def chain(ray, tasks):
-    def once():
+def chain(ray: Any, tasks: Tasks) -> float:
+    def once() -> None:
         ref = 0
         for _ in range(100):
             ref = tasks.increment.remote(ref)
         assert ray.get(ref) == 100
 
-    return _best_of(5, lambda: _rate(100, once))
+    return _median_of(5, lambda: _rate(100, once))
 
 
-def wait(ray, tasks):
-    def once():
+def wait(ray: Any, tasks: Tasks) -> float:
+    def once() -> None:
         waiting = [tasks.empty.remote() for _ in range(1000)]
         while waiting:
             _, waiting = ray.wait(waiting)
 
-    return _best_of(3, lambda: _rate(1000, once))
+    return _median_of(3, lambda: _rate(1000, once))
 
 
-def spawn(ray, tasks):
-    def once():
+def spawn(ray: Any, tasks: Tasks) -> float:
+    def once() -> None:
         assert ray.get([tasks.spawn.remote(100) for _ in range(4)]) == [100] * 4
 
     once()
-    return _best_of(3, lambda: _rate(400, once))
+    return _median_of(3, lambda: _rate(400, once))
 
 
-def fib(ray, tasks):
-    def once():
+def fib(ray: Any, tasks: Tasks) -> float:
+    def once() -> None:
         assert ray.get(tasks.fib.remote(10)) == 55
 
     once()
-    return _best_of(3, lambda: _rate(177, once))
+    return _median_of(3, lambda: _rate(177, once))
 
 
-def get_small(ray, tasks):
+def get_small(ray: Any, tasks: Tasks) -> float:
     ref = ray.put(1)
     return _rate(2000, lambda: [ray.get(ref) for _ in range(2000)])
 
 
-def put_small(ray, tasks):
+def put_small(ray: Any, tasks: Tasks) -> float:
     return _rate(2000, lambda: [ray.put(1) for _ in range(2000)])
 
 
-def driver_bytes(ray, tasks):
-    """Driver memory (bytes a task) with 100,000 results outstanding."""
+def driver_memory(ray: Any, tasks: Tasks) -> float:
+    """Bytes by which the driver grows a task, at the worst of three moments, with 100,000 refs held."""
+    count = 100_000
     ray.get([tasks.empty.remote() for _ in range(1000)])
     gc.collect()
     before = _pss([os.getpid()])
-    refs = [tasks.empty.remote() for _ in range(100_000)]
-    ray.get(refs[-1])
-    gc.collect()
-    return (_pss([os.getpid()]) - before) / len(refs)
+    refs = [tasks.empty.remote() for _ in range(count)]
+    submitted = _pss([os.getpid()])
+    ray.wait(refs, num_returns=count // 2, timeout=LIMIT_SECONDS)
+    halfway = _pss([os.getpid()])
+    ray.get(refs)
+    return (max(submitted, halfway, _pss([os.getpid()])) - before) / count
 
 
-def actor_sync(ray, tasks):
+def actor_sync(ray: Any, tasks: Tasks) -> float:
     counter = tasks.Counter.remote()
     ray.get(counter.increment.remote())
     return _rate(500, lambda: [ray.get(counter.increment.remote()) for _ in range(500)])
 
 
-def actor_async(ray, tasks):
+def actor_async(ray: Any, tasks: Tasks) -> float:
     counter = tasks.Counter.remote()
     ray.get(counter.increment.remote())
-    return _best_of(3, lambda: _rate(1000, lambda: ray.get([counter.increment.remote() for _ in range(1000)])))
+    return _median_of(3, lambda: _rate(1000, lambda: ray.get([counter.increment.remote() for _ in range(1000)])))
 
 
-def actor_durable(ray, tasks):
+def actor_durable(ray: Any, tasks: Tasks) -> float:
     durable = tasks.Counter.options(durable=True).remote()
     ray.get(durable.increment.remote())
-    return _best_of(3, lambda: _rate(1000, lambda: ray.get([durable.increment.remote() for _ in range(1000)])))
+    return _median_of(3, lambda: _rate(1000, lambda: ray.get([durable.increment.remote() for _ in range(1000)])))
 
 
-def actor_1_4(ray, tasks):
+def actor_1_4(ray: Any, tasks: Tasks) -> float:
     counters = [tasks.Counter.remote() for _ in range(4)]
     ray.get([counter.increment.remote() for counter in counters])
     refs = lambda: [counter.increment.remote() for _ in range(250) for counter in counters]  # noqa: E731
-    return _best_of(3, lambda: _rate(1000, lambda: ray.get(refs())))
+    return _median_of(3, lambda: _rate(1000, lambda: ray.get(refs())))
 
 
-def actor_2_4(ray, tasks):
+def actor_2_4(ray: Any, tasks: Tasks) -> float:
     counters = [tasks.Counter.remote() for _ in range(4)]
     callers = [tasks.Caller.remote(counters) for _ in range(2)]
     ray.get([caller.call.remote(1) for caller in callers])
-    return _best_of(3, lambda: _rate(2000, lambda: ray.get([caller.call.remote(250) for caller in callers])))
+    return _median_of(3, lambda: _rate(2000, lambda: ray.get([caller.call.remote(250) for caller in callers])))
 
 
-def actor_asyncio(ray, tasks):
+def actor_asyncio(ray: Any, tasks: Tasks) -> float:
     counter = tasks.AsyncCounter.remote()
     ray.get(counter.increment.remote())
-    return _best_of(3, lambda: _rate(1000, lambda: ray.get([counter.increment.remote() for _ in range(1000)])))
+    return _median_of(3, lambda: _rate(1000, lambda: ray.get([counter.increment.remote() for _ in range(1000)])))
 
 
-def actor_create(ray, tasks):
-    def once():
+def actor_create(ray: Any, tasks: Tasks) -> float:
+    def once() -> None:
         counters = [tasks.Counter.remote() for _ in range(4)]
         ray.get([counter.increment.remote() for counter in counters])
         for counter in counters:
             ray.kill(counter)
 
     once()
-    return _best_of(3, lambda: _rate(4, once))
+    return _median_of(3, lambda: _rate(4, once))
 
 
-def put_large(ray, tasks):
-    """MiB/s of put of a 64 MiB array."""
+def _idle_actors(count: int) -> Callable[[Any, Tasks], float]:
+    def run(ray: Any, tasks: Tasks) -> float:
+        before = _pss(_cluster())
+        counters = [tasks.Counter.options(num_cpus=0).remote() for _ in range(count)]
+        ray.get([counter.increment.remote() for counter in counters])
+        time.sleep(IDLE_SECONDS)
+        grown = _pss(_cluster()) - before
+        for counter in counters:
+            ray.kill(counter)
+        return grown / count
+
+    return run
+
+
+def put_large(ray: Any, tasks: Tasks) -> float:
     import numpy
 
     array = numpy.ones(64 << 20, dtype=numpy.uint8)
 
-    def once():
+    def once() -> None:
         ref = ray.put(array)
         del ref
 
@@ -215,14 +255,14 @@ def put_large(ray, tasks):
         once()
         time.sleep(0.1)
 
-    def timed():
+    def timed() -> float:
         time.sleep(0.2)  # both systems free in the background
         return _rate(64, once)
 
-    return _best_of(7, timed)
+    return _median_of(7, timed)
 
 
-def get_large(ray, tasks):
+def get_large(ray: Any, tasks: Tasks) -> float:
     import numpy
 
     ref = ray.put(numpy.ones(64 << 20, dtype=numpy.uint8))
@@ -230,94 +270,173 @@ def get_large(ray, tasks):
     return _rate(500, lambda: [ray.get(ref) for _ in range(500)])
 
 
-def task_large_argument(ray, tasks):
+def task_large_argument(ray: Any, tasks: Tasks) -> float:
     import numpy
 
     ref = ray.put(numpy.ones(64 << 20, dtype=numpy.uint8))
     ray.get(tasks.size.remote(ref))
-    return _best_of(3, lambda: _rate(50, lambda: [ray.get(tasks.size.remote(ref)) for _ in range(50)]))
+    return _median_of(3, lambda: _rate(50, lambda: [ray.get(tasks.size.remote(ref)) for _ in range(50)]))
 
 
-def task_large_result(ray, tasks):
+def task_large_result(ray: Any, tasks: Tasks) -> float:
     ray.get(tasks.make.remote(8 << 20))
-    return _best_of(3, lambda: _rate(20, lambda: [ray.get(tasks.make.remote(8 << 20)).nbytes for _ in range(20)]))
+    return _median_of(3, lambda: _rate(20, lambda: [ray.get(tasks.make.remote(8 << 20)).nbytes for _ in range(20)]))
 
 
-def task_2000_refs(ray, tasks):
+def task_2000_refs(ray: Any, tasks: Tasks) -> float:
     refs = [ray.put(at) for at in range(2000)]
     ray.get(tasks.take.remote(*refs))
-    return _best_of(3, lambda: _rate(1, lambda: ray.get(tasks.take.remote(*refs))))
+    return _median_of(3, lambda: _rate(1, lambda: ray.get(tasks.take.remote(*refs))))
 
 
-def get_2000_refs(ray, tasks):
+def get_2000_refs(ray: Any, tasks: Tasks) -> float:
     ref = ray.put([ray.put(at) for at in range(2000)])
     ray.get(ref)
-    return _best_of(5, lambda: _rate(1, lambda: ray.get(ref)))
+    return _median_of(5, lambda: _rate(1, lambda: ray.get(ref)))
 
 
-# name -> (function, unit, True if larger is better)
-WORKLOADS = {
-    "sync": (sync, "tasks/s"),
-    "async_1000": (_async(1000), "tasks/s"),
-    "async_10000": (_async(10_000), "tasks/s"),
-    "async_100000": (_async(100_000), "tasks/s"),
-    "chain_100": (chain, "tasks/s"),
-    "wait_1000": (wait, "refs/s"),
-    "spawn": (spawn, "tasks/s"),
-    "fib_10": (fib, "tasks/s"),
-    "get_small": (get_small, "gets/s"),
-    "put_small": (put_small, "puts/s"),
-    "actor_sync": (actor_sync, "calls/s"),
-    "actor_async": (actor_async, "calls/s"),
-    "actor_durable": (actor_durable, "calls/s"),
-    "actor_1_4": (actor_1_4, "calls/s"),
-    "actor_2_4": (actor_2_4, "calls/s"),
-    "actor_asyncio": (actor_asyncio, "calls/s"),
-    "actor_create": (actor_create, "actors/s"),
-    "put_64mib": (put_large, "MiB/s"),
-    "get_64mib": (get_large, "gets/s"),
-    "task_64mib_argument": (task_large_argument, "tasks/s"),
-    "task_8mib_result": (task_large_result, "tasks/s"),
-    "task_2000_refs": (task_2000_refs, "tasks/s"),
-    "get_2000_refs": (get_2000_refs, "gets/s"),
-    "driver_memory": (driver_bytes, "bytes/task"),
+class Workload(NamedTuple):
+    """A workload.
+
+    Attributes:
+        run: measures it once; None for what is measured by the way.
+        group: which others it belongs to.
+        unit: of its number.
+        what: it does.
+        ours_only: Ray cannot do it, or not on a machine of this size.
+        quick: False if `--quick` leaves it out.
+    """
+
+    run: Callable[[Any, Tasks], float] | None
+    group: str
+    unit: str
+    what: str
+    ours_only: bool = False
+    quick: bool = True
+
+
+WORKLOADS: dict[str, Workload] = {
+    "sync": Workload(sync, TASK, "tasks/s", "get(f.remote()), one after the other"),
+    "async_1000": Workload(_async(1000), TASK, "tasks/s", "1,000 empty tasks, then get all"),
+    "async_10000": Workload(_async(10_000), TASK, "tasks/s", "10,000 empty tasks, then get all"),
+    "async_100000": Workload(_async(100_000), TASK, "tasks/s", "100,000 empty tasks, then get all", quick=False),
+    "chain_100": Workload(chain, TASK, "tasks/s", "100 tasks, each with the ref of the one before"),
+    "wait_1000": Workload(wait, TASK, "refs/s", "wait for 1,000 refs one by one"),
+    "spawn": Workload(spawn, TASK, "tasks/s", "4 tasks that submit 100 tasks each and get them"),
+    "fib_10": Workload(fib, TASK, "tasks/s", "fib(10), every call a task"),
+    "get_small": Workload(get_small, TASK, "gets/s", "get of one small object that was put here"),
+    "put_small": Workload(put_small, TASK, "puts/s", "put of a small object"),
+    "driver_memory": Workload(driver_memory, TASK, "bytes/task", "growth of the driver, 100,000 tasks", quick=False),
+    "actor_sync": Workload(actor_sync, ACTOR, "calls/s", "get(actor.method.remote()), one after the other"),
+    "actor_async": Workload(actor_async, ACTOR, "calls/s", "1,000 calls of one actor, then get all"),
+    "actor_durable": Workload(actor_durable, ACTOR, "calls/s", "the same, of a durable actor", ours_only=True),
+    "actor_1_4": Workload(actor_1_4, ACTOR, "calls/s", "the driver calls 4 actors, 250 times each"),
+    "actor_2_4": Workload(actor_2_4, ACTOR, "calls/s", "2 actors call 4 actors, 250 times each"),
+    "actor_asyncio": Workload(actor_asyncio, ACTOR, "calls/s", "1,000 calls of an asyncio actor"),
+    "actor_create": Workload(actor_create, ACTOR, "actors/s", "make 4 actors, call them, kill them"),
+    "idle_actors_20": Workload(_idle_actors(20), ACTOR, "bytes/actor", "memory of 20 idle actors", quick=False),
+    "idle_actors_1000": Workload(_idle_actors(1000), ACTOR, "bytes/actor", "of 1,000", ours_only=True, quick=False),
+    "put_64mib": Workload(put_large, OBJECT, "MiB/s", "put of a 64 MiB array"),
+    "get_64mib": Workload(get_large, OBJECT, "gets/s", "get of a 64 MiB array"),
+    "task_64mib_argument": Workload(task_large_argument, OBJECT, "tasks/s", "a task with the ref of 64 MiB"),
+    "task_8mib_result": Workload(task_large_result, OBJECT, "tasks/s", "a task that returns 8 MiB, and get"),
+    "task_2000_refs": Workload(task_2000_refs, OBJECT, "tasks/s", "a task with 2,000 refs as arguments"),
+    "get_2000_refs": Workload(get_2000_refs, OBJECT, "gets/s", "get of an object that holds 2,000 refs"),
 }
 
+MEASURED_BY_THE_WAY: dict[str, Workload] = {
+    "import": Workload(None, SESSION, "s", "import, in a fresh process"),
+    "init": Workload(None, SESSION, "s", "init(), once imported"),
+    "idle_memory": Workload(None, SESSION, "bytes", "all processes of an idle cluster and its driver"),
+    "idle_servers": Workload(None, SESSION, "bytes", "of which Redis and RabbitMQ"),
+}
+"""What every round measures, whatever else it does."""
 
-def _pss(pids):
+
+def _pss(pids: Iterable[int]) -> int:
+    """Bytes of memory of processes, what they share divided among them."""
     total = 0
     for pid in pids:
         try:
             with open(f"/proc/{pid}/smaps_rollup") as file:
                 total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        except (FileNotFoundError, PermissionError, ProcessLookupError):
+        except OSError:  # it ended meanwhile
             continue
     return total * 1024
 
 
-def _family(root):
-    """All descendants of a process, and what they detached: everything in our session group that carries our mark."""
-    mark = f"WARREN_BENCHMARK={os.environ.get('WARREN_BENCHMARK')}".encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/environ", "rb") as file:
-                    if mark in file.read().split(b"\0"):
-                        found.append(int(entry))
-            except OSError:
-                continue
+def marked(mark: str | None) -> set[int]:
+    """The processes that inherited a mark."""
+    wanted = f"{MARKER}={mark}".encode()
+    found = set()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                if wanted in file.read().split(b"\0"):
+                    found.add(int(entry))
+        except OSError:  # another user's, or ended meanwhile
+            continue
     return found
 
 
-def main():
+def _cluster() -> set[int]:
+    """The processes of the cluster under test: those that carry our mark, the servers, and all descendants of both."""
+    children: dict[int, list[int]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(entry))
+    ours = {os.getpid(), *map(int, os.environ.get(SERVERS, "").split())} | marked(os.environ.get(MARKER))
+    return _with_descendants(ours, children)
+
+
+def _with_descendants(pids: Iterable[int], children: Mapping[int, list[int]]) -> set[int]:
+    found: set[int] = set()
+    new = list(pids)
+    while new:
+        pid = new.pop()
+        if pid not in found:
+            found.add(pid)
+            new += children.get(pid, ())
+    return found
+
+
+def _servers(pids: Iterable[int]) -> set[int]:
+    """Those of the processes that are Redis or belong to RabbitMQ (Redis hides the environment it was given)."""
+    given = set(map(int, os.environ.get(SERVERS, "").split()))
+    found = set()
+    for pid in pids:
+        at = pid
+        while at > 1:
+            try:
+                with open(f"/proc/{at}/stat") as file:
+                    name, _, rest = file.read().partition("(")[2].rpartition(")")
+            except OSError:
+                break
+            if at in given or name.startswith(("redis-server", "valkey-server")):
+                found.add(pid)
+                break
+            at = int(rest.split()[1])
+    return found
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"not done after {LIMIT_SECONDS} s")
+
+
+def main() -> None:
     system, names, *rest = sys.argv[1:]
+    results: dict[str, float] = {}
+    errors: dict[str, str] = {}
     start = time.perf_counter()
     if system == "ray":
-        import ray
+        import ray  # type: ignore[import-not-found]
     else:
         import warren as ray
-    results = {"import": time.perf_counter() - start}
+    results["import"] = time.perf_counter() - start
     start = time.perf_counter()
     if system == "ray":
         ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -326,22 +445,28 @@ def main():
     else:
         ray.init(num_cpus=CPUS, log_to_driver=False)
     results["init"] = time.perf_counter() - start
-    time.sleep(1.0)
-    results["idle_memory"] = _pss(_family(os.getpid()))
     tasks = Tasks(ray)
-    ray.get([tasks.empty.remote() for _ in range(200)])
-    for name in names.split(","):
-        if name not in WORKLOADS or (system == "ray" and name == "actor_durable"):
+    ray.get([tasks.empty.remote() for _ in range(200)], timeout=LIMIT_SECONDS)
+    time.sleep(IDLE_SECONDS)
+    pids = _cluster()
+    results["idle_memory"] = _pss(pids)
+    results["idle_servers"] = _pss(_servers(pids))
+    signal.signal(signal.SIGALRM, _too_long)
+    for name in filter(None, names.split(",")):
+        if WORKLOADS[name].ours_only and system == "ray":
             continue
+        signal.alarm(LIMIT_SECONDS)
         try:
-            results[name] = WORKLOADS[name][0](ray, tasks)
+            results[name] = WORKLOADS[name].run(ray, tasks)  # type: ignore[misc]
         except Exception as error:
-            print(f"{system} {name}: {type(error).__name__}: {error}", file=sys.stderr)
-            results[name] = None
+            errors[name] = f"{type(error).__name__}: {error}"[-1000:]
+        finally:
+            signal.alarm(0)
         gc.collect()
         time.sleep(0.3)
     ray.shutdown()
-    print("RESULT " + json.dumps(results))
+    about = {"version": ray.__version__, "python": platform.python_version()}
+    print("RESULT " + json.dumps({"results": results, "errors": errors, **about}))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import warren
-from warren.util.progress_bar import progress
+from warren.util import progress
 
 BATCH_BYTES = 150_000
 SKIPPED = {"site-packages", "__pycache__", "lib2to3", "idlelib", "turtledemo"}

@@ -47,6 +47,7 @@ log = logging.getLogger("warren")
 SERVICE_SECONDS = 0.05  # between two rounds while there is something to watch
 SERVICE_IDLE_SECONDS = 0.4  # an actor whose last handle goes is gone within a second
 EXECUTOR_IDLE_SECONDS = 1.6
+SLOTS_SECONDS = 3.0  # between two looks at how much the cluster can run at once
 SEND_DELAY_SECONDS = 0.001
 DELETE_AT = 2000  # dropped handles: then the caller collects them itself
 ARGUMENTS_INLINE_BYTES = 100 * 1024  # larger arguments travel as an object of their own
@@ -70,6 +71,8 @@ class Client:
         slots: tasks that the cluster can run at once, a first guess.
         driver: True if it must keep its own lease (executors are kept by their agent).
         object_ttl: seconds after which an object is deleted whoever holds it; 0 for never.
+        spill_url: directory or URL that large values go to when the store is full; "" for none.
+        memory_limit: bytes that objects may take of this host's shared memory; None for what there is.
         session: name of the shared-memory session of this host and cluster.
         host: id of this host.
         lease: seconds without a sign of life after which this client counts as dead.
@@ -87,6 +90,8 @@ class Client:
         slots: int = 1,
         driver: bool = False,
         object_ttl: float = 0.0,
+        spill_url: str = "",
+        memory_limit: int | None = None,
         session: str = "",
         host: bytes = b"",
         lease: float = CLIENT_LEASE_SECONDS,
@@ -102,7 +107,15 @@ class Client:
         self.driver = driver
         self.keys = Keys(endpoint.prefix)
         self.signer = Signer(endpoint.secrets)
-        self.store = ObjectStore(endpoint, self.signer, ttl=object_ttl, session=session, host=host)
+        self.store = ObjectStore(
+            endpoint,
+            self.signer,
+            ttl=object_ttl,
+            session=session,
+            host=host,
+            spill_url=spill_url,
+            memory_limit=memory_limit,
+        )
         self.store.on_full = self.make_room
         self.store.lives.on_actor_released = lambda actor_id: self.actors.handles_gone(actor_id)
         self.task_ids = TaskIds(client_id, job)
@@ -134,6 +147,7 @@ class Client:
         self._abandoned: deque[bytes] = deque()
         self._closed = False
         self._lease_at = 0.0
+        self._slots_at = 0.0
         self._trim_at = 0.0
         self._finish_at = 0.0
         self._infeasible_at = time.monotonic() + infeasible.CHECK_SECONDS
@@ -504,8 +518,22 @@ class Client:
         if not self._registered:
             self._registered = True
             if self.driver:
-                self.store.renew_client(self.id, self._lease)
+                self.store.register_client(self.id, self._lease)
+                self._lease_at = time.monotonic() + self._lease / 10
                 self.start_service()
+
+    def _died(self) -> None:
+        """We gave no sign of life for so long that others cleared up after us. Go on as a new client would.
+
+        What we had submitted and stored is gone, and what we borrowed may be.
+        """
+        log.error(
+            "this process gave no sign of life for %g s (it was stopped, or kept the interpreter busy) and counts as "
+            "dead: what it had submitted and stored is gone. WARREN_CLIENT_LEASE sets the time.",
+            self._lease,
+        )
+        self.lifetimes.died()
+        self.store.register_client(self.id, self._lease)
 
     def deregister(self) -> None:
         """This process ends. If nothing depends on it, it is forgotten now; else its lease runs out in time."""
@@ -662,6 +690,12 @@ class Client:
 
     def run_once(self) -> None:
         """One round of the service thread."""
+        now = time.monotonic()
+        if self._registered and self.driver and now >= self._lease_at:
+            # First of all: whatever else goes wrong, we live.
+            if not self.store.renew_client(self.id, self._lease):
+                self._died()
+            self._lease_at = now + self._lease / 10
         self.outbox.flush()
         if self.in_flight:
             self.inbox.drain()
@@ -677,10 +711,9 @@ class Client:
         if self.actors.tracked and now >= self._actors_checked_at + CHECK_SECONDS:
             self._actors_checked_at = now
             self.actors.check_pending()
-        if self.driver and now >= self._lease_at:
-            self.store.renew_client(self.id, self._lease)
+        if self.driver and now >= self._slots_at:
             self.refresh_slots()
-            self._lease_at = now + self._lease / 10
+            self._slots_at = now + SLOTS_SECONDS
         if self.driver and self.in_flight and now >= self._infeasible_at:
             self._infeasible_at = now + infeasible.CHECK_SECONDS
             self.infeasible.run_once()

@@ -35,12 +35,13 @@ class EmbeddedNode:
         self.endpoint = Endpoint(store_url=facts["store_url"], secrets=(bytes.fromhex(facts["secret"]),))
 
     @classmethod
-    def start(cls, totals: dict[str, float], labels: dict[str, str]) -> EmbeddedNode:
+    def start(cls, totals: dict[str, float], labels: dict[str, str], objects: dict[str, Any]) -> EmbeddedNode:
         """Start server and node; return when the node takes work.
 
         Args:
             totals: resources of the node, by name.
             labels: its labels.
+            objects: `object_ttl`, `spill_url` and `memory_limit` of its store.
 
         Raises:
             RuntimeError: it did not start; the message holds what it said.
@@ -59,7 +60,7 @@ class EmbeddedNode:
         )
         theirs.close()
         try:
-            ours.sendall(json.dumps({"totals": totals, "labels": labels}).encode() + b"\n")
+            ours.sendall(json.dumps({"totals": totals, "labels": labels, "objects": objects}).encode() + b"\n")
             facts = cls._wait(ours, process)
         except BaseException:
             ours.close()

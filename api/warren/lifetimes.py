@@ -36,6 +36,7 @@ from warren.exceptions import (
 from warren_broker import records
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES, INDEX_ARGUMENTS, is_detached
+from warren_broker.messages import Completion
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.store.lives import is_special
 from warren_broker.store.spill import OutOfDisk
@@ -234,6 +235,20 @@ class Lifetimes:
             for key, record in items:
                 if key in client.inbox.values:
                     client.inbox.values[key] = record
+
+    def died(self) -> None:
+        """Everybody else believes that we are dead: whoever waits for what we owned is told so."""
+        client, references = self._client, self._references
+        with self.lock:
+            self.borrowed.clear()
+        with references.lock:
+            waiting = [key for key in references.counts if references.owns(key) and key not in client.inbox.values]
+        items: list[bytes] = []
+        for key in waiting:
+            items += (key, orphan_record(key))
+        client.in_flight = 0
+        client.inbox.accept(Completion(b"", 0, 0.0, items))
+        client.inbox.wake()
 
     def finish(self) -> None:
         """Finish what others deleted of ours and could not finish themselves. For the service thread."""

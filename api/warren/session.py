@@ -9,7 +9,8 @@ import secrets as random_secrets
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from warren import current
 from warren.client import Client
@@ -25,6 +26,9 @@ from warren_broker.queues import open_publisher
 from warren_broker.store.object_store import CLIENT_LEASE_SECONDS
 
 log = logging.getLogger("warren")
+
+# The embedded cluster ends with its driver: a driver that is busy in C, or sleeps with its machine, is not dead.
+EMBEDDED_LEASE_SECONDS: Final = 7 * 86400.0
 
 IGNORED = frozenset(
     [
@@ -100,7 +104,7 @@ def init(
         num_gpus: GPUs of the embedded node; default: those found.
         resources: custom resources of the embedded node, by name.
         labels: labels of the embedded node.
-        object_store_memory: limit of shared memory for objects, in bytes.
+        object_store_memory: limit of shared memory for objects of an embedded cluster, in bytes.
         local_mode: removed, as in Ray; must be False.
         ignore_reinit_error: return the running session instead of raising if there is one.
         include_dashboard: accepted; warren has no dashboard.
@@ -158,7 +162,8 @@ def init(
         try:
             if address in (None, "local"):
                 totals = _totals(num_cpus, num_gpus, _memory, resources)
-                _start_embedded(session, totals, labels or {})
+                spill_url = kwargs.get("object_spilling_directory")
+                _start_embedded(session, totals, labels or {}, _object_options(object_store_memory, spill_url))
             else:
                 given = {
                     "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources,
@@ -224,9 +229,48 @@ def _totals(
     return detect_totals(num_cpus, num_gpus, memory, resources).to_floats()
 
 
-def _start_embedded(session: Session, totals: dict[str, float], labels: dict[str, str]) -> None:
-    session.node = node = EmbeddedNode.start(totals, labels)
-    session.client = _client(node.endpoint, slots=int(totals.get("CPU", 1)), session=node.session, host=node.host)
+def _start_embedded(
+    session: Session, totals: dict[str, float], labels: dict[str, str], objects: dict[str, Any]
+) -> None:
+    session.node = node = EmbeddedNode.start(totals, labels, objects)
+    session.client = _client(
+        node.endpoint,
+        slots=int(totals.get("CPU", 1)),
+        session=node.session,
+        host=node.host,
+        lease=EMBEDDED_LEASE_SECONDS,
+        **objects,
+    )
+
+
+def _object_options(memory_limit: int | None, spill_url: str | None) -> dict[str, Any]:
+    """Return what the environment says of objects on the embedded engine, as keywords of `Client`.
+
+    Raises:
+        ValueError: a value that is no such number.
+    """
+    if memory_limit is None:
+        memory_limit = _number("WARREN_SHARED_MEMORY_LIMIT", int) or None
+    elif memory_limit <= 0:
+        raise ValueError(f"object_store_memory must be a positive number of bytes, got {memory_limit}")
+    return {
+        "object_ttl": _number("WARREN_OBJECT_TTL", float) or 0.0,
+        "spill_url": spill_url or os.environ.get("WARREN_SPILL_URL", ""),
+        "memory_limit": memory_limit,
+    }
+
+
+def _number(variable: str, kind: Callable[[str], Any]) -> Any:
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    try:
+        value = kind(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise ValueError(f"{variable}={text!r} is not a number of 0 or more")
+    return value
 
 
 def _connect(session: Session, address: str, store: str | None) -> None:
@@ -252,6 +296,8 @@ def _connect(session: Session, address: str, store: str | None) -> None:
         session=shared_session(endpoint),
         host=host_id(),
         object_ttl=settings.object_ttl or 0.0,
+        spill_url=settings.spill_url.get_secret_value() if settings.spill_url else "",
+        memory_limit=settings.shared_memory_limit,
         lease=settings.client_lease,
     )
     session.client.refresh_slots()
@@ -264,6 +310,8 @@ def _client(
     session: str,
     host: bytes,
     object_ttl: float = 0.0,
+    spill_url: str = "",
+    memory_limit: int | None = None,
     lease: float = CLIENT_LEASE_SECONDS,
 ) -> Client:
     holder: list[Client] = []
@@ -280,6 +328,8 @@ def _client(
         slots=slots,
         driver=True,
         object_ttl=object_ttl,
+        spill_url=spill_url,
+        memory_limit=memory_limit,
         lease=lease,
         session=session,
         host=host,

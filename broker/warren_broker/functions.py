@@ -4,45 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
-import cloudpickle
+from warren_broker.serialization import missing_module, pack_in_band
 
-from warren_broker.serialization import PROTOCOL, missing_module, unpicklable
-
-WARN_BYTES: Final = 10 * 1024 * 1024
+HASH_BYTES: Final = 16
+WARN_BYTES: Final = 10**7
 ERROR_VARIABLE: Final = "FUNCTION_SIZE_ERROR_THRESHOLD"
-DEFAULT_ERROR_MIB: Final = 95
+"""The environment variable that sets the limit, in bytes; Ray's name and unit."""
+DEFAULT_ERROR_BYTES: Final = 10**8
+
+_MIB: Final = 1024 * 1024
 
 
-def export(function: Callable[..., Any] | type) -> tuple[bytes, bytes]:
+def export(
+    function: Callable[..., Any] | type, *, on_ref: Callable[[bytes], object] | None = None
+) -> tuple[bytes, bytes]:
     """Return (content hash of 16 bytes, pickle) of a function or class.
+
+    Functions and classes of `__main__`, of notebooks and within functions travel by value, with the globals they use;
+    those of importable modules by name.
+
+    Args:
+        function: the function or class.
+        on_ref: called with the id of each object whose ref the function captures.
 
     Raises:
         TypeError: something it uses (a global, a closure) cannot be pickled; the message names it.
-        ValueError: it is larger than 95 MiB with what it uses (`FUNCTION_SIZE_ERROR_THRESHOLD`, in MiB).
+        ValueError: it is 95 MiB or larger with what it uses (`FUNCTION_SIZE_ERROR_THRESHOLD`, in bytes).
     """
-    name = getattr(function, "__qualname__", repr(function))
+    name = getattr(function, "__qualname__", None) or repr(function)
+    packed = pack_in_band(function, name)
+    size = len(packed.data)
+    limit = error_threshold()
+    if size > min(WARN_BYTES, limit - 1):
+        kind = "class" if isinstance(function, type) else "function"
+        facts = f"The remote {kind} {name} is {size // _MIB} MiB with what it uses"
+        remedy = "It probably captures a large object: put() that once and use the ref, or load it inside."
+        if size >= limit:
+            raise ValueError(f"{facts}, and the limit is {limit // _MIB} MiB ({ERROR_VARIABLE}={limit}). {remedy}")
+        warnings.warn(f"{facts}: every worker loads all of it. {remedy}", stacklevel=3)
+    if on_ref is not None:
+        for ref in packed.refs:
+            on_ref(ref)
+    return hashlib.blake2b(packed.data, digest_size=HASH_BYTES).digest(), packed.data
+
+
+def error_threshold() -> int:
+    """Return the size from which on functions are refused, in bytes.
+
+    Raises:
+        ValueError: the environment variable is no whole number.
+    """
+    text = os.environ.get(ERROR_VARIABLE)
+    if not text:
+        return DEFAULT_ERROR_BYTES
     try:
-        pickled = cloudpickle.dumps(function, PROTOCOL)
-    except Exception as error:
-        raise unpicklable(function, error, name) from error
-    limit = int(os.environ.get(ERROR_VARIABLE, DEFAULT_ERROR_MIB)) * 1024 * 1024
-    size = len(pickled) / (1024 * 1024)
-    if len(pickled) > limit:
-        raise ValueError(
-            f"The function {name} is {size:.0f} MiB with what it uses, more than the limit of {limit >> 20} MiB. "
-            "It probably captures a large object: put() that and pass the ref."
-        )
-    if len(pickled) > WARN_BYTES:
-        warnings.warn(
-            f"The function {name} is {size:.0f} MiB with what it uses. It probably captures a large object: put() "
-            "that and pass the ref.",
-            stacklevel=3,
-        )
-    return hashlib.blake2b(pickled, digest_size=16).digest(), pickled
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{ERROR_VARIABLE} must be a number of bytes, such as 100000000, got {text!r}") from None
 
 
 class FunctionCache:
@@ -65,7 +88,7 @@ class FunctionCache:
         function = self._functions.get(digest)
         if function is None:
             try:
-                function = cloudpickle.loads(self._load(digest))
+                function = pickle.loads(self._load(digest))
             except ModuleNotFoundError as error:
                 raise missing_module(error) from error
             self._functions[digest] = function

@@ -1,30 +1,42 @@
 """Values to bytes and back: pickle protocol 5, out-of-band buffers for what is large, cloudpickle for code.
 
-HOT PATH (`benchmarks/`: every workload with arguments or results). Plain data goes through C pickle alone. Everything
-else goes through cloudpickle, so that functions and classes of `__main__` and notebooks travel by value: plain pickle
-would write `__main__.f` by reference without a word, and fail on the worker.
+HOT PATH (`benchmarks/`: every workload with arguments or results). Lone scalars and calls with nothing but scalars go
+through `pickle.dumps`. Everything else goes through cloudpickle, so that functions and classes of `__main__` and
+notebooks travel by value: plain pickle would write `__main__.f` by reference without a word, and fail on the worker.
+
+cloudpickle's pickler is C pickle with one hook, called for instances and code only: a list of numbers costs the same
+through both. What makes `cloudpickle.dumps` slow is making a pickler (3 us), so small values share picklers; looking
+into values to find those that need none costs more than that saves (measured: 32 numbers are 1.5 us through a shared
+pickler, 4.3 us with a look at each).
 
 A ref inside a value reports itself by `note_ref` while it is pickled; `Packed.refs` names all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copyreg
 import io
 import pickle
+import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
+from typing import Any, Final, cast
 
 import cloudpickle
 
 PROTOCOL: Final = 5
-OUT_OF_BAND_BYTES: Final = 4 * 1024  # smaller buffers stay in the stream
-LARGE_BYTES: Final = 64 * 1024  # bytes and bytearrays from this size on travel out of band
+OUT_OF_BAND_BYTES: Final = 4 * 1024
+"""Buffers smaller than this are always in the stream."""
+IN_BAND_BYTES: Final = 48 * 1024
+"""Buffers of less than this together stay in the stream: such a value is one record in the store, and no file."""
+LARGE_BYTES: Final = 64 * 1024
+"""Bytes and bytearrays from this size on travel out of band. Pickle's own limit for writing them as they are."""
 
-_SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
-_SHALLOW_ITEMS: Final = 32
-
-_noted = threading.local()
+_REUSE_BYTES: Final = 2 * 1024  # of stream; more may have grown the pickler's memo, and clearing that takes time too
+_SCALARS: Final = frozenset((type(None), bool, int, float, str))
+_GLANCE: Final = 4  # items of a tuple to look at: as long as that costs less than what it saves
 
 
 class Packed:
@@ -32,7 +44,7 @@ class Packed:
 
     Attributes:
         data: the pickle stream.
-        buffers: what it refers to out of band, in order.
+        buffers: what it refers to out of band, in order. They are views of the value's own memory, not copies.
         refs: ids of the objects whose refs are inside, in order, each once.
     """
 
@@ -49,49 +61,59 @@ class Packed:
         return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
 
 
+PACKED_NONE: Final = Packed(pickle.dumps(None, PROTOCOL))
+"""What `pack(None)` returns."""
+
+
+class _Noting(threading.local):
+    """What refs report to: the ids noted by the pack that runs in this thread, None outside of one."""
+
+    refs: dict[bytes, None] | None = None
+
+
+_noting = _Noting()
+
+
 def note_ref(object_id: bytes) -> bool:
-    """Called by a ref that is being pickled; False if not by `pack`: then nobody notes where it goes."""
-    stack = getattr(_noted, "stack", None)
-    if stack:
-        stack[-1].setdefault(object_id)
-        return True
-    return False
+    """Called by a ref that is being pickled; False if no `pack` is running in this thread.
+
+    In that case the ref leaves by a way that nobody follows, such as `pickle.dumps(ref)` in the user's code.
+    """
+    refs = _noting.refs
+    if refs is None:
+        return False
+    refs.setdefault(object_id)
+    return True
 
 
-class LargeBytes:
-    """Stands in a stream for bytes or a bytearray that travel out of band."""
-
-    def __init__(self, value: bytes | bytearray) -> None:
-        self._value = value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._value), (pickle.PickleBuffer(self._value),)
-
-
-# Classes with serializers of the user's own: class -> (serializer, deserializer)
-_serializers: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
+@contextlib.contextmanager
+def refs_noted() -> Iterator[dict[bytes, None]]:
+    """Collect the ids of the refs that this thread pickles by other means than `pack`, in order."""
+    outer = _noting.refs
+    refs: dict[bytes, None] = {}
+    _noting.refs = refs
+    try:
+        yield refs
+    finally:
+        _noting.refs = outer
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle with the user's serializers and out-of-band bytes in containers' top levels."""
+# -- classes with a way of their own ---------------------------------------------------------------------------------
 
-    def reducer_override(self, obj: Any) -> Any:
-        custom = _serializers.get(type(obj)) if _serializers else None
-        if custom is not None:
-            serializer, deserializer = custom
-            return _deserialize, (deserializer, serializer(obj))
-        return super().reducer_override(obj)
-
-
-def _deserialize(deserializer: Callable[[Any], Any], data: Any) -> Any:
-    return deserializer(data)
+_CLOUDPICKLES: Final[dict[type, Callable[[Any], Any]]] = {
+    # Its table is a chain whose other part is copyreg's. A miss in the chain costs 5 us, and every instance is one.
+    cls: reducer
+    for cls, reducer in cloudpickle.Pickler.dispatch_table.items()
+    if cls not in copyreg.dispatch_table
+}
+_reducers: dict[type, Callable[[Any], Any]] = dict(_CLOUDPICKLES)
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
     """Use `serializer(obj)` for instances of exactly `cls`; `deserializer` travels along and makes them again.
 
     Args:
-        cls: the class.
+        cls: the class; not one of those that pickle handles itself (numbers, str, bytes, list, tuple, dict, set).
         serializer: returns something that can be pickled.
         deserializer: returns an instance from that.
 
@@ -102,121 +124,226 @@ def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserial
         raise TypeError(f"register_serializer() takes a class, got {cls!r}")
     if not callable(serializer) or not callable(deserializer):
         raise TypeError(f"the serializer and deserializer of {cls.__name__} must be callables")
-    _serializers[cls] = (serializer, deserializer)
+    _reducers[cls] = lambda value: (deserializer, (serializer(value),))
 
 
 def deregister_serializer(cls: type) -> None:
     """Forget what `register_serializer` was told of `cls`; nothing happens if there is none."""
-    _serializers.pop(cls, None)
-
-
-_REFS: set[type] = set()
+    if cls in _CLOUDPICKLES:
+        _reducers[cls] = _CLOUDPICKLES[cls]
+    else:
+        _reducers.pop(cls, None)
 
 
 def register_ref_class(cls: type) -> None:
-    """Tell that instances of `cls` may go through plain pickle: they report themselves with `note_ref`."""
-    _REFS.add(cls)
+    """Tell that instances of `cls` pickle by their `__reduce__` and nothing else: it is called without a search."""
+    _reducers[cls] = cast(Callable[[Any], Any], cls.__reduce__)
 
 
-_PLAIN, _WITH_REFS, _OTHER = range(3)
-
-
-def _kind_of_items(items: Any) -> int:
-    """Say whether all items are scalars, or also refs and plain arrays, or need cloudpickle."""
-    result = _PLAIN
-    for each in items:
-        kind = type(each)
-        if kind in _SCALARS:
-            continue
-        if kind in _REFS or (kind.__name__ == "ndarray" and not each.dtype.hasobject and kind.__module__ == "numpy"):
-            result = _WITH_REFS
-        else:
-            return _OTHER
-    return result
-
-
-def _kind_of(value: Any) -> int:
+def reduce(value: Any) -> Any:
+    """Return the reduced form of an instance: what pickle makes of it before it looks into that."""
     kind = type(value)
-    if kind in _SCALARS:
-        return _PLAIN
-    if kind is tuple or kind is list:
-        return _kind_of_items(value) if len(value) <= _SHALLOW_ITEMS else _OTHER
-    if kind is dict:
-        if len(value) > _SHALLOW_ITEMS or not all([type(key) is str for key in value]):
-            return _OTHER
-        return _kind_of_items(value.values())
-    return _kind_of_items((value,))
+    reducer = _reducers.get(kind) or copyreg.dispatch_table.get(kind)
+    return reducer(value) if reducer is not None else value.__reduce_ex__(PROTOCOL)
+
+
+# -- picklers --------------------------------------------------------------------------------------------------------
+
+_FRAME: Final = pickle.FRAME[0]
+_OUT_OF_BAND: Final = {
+    # The pickle operations for `bytes(next buffer)`.
+    kind: b"cbuiltins\n%s\n" % kind.__name__.encode() + pickle.NEXT_BUFFER + pickle.TUPLE1 + pickle.REDUCE
+    for kind in (bytes, bytearray)
+}
+
+
+class _Sink:
+    """The file that a pickler writes to: the parts of the stream, and the buffers that are not in it."""
+
+    __slots__ = ("buffers", "in_band_bytes", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes | bytearray] = []
+        self.buffers: list[memoryview] = []
+        self.in_band_bytes = 0
+
+    def write(self, part: bytes | bytearray) -> None:
+        if len(part) >= LARGE_BYTES and self._divert(part):
+            return
+        self.parts.append(part)
+
+    def _divert(self, part: bytes | bytearray) -> bool:
+        """Take large bytes out of the stream, at any depth of the value, without copying them.
+
+        Pickle does not copy bytes of 64 KiB and more into its frames: it writes the operation and the length, then
+        the object itself. So where a part is no frame and the stream ends in just that, the part is the object, and
+        the operation is replaced by one that reads the next buffer. What follows (the entry in the memo) stays as it
+        is, so bytes that occur twice are still one object. Should a pickler write otherwise, the bytes stay in band.
+        """
+        size = len(part)
+        kind = type(part)
+        if not self.parts or part[0] == _FRAME or kind not in _OUT_OF_BAND:
+            return False
+        before = self.parts[-1]
+        if kind is bytearray:
+            header = pickle.BYTEARRAY8 + size.to_bytes(8, "little")
+        elif size <= 0xFFFFFFFF:
+            header = pickle.BINBYTES + size.to_bytes(4, "little")
+        else:
+            header = pickle.BINBYTES8 + size.to_bytes(8, "little")
+        if not before.endswith(header):
+            return False
+        self.parts[-1] = before[: -len(header)] + _OUT_OF_BAND[kind]
+        self.buffers.append(memoryview(part))
+        return True
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Say whether a buffer stays in the stream; keep it if not."""
+        view = buffer.raw()
+        size = view.nbytes
+        if size < OUT_OF_BAND_BYTES or self.in_band_bytes + size <= IN_BAND_BYTES:
+            self.in_band_bytes += size
+            return True
+        self.buffers.append(view)
+        return False
+
+
+# Functions and classes that pickle may write by reference, found so before, by id. cloudpickle's search takes 5 us
+# each, and every array refers to two. Only of modules that nobody sends by value.
+_by_reference: dict[int, Any] = {}
+_NEVER_SENT: Final = frozenset(sys.stdlib_module_names) | {
+    "cloudpickle",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "warren",
+    "warren_broker",
+}
+
+
+class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle with the user's serializers.
+
+    Args:
+        file: what has the `write` that the parts of the stream go to.
+        take: decides for each buffer whether it stays in the stream; all do if this is None.
+    """
+
+    dispatch_table = copyreg.dispatch_table  # the rest of cloudpickle's is in `_reducers`
+
+    def __init__(self, file: Any, take: Callable[[pickle.PickleBuffer], bool] | None) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
+        self.wrote_code = False
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called by pickle for what is neither scalar nor plain container, before anything else is tried."""
+        kind = type(obj)
+        reducer = _reducers.get(kind)
+        if reducer is not None:
+            return reducer(obj)
+        if kind is not FunctionType and not issubclass(kind, type):
+            return NotImplemented
+        if id(obj) in _by_reference:
+            return NotImplemented
+        reduced = super().reducer_override(obj)
+        if reduced is not NotImplemented:
+            self.wrote_code = True
+        elif isinstance(obj.__module__, str) and obj.__module__.partition(".")[0] in _NEVER_SENT:
+            _by_reference[id(obj)] = obj
+        return reduced
+
+
+class _Packer(CodePickler):
+    """A pickler with a sink of its own, for one value after the other."""
+
+    def __init__(self) -> None:
+        self.sink = _Sink()
+        super().__init__(self.sink, self.sink.take)
+
+
+_dump_in_c: Final = pickle.Pickler.dump
+_idle: list[_Packer] = []  # packers that nobody uses; `pop` and `append` are atomic, so any thread may
 
 
 def pack(value: Any) -> Packed:
     """Pickle a value.
 
+    Arrays, bytes and whatever else offers buffers is not copied: change none of it before the buffers are written.
+    Arrays that travel out of band come back read-only.
+
     Raises:
         TypeError: it cannot be pickled; the message names the path to the culprit.
+        Exception: whatever else a `__reduce__` or `__getstate__` inside raises, with the path in a note.
     """
+    if value is None:
+        return PACKED_NONE
     kind = type(value)
-    if kind is tuple and len(value) == 2 and type(value[0]) is tuple and type(value[1]) is dict:
-        # The shape of a call's arguments.
-        plainness = max(_kind_of(value[0]), _kind_of(value[1]) if value[1] else _PLAIN)
-    else:
-        plainness = _kind_of(value)
-    if plainness == _PLAIN:
-        data = pickle.dumps(value, PROTOCOL)
-        if len(data) <= LARGE_BYTES:
-            return Packed(data)
-    return _pack_any(value, plain=plainness == _WITH_REFS)
-
-
-def _pack_any(value: Any, *, plain: bool) -> Packed:
-    stack = getattr(_noted, "stack", None)
-    if stack is None:
-        stack = _noted.stack = []
-    refs: dict[bytes, None] = {}
-    stack.append(refs)
-    buffers: list[memoryview] = []
-
-    def take(buffer: pickle.PickleBuffer) -> bool:
-        view = buffer.raw()
-        if view.nbytes < OUT_OF_BAND_BYTES:
-            return True
-        buffers.append(view)
-        return False
-
-    try:
-        if plain:
-            data = pickle.dumps(value, PROTOCOL, buffer_callback=take)
+    if kind in _SCALARS or (kind is bytes and len(value) < LARGE_BYTES):
+        return Packed(pickle.dumps(value, PROTOCOL))
+    if kind is tuple and len(value) <= _GLANCE:
+        # A small tuple, or a call's (args, kwargs) without kwargs.
+        is_call = len(value) == 2 and type(value[0]) is tuple and type(value[1]) is dict and not value[1]
+        for each in value[0] if is_call else value:
+            if type(each) not in _SCALARS:
+                break
         else:
-            stream = io.BytesIO()
-            _Pickler(stream, protocol=PROTOCOL, buffer_callback=take).dump(_with_large_bytes(value))
-            data = stream.getvalue()
+            return Packed(pickle.dumps(value, PROTOCOL))
+    try:
+        packer = _idle.pop()
+    except IndexError:
+        packer = _Packer()
+    refs = _dump(packer, value)
+    sink = packer.sink
+    parts = sink.parts
+    data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+    packed = Packed(data, sink.buffers or (), tuple(refs) if refs else ())
+    # cloudpickle keeps notes about code from one dump to the next: such a packer is not used again.
+    if len(data) - sink.in_band_bytes <= _REUSE_BYTES and not packer.wrote_code:
+        parts.clear()
+        sink.in_band_bytes = 0
+        if sink.buffers:
+            sink.buffers = []
+        packer.clear_memo()  # it keeps the values alive
+        _idle.append(packer)
+    return packed
+
+
+def pack_in_band(value: Any, name: str = "value") -> Packed:
+    """Pickle a value into one stream, without buffers; see `pack`.
+
+    Args:
+        value: what to pickle.
+        name: what to call it in errors.
+    """
+    stream = io.BytesIO()
+    refs = _dump(CodePickler(stream, None), value, name)
+    return Packed(stream.getvalue(), (), tuple(refs))
+
+
+def _dump(pickler: CodePickler, value: Any, name: str = "value") -> dict[bytes, None]:
+    """Pickle `value`; return the refs inside."""
+    outer = _noting.refs
+    refs: dict[bytes, None] = {}
+    _noting.refs = refs
+    try:
+        _dump_in_c(pickler, value)  # cloudpickle's own `dump` adds 0.2 us and the next three lines
+    except RecursionError as error:
+        raise pickle.PicklingError(f"{name} is nested too deeply to be pickled") from error
     except Exception as error:
-        if isinstance(error, RecursionError):
+        _noting.refs = outer
+        # Looking for the culprit is slow, and nothing else needs that module.
+        from warren_broker.unpicklable import explain
+
+        explained = explain(value, error, name)
+        if explained is error:
             raise
-        raise unpicklable(value, error) from error
+        raise explained from error
     finally:
-        stack.pop()
-    return Packed(data, buffers, tuple(refs))
+        _noting.refs = outer
+    return refs
 
 
-def _with_large_bytes(value: Any, depth: int = 2) -> Any:
-    """Return `value` with large bytes in its outer containers replaced by their out-of-band stand-ins."""
-    kind = type(value)
-    if (kind is bytes or kind is bytearray) and len(value) >= LARGE_BYTES:
-        return LargeBytes(value)
-    if depth:
-        if kind is tuple or kind is list:
-            if any([type(each) in _MAY_HOLD_BYTES for each in value]):
-                changed = [_with_large_bytes(each, depth - 1) for each in value]
-                if any([new is not old for new, old in zip(changed, value, strict=True)]):
-                    return kind(changed)
-        elif kind is dict and any([type(each) in _MAY_HOLD_BYTES for each in value.values()]):
-            new = {key: _with_large_bytes(each, depth - 1) for key, each in value.items()}
-            if any([new[key] is not each for key, each in value.items()]):
-                return new
-    return value
-
-
-_MAY_HOLD_BYTES: Final = frozenset((bytes, bytearray, tuple, list, dict))
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 def unpack(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
@@ -242,77 +369,3 @@ def missing_module(error: ModuleNotFoundError) -> ModuleNotFoundError:
         name=error.name,
         path=error.path,
     )
-
-
-# -- errors ----------------------------------------------------------------------------------------------------------
-
-
-def unpicklable(value: Any, error: BaseException, name: str = "value") -> TypeError:
-    """Return the TypeError for a value that cannot be pickled, naming the paths to what is at fault."""
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is tuple and type(value[1]) is dict:
-        paths = [
-            *(found for at, each in enumerate(value[0]) for found in find_culprits(each, f"args[{at}]")),
-            *(found for key, each in value[1].items() for found in find_culprits(each, key)),
-        ]
-    else:
-        paths = find_culprits(value, name)
-    where = "; ".join(f"{path}: {reason}" for path, _, reason in paths[:3]) or f"{name}: {error}"
-    return TypeError(
-        f"Could not serialize {where}. Leave it out of what is sent (make it where it is used), or give its class a "
-        "__reduce__ method or warren.util.register_serializer."
-    )
-
-
-def _failure(value: Any) -> str | None:
-    try:
-        cloudpickle.dumps(value, PROTOCOL)
-    except Exception as error:
-        return str(error)
-    return None
-
-
-def find_culprits(value: Any, name: str, depth: int = 8) -> list[tuple[str, Any, str]]:
-    """Return (path, object, reason) of the innermost parts of `value` that cannot be pickled.
-
-    Args:
-        value: what failed.
-        name: what to call it in paths.
-        depth: how many levels to look into.
-    """
-    reason = _failure(value)
-    if reason is None:
-        return []
-    if depth:
-        found: list[tuple[str, Any, str]] = []
-        for path, part in _parts(value, name):
-            found += find_culprits(part, path, depth - 1)
-        if found:
-            return found
-    return [(name, value, reason)]
-
-
-def _parts(value: Any, name: str) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [(f"{name}[{key!r}]", each) for key, each in value.items()]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [(f"{name}[{at}]", each) for at, each in enumerate(value)]
-    parts: list[tuple[str, Any]] = []
-    closure = getattr(value, "__closure__", None)
-    code = getattr(value, "__code__", None)
-    if code is not None:
-        for cell_name, cell in zip(code.co_freevars, closure or (), strict=False):
-            try:
-                parts.append((f"{name}.<closure {cell_name}>", cell.cell_contents))
-            except ValueError:
-                continue  # an empty cell
-        variables = getattr(value, "__globals__", {})
-        parts += [(f"{name}.<global {each}>", variables[each]) for each in code.co_names if each in variables]
-        parts += [(f"{name}.<default {at}>", each) for at, each in enumerate(value.__defaults__ or ())]
-        return parts
-    state = getattr(value, "__dict__", None)
-    if isinstance(state, dict):
-        parts += [(f"{name}.{key}", each) for key, each in state.items()]
-    for slot in getattr(type(value), "__slots__", ()):
-        if hasattr(value, slot):
-            parts.append((f"{name}.{slot}", getattr(value, slot)))
-    return parts

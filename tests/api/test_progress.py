@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import warren
-from warren.util.progress_bar import progress
+from warren.util import progress
 
 ROOTS = [str(Path(__file__).parents[2] / root) for root in ("broker", "api", "workers")]
 
@@ -105,7 +105,7 @@ def test_a_terminal_shows_the_bar() -> None:
     program = textwrap.dedent(
         """
         import warren
-        from warren.util.progress_bar import progress
+        from warren.util import progress
 
         @warren.remote
         def give(x):

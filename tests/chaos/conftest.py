@@ -24,6 +24,7 @@ from tests.chaos.workload import Workload
 from tests.servers import RabbitMQServer, RedisServer
 
 LONG = os.environ.get("WARREN_CHAOS_LONG") == "1"
+SHORT_TIMEOUT = 120  # seconds for one scenario of the short form; each takes less than 10 on an idle machine
 LONG_TIMEOUT = 600  # seconds for one scenario of the long form
 
 
@@ -33,8 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.chaos)
-            if LONG:
-                item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
+            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT if LONG else SHORT_TIMEOUT))
 
 
 @pytest.fixture(scope="session")

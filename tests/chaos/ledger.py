@@ -15,7 +15,7 @@ from typing import Any
 
 import warren
 
-OUTCOME_TIMEOUT = 20.0  # seconds for all outcomes of a scenario once its faults are healed
+OUTCOME_TIMEOUT = 40.0  # seconds for all outcomes of a scenario once its faults are healed
 
 
 def note(path: str, key: str) -> None:

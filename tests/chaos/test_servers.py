@@ -36,9 +36,11 @@ def submit_beside(workload: Workload, fault: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=run, name="fault")
     thread.start()
-    while thread.is_alive():
-        workload.submit(2)
-        time.sleep(0.05)
+    for _ in range(SUBMISSIONS // 2):
+        if not thread.is_alive():
+            break
+        workload.submit(1)
+        time.sleep(0.03)
     thread.join()
     if failures:
         raise failures[0]

@@ -28,6 +28,7 @@ from warren_broker.ids import new_node_id
 from warren_broker.parent_death import die_with_parent
 from warren_broker.shared_memory import SharedMemoryStore
 from warren_broker.store.host import host_id
+from warren_broker.store.spill import Spill
 
 STOP_SECONDS = 2.0
 
@@ -68,6 +69,7 @@ class Supervisor:
                 "session": session,
                 "host": host_id(),
                 "node_id": new_node_id(),
+                **request["objects"],
             }
             agent = self._fork_agent(config)
             self._answer(
@@ -84,6 +86,8 @@ class Supervisor:
         finally:
             server.stop()
             SharedMemoryStore(session).clear()
+            if request["objects"]["spill_url"]:
+                Spill(request["objects"]["spill_url"], session).clear()
         return 0
 
     def _answer(self, facts: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ class Joining:
         client_lease: the same for a client.
         object_ttl: seconds after which objects are deleted whoever holds them; 0 for never.
         connect_timeout: seconds to reach a server.
+        spill_url: directory or URL that large values go to when the store is full; "" for none.
+        memory_limit: bytes that objects may take of this host's shared memory; None for what there is.
     """
 
     endpoint: Endpoint
@@ -29,6 +31,8 @@ class Joining:
     client_lease: float = 30.0
     object_ttl: float = 0.0
     connect_timeout: float = 5.0
+    spill_url: str = ""
+    memory_limit: int | None = None
 
 
 def find_cluster(address: str | None, store: str | None, prefix: str | None) -> Joining:
@@ -55,4 +59,6 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None) -> 
         settings.client_lease,
         settings.object_ttl or 0.0,
         settings.connect_timeout,
+        settings.spill_url.get_secret_value() if settings.spill_url else "",
+        settings.shared_memory_limit,
     )

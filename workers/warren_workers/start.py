@@ -109,6 +109,8 @@ def _configure(options: StartOptions) -> NodeConfig:
         labels=labels,
         session=cluster.session,
         object_ttl=cluster.object_ttl,
+        spill_url=cluster.spill_url,
+        memory_limit=cluster.memory_limit,
         lease=cluster.node_lease,
         client_lease=cluster.client_lease,
     )

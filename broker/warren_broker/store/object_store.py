@@ -340,10 +340,21 @@ class ObjectStore:
         *,
         require_owner: bool,
         durable: tuple[bytes, bytes, bytes, bytes] = NOT_DURABLE,
+        preparer: bytes = b"",
     ) -> list[bytes]:
-        """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...)."""
+        """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...).
+
+        Args:
+            owner: whose tasks they are of.
+            items: the results.
+            entry: what the owner's inbox gets, b"" for nothing.
+            require_owner: commit nothing if the owner is gone.
+            durable: of the durable actor that made them.
+            preparer: the client that prepared them (see `Lives.prepare`), which must be alive; b"" for none.
+        """
         arguments = [
             self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0", self._here, *durable,
+            self.keys.client(preparer) if preparer else b"",
         ]  # fmt: skip
         seal = self.signer.seal
         for at in range(0, len(items), 2):
@@ -437,26 +448,47 @@ class ObjectStore:
         """Return a pickled function.
 
         Raises:
-            StoreError: it is not there, or not signed with our secret.
+            StoreError: it is not there.
+            ForgedMessage: it is not signed with one of our secrets.
         """
         stored = self.call(b"GET", self.keys.function(digest))
         if stored is None:
             raise StoreError(f"function {digest.hex()} is not in the store; was Redis emptied while work ran?")
-        return self.signer.open(b"function" + digest, stored)
+        try:
+            return self.signer.open(b"function" + digest, stored)
+        except ForgedMessage as error:
+            self.put_aside(f"function {digest.hex()}", stored, str(error))
+            raise
 
     # -- clients, jobs, nodes ----------------------------------------------------------------------------------------
 
-    def renew_client(self, client: bytes, lease: float) -> None:
-        """Keep a client's sign of life for `lease` seconds more."""
-        expires = time.time() + lease
-        key, milliseconds = self.keys.client(client), int(lease * 1000)
+    def register_client(self, client: bytes, lease: float) -> None:
+        """Give a client a sign of life for `lease` seconds."""
         self.pipeline(
             [
-                (b"PEXPIRE", key, milliseconds),  # works also while Redis is full
-                (b"SET", key, b"1", b"PX", milliseconds),
-                (b"ZADD", self.keys.clients, expires, client),
+                (b"SET", self.keys.client(client), b"1", b"PX", int(lease * 1000)),
+                (b"ZADD", self.keys.clients, time.time() + lease, client),
             ]
         )
+
+    def renew_client(self, client: bytes, lease: float) -> bool:
+        """Keep a client's sign of life for `lease` seconds more; False if it counted as dead and was cleared away."""
+        now, milliseconds = time.time(), int(lease * 1000)
+        reply = self.script("renew", self.keys.client(client), self.keys.clients, client, milliseconds, now + lease)
+        return bool(reply == 1)
+
+    def keep_clients(self, clients: Sequence[bytes], lease: float) -> None:
+        """Keep the signs of life of those clients that have one."""
+        now, milliseconds = time.time(), int(lease * 1000)
+        commands: list[tuple[Any, ...]] = [(b"PEXPIRE", self.keys.client(each), milliseconds) for each in clients]
+        for each in clients:
+            commands.append((b"ZADD", self.keys.clients, b"XX", now + lease, each))
+        self.pipeline(commands)
+
+    def registered(self, clients: Sequence[bytes]) -> list[bytes]:
+        """Return those clients that are on record as living and have not said goodbye."""
+        scores = self.pipeline([(b"ZSCORE", self.keys.clients, each) for each in clients])
+        return [each for each, score in zip(clients, scores, strict=True) if score is not None]
 
     def end_job(self, job: bytes) -> None:
         """A driver leaves: its record goes, nodes let its executors end."""

@@ -189,6 +189,7 @@ class CallRunner:
             if packed.refs:
                 self.client.outbox.flush()
                 self.client.flush_puts()
+            self.client.register()  # whoever finds us dead undoes what we prepared and did not commit
             record = self.store.lives.prepare(self.client.id, key, packed)
             out.prepared.append((key, record))
         out.items += (key, record)

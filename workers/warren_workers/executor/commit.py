@@ -74,7 +74,7 @@ def _by_tag(gathered: dict[bytes, Results]) -> Iterator[tuple[bytes, Results]]:
 
 
 class Fenced(Exception):
-    """A later process of this actor lives: nothing of this one counts any more."""
+    """A later process of this actor lives, or this one counts as dead: nothing of it counts any more."""
 
 
 class Committer:
@@ -136,7 +136,7 @@ class Committer:
                     continue
                 completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
                 entry = encode_completion(self._store.signer, owner, completion)
-                arguments = self._arguments(owner, results.items, entry)
+                arguments = self._arguments(owner, results, entry)
                 self._sent.append((owner, results, entry, arguments))
                 commands.append(arguments)
             if commands:
@@ -144,14 +144,16 @@ class Committer:
             if last:
                 self._settle()
 
-    def _arguments(self, owner: bytes, items: list[bytes], entry: bytes) -> list[bytes]:
+    def _arguments(self, owner: bytes, results: Results, entry: bytes) -> list[bytes]:
+        items = results.items
+        preparer = self._client if results.prepared else b""
         durable = self.state() if self.state is not None else NOT_DURABLE
         if items and items[0][:CLIENT_BYTES] != owner:
             # Results of detached tasks lie under another tag than the owner's inbox: it is told in a second step.
             return self._store.commit_arguments(
-                items[0][:CLIENT_BYTES], items, b"", require_owner=False, durable=durable
+                items[0][:CLIENT_BYTES], items, b"", require_owner=False, durable=durable, preparer=preparer
             )
-        return self._store.commit_arguments(owner, items, entry, require_owner=True, durable=durable)
+        return self._store.commit_arguments(owner, items, entry, require_owner=True, durable=durable, preparer=preparer)
 
     def _send(self, commands: list[list[bytes]]) -> None:
         try:

@@ -19,7 +19,6 @@ from warren.client import Client
 from warren.runtime_context import TaskContext, set_context
 from warren_broker.endpoint import Endpoint
 from warren_broker.functions import FunctionCache
-from warren_broker.ids import new_client_id
 from warren_broker.messages import Task, decode_header
 from warren_broker.queues import open_publisher
 from warren_workers.channel import (
@@ -67,13 +66,15 @@ class Executor:
         self.client = Client(
             endpoint,
             publisher,
-            client_id=new_client_id(),
+            client_id=config["client_id"],
             job=config["job"],
             detached_id=config["detached_id"],
             namespace=config["namespace"],
             slots=config["slots"],
             driver=True,
             object_ttl=config["object_ttl"],
+            spill_url=config["spill_url"],
+            memory_limit=config["memory_limit"],
             lease=config["client_lease"],
             session=config["session"],
             host=config["host"],

@@ -24,7 +24,7 @@ from warren.exceptions import NodeDiedError, TaskCancelledError, WorkerCrashedEr
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import WarrenBrokerError
-from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, object_id
+from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, new_client_id, object_id
 from warren_broker.loop import Loop
 from warren_broker.messages import (
     KIND_ACTOR_CALL,
@@ -52,6 +52,7 @@ from warren_workers.channel import BLOCKED, BYE, CREATED, DONE, DONE_SET, EXIT, 
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.actors import ActorManager
 from warren_workers.node.affinity import Affinity
+from warren_workers.node.clients import ExecutorClients
 from warren_workers.node.config import NodeConfig
 from warren_workers.node.custody import Custody
 from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
@@ -99,7 +100,13 @@ class Agent(ExecutorOwner):
         self.keys = Keys(self.endpoint.prefix)
         self.signer = Signer(self.endpoint.secrets)
         self.store = ObjectStore(
-            self.endpoint, self.signer, ttl=config.object_ttl, session=config.session, host=config.host
+            self.endpoint,
+            self.signer,
+            ttl=config.object_ttl,
+            session=config.session,
+            host=config.host,
+            spill_url=config.spill_url,
+            memory_limit=config.memory_limit,
         )
         self.totals = ResourceRequest.from_floats(config.totals)
         self.ledger = Ledger(self.totals)
@@ -133,6 +140,7 @@ class Agent(ExecutorOwner):
         self.owners = Owners(self)
         self.custody = Custody(self)
         self.janitor = Janitor(self)
+        self.clients = ExecutorClients(self)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -148,6 +156,7 @@ class Agent(ExecutorOwner):
         self.janitor.start()
         self.redelivery.start()
         self.owners.start()
+        self.clients.start()
         self._service()
         if self._ready is not None:
             self._ready()
@@ -190,6 +199,7 @@ class Agent(ExecutorOwner):
                 executor.kill()
             else:
                 executor.send([EXIT])
+        self.sources.close()
         self.custody.give_back()
         self.actors.close()
         self.consumer.close()
@@ -366,7 +376,9 @@ class Agent(ExecutorOwner):
 
     def _fork(self, lane: Lane, grant: Grant | None) -> None:
         _, job, env = lane.key
-        self.forker.fork((lane, grant), self.config.executor_config(self.job(job), job, env))
+        client_id = new_client_id()
+        config = self.config.executor_config(self.job(job), job, env, client_id)
+        self.forker.fork((lane, grant, client_id), config)
 
     def job(self, job: bytes) -> dict[str, Any]:
         """Return what is known of a job: its driver's sys.path, working directory, namespace."""
@@ -382,10 +394,11 @@ class Agent(ExecutorOwner):
             self.jobs[job] = known
         return known
 
-    def _on_forked(self, pid: int, tag: tuple[Lane, Grant], fds: list[int]) -> None:
-        lane, grant = tag
+    def _on_forked(self, pid: int, tag: tuple[Lane, Grant, bytes], fds: list[int]) -> None:
+        lane, grant, client_id = tag
         self.starting[lane.key] = max(0, self.starting.get(lane.key, 0) - 1)
         executor = ExecutorProcess(self.loop, pid, lane.key[1:], fds, self)
+        self.clients.started(executor, client_id)
         self.executors[pid] = executor
         self.output.watch(executor)
         executor.move(State.LEASED)
@@ -609,6 +622,7 @@ class Agent(ExecutorOwner):
     def on_executor_gone(self, executor: ExecutorProcess) -> None:
         """Its channel ended: run again, or fail, what it had."""
         self.executors.pop(executor.pid, None)
+        self.clients.gone(executor)
         line = self.idle.get(executor.key)
         if line and executor in line:
             line.remove(executor)

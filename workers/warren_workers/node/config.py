@@ -26,6 +26,8 @@ class NodeConfig:
         session: shared-memory session on this host.
         host: id of this host.
         object_ttl: seconds after which objects are deleted whoever holds them; 0 never.
+        spill_url: directory or URL that large values go to when the store is full; "" for none.
+        memory_limit: bytes that objects may take of this host's shared memory; None for what there is.
         lease: seconds without a heartbeat after which others take over.
         client_lease: seconds without a sign of life after which a client counts as dead.
     """
@@ -38,6 +40,8 @@ class NodeConfig:
     session: str = ""
     host: bytes = field(default_factory=host_id)
     object_ttl: float = 0.0
+    spill_url: str = ""
+    memory_limit: int | None = None
     lease: float = 10.0
     client_lease: float = CLIENT_LEASE_SECONDS
 
@@ -50,7 +54,7 @@ class NodeConfig:
         """True if this node's labels satisfy a selector."""
         return matches(selector, {"ray.io/node-id": self.node_id.hex(), **self.labels})
 
-    def executor_config(self, job: dict[str, Any], job_id: bytes, env: bytes) -> dict[str, Any]:
+    def executor_config(self, job: dict[str, Any], job_id: bytes, env: bytes, client_id: bytes) -> dict[str, Any]:
         """Return what a forked executor must know."""
         import json
 
@@ -59,6 +63,7 @@ class NodeConfig:
             "broker_url": self.endpoint.broker_url,
             "secrets": list(self.endpoint.secrets),
             "prefix": self.endpoint.prefix,
+            "client_id": client_id,
             "job": job_id,
             "detached_id": job.get("detached_id", b"\0" * 12),
             "namespace": job.get("namespace", ""),
@@ -70,6 +75,8 @@ class NodeConfig:
             "node_id": self.node_id,
             "slots": max(1, int(self.totals.get("CPU", 1))),
             "object_ttl": self.object_ttl,
+            "spill_url": self.spill_url,
+            "memory_limit": self.memory_limit,
             "client_lease": self.client_lease,
             "session": self.session,
             "host": self.host,

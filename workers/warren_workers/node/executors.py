@@ -87,6 +87,7 @@ class ExecutorProcess:
         self.leaving = ""
         self.cancelled: set[bytes] = set()
         self.last_name = ""
+        self.client_id = b""
         self.actor = b""
         self.seen_sequence = 0  # of the task it was seen running, and since when
         self.seen_at = 0.0

@@ -1,13 +1,16 @@
 -- Commit results of tasks: idempotent, the first result of a task stands.
 -- ARGV: prefix, tag, inbox entry ('' for none), object TTL in ms (0 none), owner must live ('1'/'0'),
 --       publish here ('1': queues are streams of this server),
---       actor key ('' if no durable actor), its epoch, its state ('' for: as it is), the calls it contains, then suffix, record, suffix, record, ...
+--       actor key ('' if no durable actor), its epoch, its state ('' for: as it is), the calls it contains,
+--       sign of life of who prepared these results ('' if none was prepared), then suffix, record, suffix, record, ...
 -- A durable actor's state is committed with its results, or nothing is: a process of an earlier epoch gets {-2}.
+-- Who counts as dead gets {-2} too, if buffers or refs of its results may have been cleared away with it.
 -- Returns {-1} if the owner is gone (nothing written), else a flat list of what is left to do for those who wait:
 --   'c', client id, suffix              tell this client's inbox
 --   't', spec key, frame, queue, priority, suffix   publish, then call launched.lua
 --   'x', suffix                         another result stands there (or this one, if it was committed before)
 local p, tag = ARGV[1], ARGV[2]
+if ARGV[11] ~= '' and redis.call('EXISTS', ARGV[11]) == 0 then return {-2} end
 if ARGV[7] ~= '' then
   if redis.call('HGET', ARGV[7], 'epoch') ~= ARGV[8] then return {-2} end
   if ARGV[9] ~= '' then redis.call('SET', ARGV[7] .. ':state', ARGV[9]) end
@@ -16,7 +19,7 @@ end
 if ARGV[5] == '1' and redis.call('EXISTS', p .. 'c' .. tag) == 0 then return {-1} end
 local objects, ttl, here = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1'
 local left, standing = {}, {}
-for i = 11, #ARGV, 2 do
+for i = 12, #ARGV, 2 do
   local set
   if ttl == '0' then
     set = redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX')
@@ -37,7 +40,7 @@ local function along(suffix, sealed)
 end
 local gate = p .. 'g' .. tag
 if redis.call('EXISTS', gate) == 0 then return left end
-for i = 11, #ARGV, 2 do
+for i = 12, #ARGV, 2 do
   local suffix = ARGV[i]
   if redis.call('SISMEMBER', gate, suffix) == 1 then
     local key = p .. 'w' .. tag .. ':' .. suffix

@@ -1,0 +1,179 @@
+"""Custody of long work: RabbitMQ forgets it, the cluster does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Engine
+from tests.workers.conftest import MakeAgent, drive, frame, header, task
+from warren.exceptions import ActorDiedError, NodeDiedError, load_task_error
+from warren_broker import records
+from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
+from warren_broker.messages import KIND_ACTOR_CALL, decode_frames
+from warren_workers.node.agent import Agent
+from warren_workers.node.custody import Custody
+
+pytestmark = pytest.mark.parametrize("engine", ["rabbitmq"], indirect=True)
+
+QUEUE = "task.CPU=1"
+OWNER = new_client_id()
+
+
+def waiting(agent: Agent) -> dict[bytes, int]:
+    """Return the tasks that wait on a node, with their attempts."""
+    return {each[0]: each[2] for lane in agent.lanes.values() for piece in lane.all_pieces() for each in piece.tasks}
+
+
+def entries(agent: Agent) -> int:
+    return int(agent.store.call(b"HLEN", agent.keys.custody(agent.node_id)))
+
+
+def take(agent: Agent, *messages: bytes) -> None:
+    """Give a node messages, and have it take them into custody."""
+    agent.custody = Custody(agent, after=0.0)
+    agent.store.renew_client(OWNER, 60.0)
+    agent.sources.consider(QUEUE)
+    for message in messages:
+        agent.publisher.publish(QUEUE, message)
+    drive(agent, lambda: len(waiting(agent)) >= len(messages), "the messages are here")
+    agent.custody.run_once()
+    agent.loop.run_once(0.0)
+    assert entries(agent) == len(messages)
+
+
+def die(agent: Agent) -> None:
+    """End a node as a crash does."""
+    agent.consumer.close()
+    agent.store.call(b"DEL", agent.keys.node(agent.node_id))
+
+
+def test_what_is_in_custody_is_acknowledged(make_agent: MakeAgent, engine: Engine):
+    first, second = make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    die(first)
+    second.sources.consider(QUEUE)
+    second.publisher.publish(QUEUE, frame(second, header(OWNER), task(OWNER, 2)))
+    drive(second, lambda: waiting(second), "the second message is here")
+    assert set(waiting(second)) == {task(OWNER, 2)[0]}
+
+
+def test_a_dead_nodes_custody_goes_back_once(make_agent: MakeAgent):
+    first, second, third = make_agent(), make_agent(), make_agent()
+    take(
+        first, frame(first, header(OWNER), task(OWNER, 1), task(OWNER, 2)), frame(first, header(OWNER), task(OWNER, 3))
+    )
+    die(first)
+    assert second.custody.adopt(first.node_id) == 2
+    assert third.custody.adopt(first.node_id) == 0
+    third.sources.consider(QUEUE)
+    drive(third, lambda: len(waiting(third)) == 3, "all tasks are back")
+    assert set(waiting(third).values()) == {1}  # an attempt is counted
+    drive(second, lambda: entries(second) == 0, "the adopted entries are gone")
+
+
+def test_the_adopters_death_loses_nothing(make_agent: MakeAgent):
+    first, second, third = make_agent(), make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    die(first)
+    second.store.script(
+        "custody_adopt", second.keys.custody(first.node_id), second.keys.custody(second.node_id)
+    )  # and not a step further
+    die(second)
+    assert third.custody.adopt(second.node_id) == 1
+    third.sources.consider(QUEUE)
+    drive(third, lambda: waiting(third), "the task is back")
+
+
+def test_a_task_whose_result_stands_does_not_come_back(make_agent: MakeAgent):
+    first, second = make_agent(), make_agent()
+    done, open_ = task(OWNER, 1), task(OWNER, 2)
+    take(first, frame(first, header(OWNER), done, open_))
+    first.store.commit(OWNER, [done[0] + FIRST_INDEX, records.NONE], b"", require_owner=True)
+    die(first)
+    second.custody.adopt(first.node_id)
+    second.sources.consider(QUEUE)
+    drive(second, lambda: waiting(second), "the open task is back")
+    assert set(waiting(second)) == {open_[0]}
+
+
+def test_a_task_without_retries_left_fails(make_agent: MakeAgent):
+    head = header(OWNER, max_retries=1)
+    first, second, third = make_agent(), make_agent(), make_agent()
+    take(first, frame(first, head, task(OWNER, 1)))
+    die(first)
+    second.custody.adopt(first.node_id)
+    third.custody = Custody(third, after=0.0)
+    third.sources.consider(QUEUE)
+    third.publisher.publish(QUEUE, frame(third, head, task(OWNER, 2)))
+    drive(third, lambda: len(waiting(third)) == 2, "the first task is back, and another one came")
+    third.custody.run_once()
+    die(third)
+    second.custody.adopt(third.node_id)
+    lost, alive = second.store.fetch([task(OWNER, number)[0] + FIRST_INDEX for number in (1, 2)])
+    assert lost is not None
+    assert isinstance(load_task_error(lost[1:]), NodeDiedError)
+    assert alive is None
+
+
+def test_an_actors_call_that_may_have_run_fails(make_agent: MakeAgent):
+    head = header(OWNER, kind=KIND_ACTOR_CALL, actor=new_actor_id(b"jjjj"), max_retries=0)
+    first, second = make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    (field,) = first.store.call(b"HKEYS", first.keys.custody(first.node_id))
+    first.store.call(b"DEL", first.keys.custody(first.node_id))
+    from warren_broker.messages import encode
+
+    call = encode(["actor.00", 0, frame(first, head, task(OWNER, 2))])
+    sealed = first.signer.seal(b"custody" + field, call)
+    first.store.call(b"HSET", first.keys.custody(first.node_id), field, sealed)
+    die(first)
+    second.custody.adopt(first.node_id)
+    (record,) = second.store.fetch([task(OWNER, 2)[0] + FIRST_INDEX])
+    assert record is not None
+    assert isinstance(load_task_error(record[1:]), ActorDiedError)
+
+
+def test_finished_work_leaves_custody(make_agent: MakeAgent):
+    agent = make_agent()
+    take(agent, frame(agent, header(OWNER), task(OWNER, 1)))
+    (piece,) = [piece for lane in agent.lanes.values() for piece in lane.take_all()]
+    agent.settle(piece.held, 1)
+    assert entries(agent) == 0
+
+
+def test_what_was_handed_back_before_is_not_in_custody(make_agent: MakeAgent):
+    agent = make_agent()
+    agent.custody = Custody(agent, after=0.0)
+    agent.sources.consider(QUEUE)
+    agent.publisher.publish(QUEUE, frame(agent, header(OWNER), task(OWNER, 1), task(OWNER, 2)))
+    drive(agent, lambda: len(waiting(agent)) == 2, "the message is here")
+    agent.sources.close()
+    (piece,) = [piece for lane in agent.lanes.values() for piece in lane.take_all()]
+    kept = piece.tasks.pop()
+    agent.handback.give_back(piece)
+    agent.custody.run_once()
+    ((field, entry),) = zip(*[iter(agent.store.call(b"HGETALL", agent.keys.custody(agent.node_id)))] * 2, strict=True)
+    from warren_broker.messages import decode
+
+    _, _, body = decode(agent.signer.open(b"custody" + field, entry))
+    assert [each[0] for _, tasks in decode_frames(agent.signer, body) for each in tasks] == [kept[0]]
+
+
+def test_a_node_that_leaves_puts_its_custody_back(make_agent: MakeAgent):
+    first, second = make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    first.custody.give_back()
+    die(first)
+    assert entries(first) == 0
+    second.sources.consider(QUEUE)
+    drive(second, lambda: waiting(second), "the task is back")
+    assert waiting(second) == {task(OWNER, 1)[0]: 0}  # no attempt is counted: the node ended in good order
+
+
+def test_a_forged_entry_is_put_aside(make_agent: MakeAgent):
+    first, second = make_agent(), make_agent()
+    first.store.call(b"HSET", first.keys.custody(first.node_id), b"field", b"not ours at all, but long enough")
+    die(first)
+    second.custody.adopt(first.node_id)
+    assert int(second.store.call(b"GET", second.keys.put_aside + b":count")) == 1
+    drive(second, lambda: entries(second) == 0, "the entry is gone")

@@ -1,0 +1,96 @@
+"""Looks after the clients in this node's executors, and after the files of this host's objects.
+
+An executor is a client too: it owns what its tasks submit and put, and holds what they borrow. The agent chooses its
+client id, keeps its lease while the process lives (user code may hold the interpreter for minutes), and clears up after
+it as soon as the process has ended without a goodbye. If the agent dies with it, the leases end and the janitor of any
+node does that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from warren.lifetimes import orphan_record
+from warren_broker.errors import WarrenBrokerError
+
+if TYPE_CHECKING:
+    from warren_workers.node.agent import Agent
+    from warren_workers.node.executors import ExecutorProcess
+
+log = logging.getLogger("warren.node")
+
+INTERVAL_SECONDS: Final = 1.0
+LEASE_ROUNDS: Final = 3  # leases are renewed every so many rounds
+SWEEP_ROUNDS: Final = 2
+STEP_PAUSE_SECONDS: Final = 0.002
+
+
+class ExecutorClients:
+    """Service on the agent's loop: `start`, `run_once`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._living: dict[int, bytes] = {}
+        self._dead: list[bytes] = []
+        self._steps: Iterator[None] | None = None
+        self._round = 0
+
+    def start(self) -> None:
+        """Look after them from now on."""
+        self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+
+    def started(self, executor: ExecutorProcess, client_id: bytes) -> None:
+        """An executor was forked with this client id."""
+        executor.client_id = client_id
+        self._living[executor.pid] = client_id
+
+    def gone(self, executor: ExecutorProcess) -> None:
+        """An executor's process has ended."""
+        client = self._living.pop(executor.pid, None)
+        if client is not None:
+            self._dead.append(client)
+
+    def _tick(self) -> None:
+        try:
+            self.run_once()
+        except WarrenBrokerError as error:
+            log.warning("Redis does not answer: %s", error)
+        finally:
+            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+
+    def run_once(self) -> None:
+        """Renew leases, delete files that nobody needs, begin to clear up after those that have ended."""
+        store = self._agent.store
+        self._round += 1
+        if self._round % LEASE_ROUNDS == 0 and self._living:
+            store.keep_clients(list(self._living.values()), self._agent.config.client_lease)
+        store.large.trim()
+        if self._round % SWEEP_ROUNDS == 0:
+            store.large.sweep()
+        if self._dead and self._steps is None:
+            dead, self._dead = self._dead, []
+            # Who never registered owns nothing, and who said goodbye is not on record any more.
+            dead = store.registered(dead)
+            if dead:
+                self._steps = store.lives.leave(dead, self._orphan)
+                self._step()
+
+    def _step(self) -> None:
+        assert self._steps is not None
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._steps = None
+        except WarrenBrokerError as error:
+            self._steps = None
+            log.warning("could not clear up after an executor, the janitor will: %s", error)
+        else:
+            self._agent.loop.call_later(STEP_PAUSE_SECONDS, self._step)
+
+    def _orphan(self, object_ids: list[bytes]) -> None:
+        items: list[bytes] = []
+        for object_id in object_ids:
+            items += (object_id, orphan_record(object_id))
+        self._agent.commit_ownerless(items)
