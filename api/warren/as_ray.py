@@ -13,6 +13,7 @@ environment (`python -E`, `-I`) is out of reach.
 from __future__ import annotations
 
 import importlib
+import linecache
 import os
 import site
 import sys
@@ -144,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _set_path("")
         sys.argv = ["-c", *given[2:]]
         module, code = ModuleType("__main__"), partial(compile, given[1], "<string>", "exec", dont_inherit=True)
+        if sys.version_info >= (3, 13):  # Python itself shows the lines of `-c` in tracebacks from then on.
+            linecache.cache["<string>"] = (len(given[1]), None, given[1].splitlines(True), "<string>")
     else:
         sys.argv = given
         module, code = _program(given[0])

@@ -9,6 +9,7 @@ Thread rule: every public method may be called from any thread.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -47,6 +48,7 @@ log = logging.getLogger("warren")
 SERVICE_SECONDS = 0.05  # between two rounds while there is something to watch
 SERVICE_IDLE_SECONDS = 0.4  # an actor whose last handle goes is gone within a second
 EXECUTOR_IDLE_SECONDS = 1.6
+TIDY_SECONDS = 1.0  # between two collections of cycles after failures
 SLOTS_SECONDS = 3.0  # between two looks at how much the cluster can run at once
 SEND_DELAY_SECONDS = 0.001
 DELETE_AT = 2000  # dropped handles: then the caller collects them itself
@@ -138,6 +140,8 @@ class Client:
         self.job_env: dict[str, str] = {}
         self.lifetimes = Lifetimes(self)
         self.streams: dict[bytes, Stream] = {}
+        self.untidy = False  # a task failed: tracebacks make cycles, and these may hold refs
+        self._tidy_at = 0.0
         self.executing = False  # True in executors, which settle when a task ends
         self._registered = False
         self._cancelling: deque[tuple[float, bytes, int]] = deque()
@@ -548,6 +552,10 @@ class Client:
 
     def collect_quietly(self) -> None:
         """`collect` between two tasks, if there is anything to collect."""
+        if self.untidy and time.monotonic() >= self._tidy_at:
+            self.untidy = False
+            self._tidy_at = time.monotonic() + TIDY_SECONDS
+            gc.collect()
         if self.lifetimes.waiting:
             self.lifetimes.settle()
             self.collect()

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from warren.spreading import Spread
+from warren.routes import Bound, Spread
 from warren.submit import Plan
 from warren_broker.messages import (
     DYNAMIC,
@@ -76,7 +76,7 @@ def plan_for(client: Client, digest: bytes, function: Callable[..., Any], option
         elsewhere=place.elsewhere,
         impatient=place.impatient,
     )
-    return Plan(header, place.queue, spread=place.spread)
+    return Plan(header, place.queue, single=isinstance(place.route, Spread), route=place.route)
 
 
 class Placement(NamedTuple):
@@ -86,17 +86,17 @@ class Placement(NamedTuple):
         queue: the queue they go to.
         elsewhere: as `TaskHeader.elsewhere`.
         impatient: as `TaskHeader.impatient`.
-        spread: deals them out to nodes instead; None to have them on `queue`.
+        route: decides for each message instead of `queue`; None if all go there.
     """
 
     queue: str
     elsewhere: str = ""
     impatient: bool = False
-    spread: Spread | None = None
+    route: Bound | Spread | None = None
 
     def next_queue(self) -> str:
-        """Return the queue of the next task."""
-        return self.spread.next_queue() if self.spread is not None else self.queue
+        """Return the queue of the next message."""
+        return self.route.next_queue() if self.route is not None else self.queue
 
 
 def placement(client: Client, options: Any, request: ResourceRequest) -> Placement:
@@ -108,7 +108,8 @@ def placement(client: Client, options: Any, request: ResourceRequest) -> Placeme
     if node is not None:
         elsewhere = queue if strategy.soft else ""
         impatient = strategy._spill_on_unavailable or strategy._fail_on_unavailable
-        return Placement(names.node_queue(bytes.fromhex(node)), elsewhere, impatient)
+        node_id = bytes.fromhex(node)
+        return Placement(names.node_queue(node_id), elsewhere, impatient, Bound(client, node_id, elsewhere))
     if strategy == "SPREAD":
         return Placement(queue, queue, True, Spread(client, request, selector, queue))
     return Placement(queue)

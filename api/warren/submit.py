@@ -14,19 +14,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from warren_broker.messages import Task, TaskHeader, encode_frame, encode_header
 
 if TYPE_CHECKING:
     from warren.client import Client
-    from warren.spreading import Spread
 
 FLUSH_AT = 200  # tasks waiting: then the caller sends them itself
 BATCH_TASKS_MAX = 200  # measured: beyond this nothing is gained (design, section 6)
 BATCH_SECONDS = 0.010  # of work in one batch
 BATCH_UNSEEN = 16  # tasks in a batch of a function whose run time is not known yet
 BATCH_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Route(Protocol):
+    """Decides where each message of a plan goes."""
+
+    def next_queue(self) -> str:
+        """Return the queue of the next message."""
 
 
 class Plan:
@@ -41,25 +47,25 @@ class Plan:
         "pending",
         "priority",
         "queue",
+        "route",
         "single",
-        "spread",
     )
 
-    def __init__(self, header: TaskHeader, queue: str, *, single: bool = False, spread: Spread | None = None) -> None:
+    def __init__(self, header: TaskHeader, queue: str, *, single: bool = False, route: Route | None = None) -> None:
         self.header = header
         self.header_bytes = encode_header(header)
         self.function = header.function
         self.queue = queue
         self.priority = header.priority
-        self.single = single or spread is not None
-        self.spread = spread
+        self.single = single
+        self.route = route
         self.pending: list[Task] = []
         self.mean: float | None = None
         self.line: Line | None = None
 
     def next_queue(self) -> str:
         """Return the queue of the next message."""
-        return self.queue if self.spread is None else self.spread.next_queue()
+        return self.queue if self.route is None else self.route.next_queue()
 
 
 class Line:

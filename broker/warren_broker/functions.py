@@ -20,24 +20,19 @@ DEFAULT_ERROR_BYTES: Final = 10**8
 _MIB: Final = 1024 * 1024
 
 
-def export(
-    function: Callable[..., Any] | type, *, on_ref: Callable[[bytes], object] | None = None
-) -> tuple[bytes, bytes]:
+def export(function: Callable[..., Any] | type) -> tuple[bytes, bytes]:
     """Return (content hash of 16 bytes, pickle) of a function or class.
 
     Functions and classes of `__main__`, of notebooks and within functions travel by value, with the globals they use;
-    those of importable modules by name.
-
-    Args:
-        function: the function or class.
-        on_ref: called with the id of each object whose ref the function captures.
+    those of importable modules by name. It is not known who will read the pickle and when: refs that the function
+    captures see that nobody notes them (`note_ref`).
 
     Raises:
         TypeError: something it uses (a global, a closure) cannot be pickled; the message names it.
         ValueError: it is 95 MiB or larger with what it uses (`FUNCTION_SIZE_ERROR_THRESHOLD`, in bytes).
     """
     name = getattr(function, "__qualname__", None) or repr(function)
-    packed = pack_in_band(function, name)
+    packed = pack_in_band(function, name, note_refs=False)
     size = len(packed.data)
     limit = error_threshold()
     if size > min(WARN_BYTES, limit - 1):
@@ -47,9 +42,6 @@ def export(
         if size >= limit:
             raise ValueError(f"{facts}, and the limit is {limit // _MIB} MiB ({ERROR_VARIABLE}={limit}). {remedy}")
         warnings.warn(f"{facts}: every worker loads all of it. {remedy}", stacklevel=3)
-    if on_ref is not None:
-        for ref in packed.refs:
-            on_ref(ref)
     return hashlib.blake2b(packed.data, digest_size=HASH_BYTES).digest(), packed.data
 
 

@@ -292,7 +292,8 @@ def pack(value: Any) -> Packed:
         packer = _idle.pop()
     except IndexError:
         packer = _Packer()
-    refs = _dump(packer, value)
+    refs: dict[bytes, None] = {}
+    _dump(packer, value, refs)
     sink = packer.sink
     parts = sink.parts
     data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
@@ -308,22 +309,23 @@ def pack(value: Any) -> Packed:
     return packed
 
 
-def pack_in_band(value: Any, name: str = "value") -> Packed:
+def pack_in_band(value: Any, name: str = "value", *, note_refs: bool = True) -> Packed:
     """Pickle a value into one stream, without buffers; see `pack`.
 
     Args:
         value: what to pickle.
         name: what to call it in errors.
+        note_refs: whether the caller looks after `Packed.refs`; if not, refs learn that nobody does (`note_ref`).
     """
     stream = io.BytesIO()
-    refs = _dump(CodePickler(stream, None), value, name)
-    return Packed(stream.getvalue(), (), tuple(refs))
+    refs: dict[bytes, None] | None = {} if note_refs else None
+    _dump(CodePickler(stream, None), value, refs, name)
+    return Packed(stream.getvalue(), (), tuple(refs or ()))
 
 
-def _dump(pickler: CodePickler, value: Any, name: str = "value") -> dict[bytes, None]:
-    """Pickle `value`; return the refs inside."""
+def _dump(pickler: CodePickler, value: Any, refs: dict[bytes, None] | None, name: str = "value") -> None:
+    """Pickle `value`; add the refs inside to `refs`."""
     outer = _noting.refs
-    refs: dict[bytes, None] = {}
     _noting.refs = refs
     try:
         _dump_in_c(pickler, value)  # cloudpickle's own `dump` adds 0.2 us and the next three lines
@@ -340,7 +342,6 @@ def _dump(pickler: CodePickler, value: Any, name: str = "value") -> dict[bytes, 
         raise explained from error
     finally:
         _noting.refs = outer
-    return refs
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from warren_broker.functions import ERROR_VARIABLE, HASH_BYTES, FunctionCache, export
-from warren_broker.serialization import note_ref
+from warren_broker.serialization import note_ref, pack
 
 LOCK = threading.Lock()
 
@@ -129,19 +129,24 @@ def test_classes_come_back_with_their_bases_and_attributes() -> None:
     assert cls.__name__ == "Derived"
 
 
-def test_captured_refs_are_reported() -> None:
+def test_captured_refs_see_that_nobody_follows_them() -> None:
+    noted: list[bool] = []
+
     class Ref:
-        def __init__(self, name: bytes) -> None:
-            self.name = name
-
         def __reduce__(self) -> tuple[Any, ...]:
-            note_ref(self.name)
-            return Ref, (self.name,)
+            noted.append(note_ref(b"ref"))
+            return Ref, ()
 
-    one, two = Ref(b"one"), Ref(b"two")
-    seen: list[bytes] = []
-    export(lambda: (one, two, one), on_ref=seen.append)
-    assert sorted(seen) == [b"one", b"two"]
+    class Exports:
+        def __reduce__(self) -> tuple[Any, ...]:
+            export(lambda: ref)
+            return str, ()
+
+    ref = Ref()
+    export(lambda: ref)
+    assert noted == [False]
+    assert pack([Exports()]).refs == ()
+    assert noted == [False, False]
 
 
 def test_what_cannot_be_sent_is_named() -> None:

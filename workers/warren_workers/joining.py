@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from warren_broker import cluster_file
@@ -47,6 +48,7 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None) -> 
         SettingsError: something is missing or impossible.
         ConnectError: no cluster is in that directory.
     """
+    address = address or os.environ.get("WARREN_ADDRESS") or None
     if address is not None and cluster_file.is_address(address):
         cluster = cluster_file.read(address)
         return Joining(cluster.endpoint, cluster.session, cluster.node_lease, cluster.client_lease)

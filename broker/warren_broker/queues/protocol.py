@@ -87,8 +87,11 @@ class Consumer(Protocol):
     def release(self, delivery: Delivery) -> None:
         """Put it back for any consumer, at once; the next delivery is marked redelivered."""
 
-    def delete_queue(self, queue: str) -> None:
-        """Delete `queue` with all it holds (a dead actor's queue, a removed bundle)."""
+    def delete_queue(self, queue: str, *, if_empty: bool = False) -> None:
+        """Delete `queue` with all it holds (a dead actor's queue, a removed bundle).
+
+        With `if_empty` it stays if messages wait on it.
+        """
 
     def close(self) -> None:
         """Stop consuming; unacknowledged deliveries go back to their queues."""

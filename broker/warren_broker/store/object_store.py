@@ -227,6 +227,10 @@ class ObjectStore:
                 self._outage_ended = time.monotonic()
             return result
 
+    def expect_server(self) -> None:
+        """The address is known to be right: wait for the server from the first command on."""
+        self._met = True
+
     def trusts_leases(self, lease: float) -> bool:
         """True if leases in the store can be judged: the server has not been away within the last `lease` seconds.
 

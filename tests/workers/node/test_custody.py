@@ -31,7 +31,7 @@ def entries(agent: Agent) -> int:
 def take(agent: Agent, *messages: bytes) -> None:
     """Give a node messages, and have it take them into custody."""
     agent.custody = Custody(agent, after=0.0)
-    agent.store.renew_client(OWNER, 60.0)
+    agent.store.register_client(OWNER, 60.0)
     agent.sources.consider(QUEUE)
     for message in messages:
         agent.publisher.publish(QUEUE, message)

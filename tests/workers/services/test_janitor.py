@@ -21,7 +21,7 @@ def an_object(owner: bytes, number: int = 1) -> bytes:
 def a_client(agent: Agent, *, alive: bool = True) -> bytes:
     """Register a client; a dead one has left its keys behind."""
     client = new_client_id()
-    agent.store.renew_client(client, 60.0)
+    agent.store.register_client(client, 60.0)
     if not alive:
         die(agent, client)
     return client

@@ -81,6 +81,7 @@ class Executor:
         )
         holder.append(self.client)
         self.client.job_env = config["job_env"]
+        self.client.store.expect_server()  # the agent is connected: if Redis is away just now, it will come back
         self.client.executing = True
         self.client.block_hooks = (self._blocked, self._unblocked)
         self.client.current_task = lambda: self.task_id

@@ -118,7 +118,7 @@ class Agent(ExecutorOwner):
         self.means: dict[bytes, float] = {}
         self.cancelled: dict[bytes, float] = {}
         self.jobs: dict[bytes, dict[str, Any]] = {}
-        self.delayed: set[bytes] = set()  # tasks whose exception is retried after a while
+        self.delayed: dict[bytes, Callable[[], None]] = {}  # tasks whose exception is retried after a while
         self.draining = False
         self._stopping = False
         self._ready = ready
@@ -178,12 +178,14 @@ class Agent(ExecutorOwner):
         self.heartbeat.run_once()
         self.sources.close()
         self.actors.drain()
+        for put in list(self.delayed.values()):
+            put()
         self.handback.give_back_all()
         self.stop_if_drained()
 
     def stop_if_drained(self) -> None:
         """If the node is leaving and nothing is left to do, leave."""
-        if not self.draining or self._stopping or self.handback.unconfirmed or self.delayed:
+        if not self.draining or self._stopping or self.handback.unconfirmed:
             return
         if any(executor.chunks for executor in self.executors.values()) or any(
             lane.waiting for lane in self.lanes.values()
@@ -199,14 +201,21 @@ class Agent(ExecutorOwner):
                 executor.kill()
             else:
                 executor.send([EXIT])
-        self.sources.close()
-        self.custody.give_back()
-        self.actors.close()
-        self.consumer.close()
-        self.heartbeat.close()
-        self.publisher.close()
-        self.forker.close()
-        self.store.close()
+        for step in (
+            self.sources.close,
+            self.custody.give_back,
+            self.actors.close,
+            self.consumer.close,
+            self.heartbeat.close,
+            self.publisher.close,
+            self.forker.close,
+            self.store.close,
+        ):
+            try:
+                step()
+            except (WarrenBrokerError, OSError) as error:
+                # The servers may be away. What is left undone others do when the lease ends.
+                log.warning("while leaving: %s", error)
         self.loop.close()
 
     def _service(self) -> None:
@@ -551,15 +560,16 @@ class Agent(ExecutorOwner):
         delay = min(60.0, header.retry_delay * 2 ** max(0, task[2] - 1)) if header.retry_delay else 0.0
 
         def put() -> None:
-            self.delayed.discard(task[0])
+            if self.delayed.pop(task[0], None) is None:
+                return  # it was put back because the node leaves
             self.put_back(chunk.held, chunk.header_bytes, header, [task], marked=1)
             if self.draining:
                 self.handback.give_back_all()
             else:
                 self.serve(self._lane(header))
 
+        self.delayed[task[0]] = put
         if delay and not self.draining:
-            self.delayed.add(task[0])
             self.loop.call_later(delay, put)
         else:
             put()

@@ -87,16 +87,26 @@ class Custody:
         agent = self._agent
         if held.delivery is None:
             return
-        body = held.delivery.body
-        if held.returned:
-            body = _without(agent, body, held.returned)
         field = secrets.token_bytes(12)
-        entry = agent.signer.seal(b"custody" + field, encode([held.queue, held.delivery.priority, body]))
-        agent.store.call(b"HSET", self._key, field, entry)
+        self._write(field, held)
         held.custody = field
         self._kept[field] = held
         agent.consumer.ack(held.delivery)
         agent.sources.settled(held)
+
+    def update(self, held: Held) -> None:
+        """Tasks of a delivery were handed back: they must not come again from custody too."""
+        if held.custody:
+            self._write(held.custody, held)
+
+    def _write(self, field: bytes, held: Held) -> None:
+        agent = self._agent
+        assert held.delivery is not None
+        body = held.delivery.body
+        if held.returned:
+            body = _without(agent, body, held.returned)
+        entry = agent.signer.seal(b"custody" + field, encode([held.queue, held.delivery.priority, body]))
+        agent.store.call(b"HSET", self._key, field, entry)
 
     def give_back(self) -> None:
         """This node ends with work in its custody: put it back on its queues, as far as it is not done."""

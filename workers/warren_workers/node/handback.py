@@ -73,7 +73,7 @@ class HandBack:
                 self.give_back(piece)
 
     def _return_old(self, lane: Lane, now: float, *, stuck: bool) -> None:
-        """Give back what waits for long, but for what will start here soon; the last first."""
+        """Give back what waits for long, but for what will start here soon."""
         agent = self._agent
         keep = 0.0 if stuck else agent.capacity(lane) * STUCK_SECONDS
         for piece in list(lane.all_pieces()):
@@ -114,6 +114,7 @@ class HandBack:
             marked = [task[0] for task in tasks[: piece.marked]]
             agent.store.call(b"HDEL", agent.keys.starts(marked[0][:CLIENT_BYTES]), *marked)
         held.returned.update([task[0] for task in tasks])
+        agent.custody.update(held)
         mean = agent.means.get(header.function)
         size = -(-len(tasks) // BATCHES_MAX) if mean is None else max(1, int(BATCH_SECONDS / max(mean, 1e-6)))
         for at in range(0, len(tasks), size):

@@ -99,9 +99,9 @@ class Lane:
         return taken
 
     def all_pieces(self) -> Iterator[Piece]:
-        """Yield what waits, last first: what comes first will be served last."""
-        for priority in sorted(self.pieces):
-            for piece in reversed(self.pieces[priority]):
+        """Yield what waits, in the order in which it will be served."""
+        for priority in sorted(self.pieces, reverse=True):
+            for piece in self.pieces[priority]:
                 if piece.tasks:
                     yield piece
 

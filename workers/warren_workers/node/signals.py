@@ -2,6 +2,8 @@
 
 A Python signal handler runs between any two bytecodes of the main thread, also in the middle of the loop's own work and
 with its locks held, so it may do nothing but return. What happened arrives over the interpreter's wakeup descriptor.
+
+A loop that waits for a server hears nothing for as long; so the third signal ends the process where it stands.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from warren_broker.loop import Loop
+
+LAST_SIGNAL = 3
 
 
 class SignalWatch:
@@ -31,8 +35,9 @@ class SignalWatch:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._arrived = 0
         self._before: dict[signal.Signals, Any] = {
-            number: signal.signal(number, _arrives_by_descriptor) for number in self._numbers
+            number: signal.signal(number, self._on_arrival) for number in self._numbers
         }
         loop.add_handler(self._reader, self._on_event, loop.READ)
 
@@ -54,6 +59,8 @@ class SignalWatch:
         os.close(self._reader)
         os.close(self._writer)
 
-
-def _arrives_by_descriptor(number: int, frame: Any) -> None:
-    """Handle nothing: without a handler of Python's own the interpreter would not write to the descriptor."""
+    def _on_arrival(self, number: int, frame: Any) -> None:
+        # Without a handler of Python's own the interpreter would not write to the descriptor.
+        self._arrived += 1
+        if self._arrived >= LAST_SIGNAL:
+            os._exit(128 + number)

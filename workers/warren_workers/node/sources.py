@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from warren_workers.node.intake import Held
 
 STUCK_SECONDS: Final = 0.1
+ORPHAN_SECONDS: Final = 60.0  # that the queue of a node that is gone is looked after, since its last message
 QUICK_SECONDS: Final = 0.1  # a message that is done in this time asks for more of its kind
 
 
@@ -45,9 +46,21 @@ class Source:
         filled: the window was used up since it was set.
         prioritized: tasks with priorities use it, so that it matters which of them come first.
         foreign: the queue of another node, which is gone; see `affinity`.
+        taken_at: when its last message came.
     """
 
-    __slots__ = ("filled", "foreign", "open", "outstanding", "place", "prioritized", "queue", "request", "window")
+    __slots__ = (
+        "filled",
+        "foreign",
+        "open",
+        "outstanding",
+        "place",
+        "prioritized",
+        "queue",
+        "request",
+        "taken_at",
+        "window",
+    )
 
     def __init__(self, queue: str, place: QueueName, window: int) -> None:
         self.queue = queue
@@ -59,6 +72,7 @@ class Source:
         self.filled = False
         self.prioritized = False
         self.foreign = False
+        self.taken_at = time.monotonic()
 
 
 class Sources:
@@ -69,14 +83,21 @@ class Sources:
         self.widest = max(8, 4 * agent.slots)
         self.by_queue: dict[str, Source] = {}
         self._narrow: set[Source] = set()
+        self._abandoned: set[str] = set()
         self._closed = False
 
     # -- which -------------------------------------------------------------------------------------------------------
 
-    def consider(self, queue: str) -> None:
-        """A queue was announced: consume it if this node can serve it."""
-        if self._closed:
+    def consider(self, queue: str, *, announced: bool = True) -> None:
+        """Consume a queue if this node can serve it.
+
+        Args:
+            queue: its name.
+            announced: somebody is about to publish to it; False if it is only known to exist.
+        """
+        if self._closed or (queue in self._abandoned and not announced):
             return
+        self._abandoned.discard(queue)
         known = self.by_queue.get(queue)
         if known is not None:
             known.prioritized = known.prioritized or self._agent.store.is_prioritized(queue)
@@ -118,6 +139,16 @@ class Sources:
             source.open = False
             self._agent.consumer.unsubscribe(queue)
 
+    def tidy(self) -> None:
+        """Look no more after the queues of nodes that are back, or long gone; call it every few seconds."""
+        now = time.monotonic()
+        for source in [source for source in self.by_queue.values() if source.foreign]:
+            if not self._agent.affinity.is_orphaned(source.place):
+                self.forget(source.queue)
+            elif not source.outstanding and now - source.taken_at > ORPHAN_SECONDS:
+                self.forget(source.queue)
+                self._abandoned.add(source.queue)
+
     def close(self) -> None:
         """Take no more work."""
         self._closed = True
@@ -132,6 +163,7 @@ class Sources:
         if source is not None:
             held.counted = True
             source.outstanding += 1
+            source.taken_at = held.received_at
             if source.outstanding >= source.window:
                 source.filled = True
 

@@ -76,4 +76,5 @@ class ControlWatch:
         if self._connection is None:
             self._listen()
         for queue in self._agent.store.call(b"SMEMBERS", self._agent.keys.queues) or ():
-            self._agent.sources.consider(queue.decode("utf-8", "replace"))
+            self._agent.sources.consider(queue.decode("utf-8", "replace"), announced=False)
+        self._agent.sources.tidy()

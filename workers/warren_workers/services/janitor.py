@@ -13,7 +13,8 @@ agent it lives in can serve tasks meanwhile.
 | its inbox, specs that wait for dependencies, marks and counts | deleted |
 | its job, if it was a driver | ended |
 
-A dead node's custody goes back to its queues (see `warren_workers.node.custody`); its record goes after a while.
+A dead node's custody goes back to its queues (see `warren_workers.node.custody`); its record goes after a while,
+and then its own queue, if there was one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from typing import TYPE_CHECKING, Final
 from warren.lifetimes import orphan_record
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import decode
+from warren_broker.queues import names
+from warren_broker.queues.names import QueueKind
 from warren_broker.signing import ForgedMessage
+from warren_workers.node.sources import ORPHAN_SECONDS
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -35,6 +39,7 @@ log = logging.getLogger("warren.node")
 
 INTERVAL_SECONDS: Final = 5.0
 DEAD_NODES_KEPT_SECONDS: Final = 600.0
+QUEUES_KEPT_SECONDS: Final = 3 * ORPHAN_SECONDS
 STEP_PAUSE_SECONDS: Final = 0.002
 JOB: Final = b"j:"
 
@@ -46,6 +51,7 @@ class Janitor:
         self._agent = agent
         self._store = agent.store
         self._keys = agent.keys
+        self._orphans: dict[str, float] = {}
 
     def start(self) -> None:
         """Look after the cluster from now on."""
@@ -86,6 +92,7 @@ class Janitor:
             self._store.lives.lay_ghosts()
         if self._store.trusts_leases(self._agent.config.lease):
             self._clear_nodes()
+            self._clear_queues()
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -126,6 +133,28 @@ class Janitor:
                 self._store.end_job(job)
 
     # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def _clear_queues(self) -> None:
+        """Delete the queues of nodes that are forgotten, once no other node looks after them any more."""
+        agent = self._agent
+        store, keys = self._store, self._keys
+        known = set(store.call(b"HKEYS", keys.nodes))
+        now = time.monotonic()
+        orphans: dict[str, float] = {}
+        for name in store.call(b"SMEMBERS", keys.queues):
+            queue = name.decode("utf-8", "replace")
+            try:
+                place = names.parse(queue)
+            except ValueError:
+                continue
+            if place.kind is QueueKind.NODE and place.id not in known:
+                orphans[queue] = self._orphans.get(queue, now)
+        self._orphans = orphans
+        for queue, since in list(orphans.items()):
+            if now - since > QUEUES_KEPT_SECONDS:
+                agent.consumer.delete_queue(queue, if_empty=True)
+                store.call(b"SREM", keys.queues, queue)
+                del orphans[queue]
 
     def _clear_nodes(self) -> None:
         agent = self._agent

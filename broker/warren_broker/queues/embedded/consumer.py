@@ -145,9 +145,9 @@ class EmbeddedConsumer:
             self._put_back(subscription, level, [entry_id])
             self._let_go(subscription, held)
 
-    def delete_queue(self, queue: str) -> None:
+    def delete_queue(self, queue: str, *, if_empty: bool = False) -> None:
         """See `Consumer.delete_queue`."""
-        self._run("delete", queue)
+        self._run("delete", queue, int(if_empty))
 
     def close(self) -> None:
         """See `Consumer.close`."""

@@ -115,7 +115,7 @@ class RabbitMQConsumer:
         self._subscriptions: dict[str, _Subscription] = {}
         self._dirty: list[_Subscription] = []
         self._control: Channel | None = None
-        self._deletes: list[str] = []
+        self._deletes: list[tuple[str, bool]] = []
         self._tidying = False
         self._closed = False
         self._link = Link(endpoint.broker_url or "", loop, name=consumer_name, on_up=self._on_up, on_down=self._on_down)
@@ -168,9 +168,9 @@ class RabbitMQConsumer:
             if channel.is_open:
                 self._loop.write_inline(lambda: channel.basic_reject(tag, requeue=True))
 
-    def delete_queue(self, queue: str) -> None:
+    def delete_queue(self, queue: str, *, if_empty: bool = False) -> None:
         """See `Consumer.delete_queue`."""
-        self._deletes.append(queue)
+        self._deletes.append((queue, if_empty))
         self._send_deletes()
 
     def close(self) -> None:
@@ -354,4 +354,6 @@ class RabbitMQConsumer:
         channel = self._control
         if channel is not None and channel.is_open and self._deletes:
             deletes, self._deletes = self._deletes, []
-            self._send(lambda: [channel.queue_delete(self._prefix + queue) for queue in deletes])
+            self._send(
+                lambda: [channel.queue_delete(self._prefix + queue, if_empty=if_empty) for queue, if_empty in deletes]
+            )
