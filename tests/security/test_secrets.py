@@ -1,0 +1,157 @@
+"""Passwords and secrets: not in logs, process lists, errors or reprs; files of this user alone; secrets change."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.processes import MARKER_VARIABLE, find_processes
+from tests.servers import RabbitMQServer, RedisServer, wait_until
+from warren.cluster_utils import Cluster
+from warren_broker.settings import Settings
+from warren_broker.signing import Signer
+
+REDIS_PASSWORD = "rosebud-9f31c7"
+
+
+@warren.remote
+def large():
+    return b"x" * 500_000
+
+
+def command_lines() -> str:
+    """Return the command lines of all processes of this test session."""
+    return "\n".join(find_processes(os.environ[MARKER_VARIABLE]).values())
+
+
+def test_passwords_are_nowhere_to_be_read(
+    start_redis: Callable[..., RedisServer], rabbitmq_server: RabbitMQServer, capfd: pytest.CaptureFixture[str]
+):
+    redis = start_redis(password=REDIS_PASSWORD)
+    vhost = f"secret-{secrets.token_hex(4)}"
+    broker_url = rabbitmq_server.add_vhost(vhost)
+    try:
+        with Cluster(engine="rabbitmq", broker_url=broker_url, store_url=redis.url) as cluster:
+            node = cluster.add_node(num_cpus=1)
+            context = cluster.connect(log_to_driver=False)
+            assert len(warren.get(large.remote(), timeout=30)) == 500_000
+            shown = command_lines() + repr(cluster) + repr(context) + repr(node) + node.log.read_text()
+            endpoint = cluster._endpoint
+            shown += repr(endpoint) + str(endpoint) + repr(Signer(endpoint.secrets))
+            status = subprocess.run(
+                [sys.executable, "-m", "warren_workers", "status", "--address", cluster.address],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            shown += status.stdout + status.stderr
+            hidden = [REDIS_PASSWORD, rabbitmq_server.password, endpoint.secrets[0].hex()]
+            with redis.client() as client:
+                client.config_set("requirepass", "changed-meanwhile")
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                try:
+                    time.sleep(1.5)  # the node tries to come back, and logs why it cannot
+                finally:
+                    client.config_set("requirepass", REDIS_PASSWORD)
+            shown += node.log.read_text()
+    finally:
+        rabbitmq_server.delete_vhost(vhost)
+    captured = capfd.readouterr()
+    shown += captured.out + captured.err
+    assert "warren" in shown
+    for each in hidden:
+        assert each not in shown
+
+
+def test_settings_show_neither_passwords_nor_secrets():
+    settings = Settings(
+        broker_url="amqp://ada:pass-one@mq/jobs", store_url="redis://:pass-two@cache", secrets=("0123456789abcdef",)
+    )
+    shown = repr(settings) + str(settings) + repr(settings.endpoint())
+    for hidden in ("pass-one", "pass-two", "0123456789abcdef"):
+        assert hidden not in shown
+
+
+def test_the_embedded_engine_is_for_its_user_alone():
+    warren.init(num_cpus=1)
+    try:
+        assert len(warren.get(large.remote(), timeout=30)) == 500_000
+        directories = {Path(line) for line in _sockets_of_session()}
+        assert directories, "no unix socket of the embedded engine found"
+        for path in directories:
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, f"{path} is open to others"
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            for each in path.parent.iterdir():
+                assert stat.S_IMODE(each.stat().st_mode) & 0o077 == 0, f"{each} is open to others"
+        for path in Path("/dev/shm").glob("warren-*"):
+            if path.stat().st_uid == os.getuid():
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        warren.shutdown()
+
+
+def _sockets_of_session() -> list[str]:
+    """Return the unix sockets that warren processes of this session listen on."""
+    inherited = os.environ["TMPDIR"]
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    paths = {line.split()[-1] for line in lines if "/" in line.split()[-1]}
+    return [path for path in paths if path.startswith(inherited) and Path(path).exists()]
+
+
+def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbitmq_server: RabbitMQServer):
+    """Old, then (new, old) everywhere, then new alone: at no moment is a message refused."""
+    vhost = f"rotate-{secrets.token_hex(4)}"
+    old, new = secrets.token_hex(16), secrets.token_hex(16)
+    variables = {
+        "WARREN_BROKER_URL": rabbitmq_server.add_vhost(vhost),
+        "WARREN_STORE_URL": redis_server.url,
+        "WARREN_PREFIX": f"{vhost}:",
+    }
+    path = os.pathsep.join(path for path in sys.path if path)
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(secret: str) -> None:
+        environment = {**os.environ, **variables, "WARREN_SECRET": secret, "PYTHONPATH": path}
+        command = [sys.executable, "-m", "warren_workers", "start", "--num-cpus=1"]
+        nodes.append(subprocess.Popen(command, env=environment))
+
+    def stop_first() -> None:
+        node = nodes.pop(0)
+        node.terminate()
+        node.wait(20)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        try:
+            start(old)
+            patch.setenv("WARREN_SECRET", f"{new},{old}")  # drivers first, or nodes first: both verify both
+            start(f"{new},{old}")
+            warren.init(address="auto", log_to_driver=False)
+            wait_until(lambda: warren.cluster_resources().get("CPU") in (1, 2), "a node is there", timeout=30)
+            stop_first()
+            assert len(warren.get(large.remote(), timeout=30)) == 500_000
+            start(new)
+            wait_until(lambda: warren.cluster_resources().get("CPU") == 2, "the new node is there", timeout=30)
+            assert warren.get([large.remote() for _ in range(4)], timeout=30)
+            stop_first()
+            assert len(warren.get(large.remote(), timeout=30)) == 500_000
+        finally:
+            warren.shutdown()
+            while nodes:
+                stop_first()
+            rabbitmq_server.delete_vhost(vhost)
+            with redis_server.client() as client:
+                for key in client.scan_iter(f"{vhost}:*"):
+                    client.delete(key)
