@@ -21,7 +21,7 @@ def test_a_ref_in_a_closure_is_held_for_the_function() -> None:
 
     @warren.remote
     def read() -> Any:
-        return warren.get(captured).sum()
+        return warren.get(captured).sum()  # noqa: F821 - deleted below, after the closure was taken
 
     assert warren.get(read.remote()) == 900_000
     del captured

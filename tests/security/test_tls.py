@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -50,7 +50,7 @@ def store_url(start_redis: Callable[..., RedisServer], certificates: Certificate
 
 
 @pytest.fixture
-def broker_url(start_rabbitmq: Callable[..., RabbitMQServer], certificates: Certificates) -> Iterator[str]:
+def broker_url(start_rabbitmq: Callable[..., RabbitMQServer], certificates: Certificates) -> str:
     """A RabbitMQ that wants TLS and a client certificate."""
     port = free_port()
     server = start_rabbitmq(
@@ -64,7 +64,7 @@ def broker_url(start_rabbitmq: Callable[..., RabbitMQServer], certificates: Cert
         }
     )
     plain = urlsplit(server.url)
-    yield f"amqps://{plain.username}:{plain.password}@localhost:{port}{plain.path}?{amqp_options(certificates)}"
+    return f"amqps://{plain.username}:{plain.password}@localhost:{port}{plain.path}?{amqp_options(certificates)}"
 
 
 def redis_options(certificates: Certificates) -> str:
