@@ -161,7 +161,11 @@ class Lifetimes:
                 self._sort_out(key, record, plain, special, given_back, actors)
             while self._unheld:
                 key, may_have_more = self._unheld.popleft()
-                (special if may_have_more else plain).append(key)
+                if self._references.holds(key):
+                    # Since it came, a handle was found in another value (the items of a dynamic task in its result).
+                    self.returned.add(key)
+                else:
+                    (special if may_have_more else plain).append(key)
             self._tell(plain, special, given_back, actors)
 
     def _sort_out(

@@ -240,8 +240,9 @@ def _launch(binary: str, path: Path, memory_limit: int) -> subprocess.Popen[byte
         die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+        os.umask(0o077)  # what the server writes is for its user alone
 
-    with open(path.with_name(LOG_NAME), "ab") as log:
+    with open(path.with_name(LOG_NAME), "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
         return subprocess.Popen(
             [
                 binary,

@@ -42,6 +42,10 @@ class Counter:
     def pair(self):
         return self.value, -self.value
 
+    def nap(self, seconds):
+        time.sleep(seconds)
+        return seconds
+
     def stream(self, count):
         yield from range(count)
 
@@ -72,6 +76,18 @@ def slowly(value, seconds):
 def test_state_stays_between_calls():
     counter = Counter.remote(5)
     assert warren.get([counter.add.remote() for _ in range(3)]) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_result_does_not_wait_for_the_call_behind_it(durable):
+    counter = Counter.options(durable=durable).remote()
+    warren.get([counter.add.remote() for _ in range(20)])
+    for _ in range(3):
+        quick = [counter.add.remote() for _ in range(3)]
+        slow = counter.nap.remote(1.5)
+        ready, rest = warren.wait([*quick, slow], num_returns=3, timeout=20)
+        assert (ready, rest) == (quick, [slow])
+        assert warren.get(slow) == 1.5
 
 
 def test_errors_of_methods_leave_the_actor_alive():

@@ -38,6 +38,8 @@ class SerialRunner:
 
     def __init__(self, host: ActorHost) -> None:
         self._host = host
+        self._since = 0.0  # when the first of the calls that are not committed began
+        self._means: dict[str, float] = {}  # run times of a durable actor's methods, in seconds
 
     def construct(self, make: Callable[[], Any]) -> Any:
         """Run the constructor."""
@@ -63,17 +65,24 @@ class SerialRunner:
         executor.task_id = call.task[0]
         executor.started[0] = call.sequence + 1
         host.context.header = call.header
+        method = call.header.method
+        if host.durable is None:
+            committer.before_user_code()
+        elif committer.tasks and self._means.get(method, 1.0) > COMMIT_SECONDS:
+            # The state cannot be committed while a call changes it, so what is finished goes before a slow call.
+            committer.commit(last=True)
+        begin = time.monotonic()
         if not committer.tasks:
-            self._since = time.monotonic()
+            self._since = begin
         host.perform(call)
         executor.task_id = None
+        if host.durable is not None:
+            self._means[method] = 0.5 * (self._means.get(method, 0.0) + time.monotonic() - begin)
         if call.exits:
             host.ending = "exit_actor"
             return
         if committer.full() or time.monotonic() - self._since > COMMIT_SECONDS:
             committer.commit(last=False)
-
-    _since = 0.0
 
 
 class ThreadRunner:
@@ -233,6 +242,7 @@ class AsyncRunner:
                 if task[0] in host.cancelled:
                     raise asyncio.CancelledError
                 args, kwargs = runner.arguments(task)
+                host.committer.before_user_code()  # a method that is no coroutine keeps the loop from committing
                 value = host.method(header)(*args, **kwargs)
                 if inspect.isawaitable(value):
                     value = await value

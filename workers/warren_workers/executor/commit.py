@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 COMMIT_PATIENCE_SECONDS = 60.0
+FLUSH_SECONDS = 0.01  # results that were not committed for one to two of these are, whatever user code does
 FULL_RETRY_SECONDS = 0.2
 COMMIT_TASKS = 100
 COMMIT_BYTES = 512 * 1024
@@ -102,6 +103,11 @@ class Committer:
         self._script: Script | None = None
         self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None
         self._sent_done: tuple[Any, ...] = ()
+        self._commits = 0
+        self._flushing = False  # the flusher looks every `FLUSH_SECONDS`
+        self._flusher: threading.Thread | None = None
+        self._flush_wanted = threading.Event()
+        self._failure: BaseException | None = None  # of the flusher, for the main thread
 
     def of(self, owner: bytes) -> Results:
         """Return where results for `owner` gather."""
@@ -114,9 +120,53 @@ class Committer:
         """True if what was gathered should be committed without waiting for more."""
         return self.tasks >= COMMIT_TASKS or self.bytes > COMMIT_BYTES
 
+    @property
+    def pending(self) -> bool:
+        """True if results are gathered, or sent and the agent does not know of it yet."""
+        return bool(self.tasks or self._sent is not None or self.retries)
+
+    def before_user_code(self) -> None:
+        """See to it that what is finished does not wait for what runs next, which may take long. HOT PATH.
+
+        Not for durable actors: their state is committed with their results, and must not be seen half changed.
+        """
+        if not self._flushing and self.state is None and self.pending:
+            self._flushing = True
+            if self._flusher is None:
+                self._flusher = threading.Thread(target=self._flush, name="warren-flusher", daemon=True)
+                self._flusher.start()
+            self._flush_wanted.set()
+
+    def _flush(self) -> None:
+        """Body of the flusher: asleep unless results gather while user code runs."""
+        seen = -1
+        while True:
+            self._flush_wanted.wait()
+            time.sleep(FLUSH_SECONDS)
+            with self.lock:
+                if not self.pending:
+                    self._flush_wanted.clear()
+                    self._flushing = False
+                    continue
+                if self._commits == seen:
+                    try:
+                        self.commit(last=True)
+                    except BaseException as error:
+                        self._failure = error
+                        return
+                seen = self._commits
+
     def commit(self, *, last: bool) -> None:
-        """Send what was gathered. `last`: also wait for the replies and tell the agent."""
+        """Send what was gathered. `last`: also wait for the replies and tell the agent.
+
+        Raises:
+            Fenced: nothing of this process counts any more.
+            StoreError: Redis did not take it within `COMMIT_PATIENCE_SECONDS`.
+        """
         with self.lock:
+            if self._failure is not None:
+                raise self._failure
+            self._commits += 1
             if self._sent is not None:
                 self._settle()
             if not self.gathered and not self.tasks and not self.retries and not self.sequences:

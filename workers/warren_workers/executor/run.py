@@ -169,6 +169,7 @@ class Executor:
                 break
             cancelled = revocations[2] and self.progress.target() == task[0]
             self._sequence = first + at
+            committer.before_user_code()
             self.task_id = task[0]
             out = Results()
             begin = clock()
@@ -180,7 +181,8 @@ class Executor:
                 else:
                     self.runner.fail(header, task, failure, out)
             except Retry as retry:
-                committer.retries.append((first + at, retry.task))
+                with committer.lock:
+                    committer.retries.append((first + at, retry.task))
             except KeyboardInterrupt as error:
                 # The interrupt came while the result was being stored: the cancellation wins.
                 self.runner.fail(header, task, error, out)
@@ -190,16 +192,16 @@ class Executor:
                 client.children.pop(task[0], None)
             if client.lifetimes.waiting:
                 client.settle()
-            if not committer.tasks:
-                self._gathered_since = begin
-            results = committer.of(header.owner)
             out.tasks = 1
             out.busy = end - begin
             out.function = header.function
-            results.merge(out)
-            committer.tasks += 1
-            committer.bytes += out.bytes
-            committer.upto = first + at + 1
+            with committer.lock:
+                if not committer.tasks:
+                    self._gathered_since = begin
+                committer.of(header.owner).merge(out)
+                committer.tasks += 1
+                committer.bytes += out.bytes
+                committer.upto = first + at + 1
             if committer.full() or end - self._gathered_since > COMMIT_SECONDS or header.max_retries == 0:
                 committer.commit(last=header.max_retries == 0)
             if header.max_calls:
@@ -236,7 +238,12 @@ class Executor:
         """Before a `get` or `wait` blocks: others may wait for what finished earlier, and for our CPU."""
         if self.hosting or threading.get_ident() != self._main_thread or self.task_id is None:
             return
+        # A cancellation must not interrupt the commit half way.
+        task_id, self.task_id = self.task_id, None
         self.committer.commit(last=True)
+        self.task_id = task_id
+        if self.progress.target() == task_id:
+            raise KeyboardInterrupt
         self._abandon = True
         self._takes_due += 1
         self.channel.send([BLOCKED, self._sequence])
