@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 KEY_POLL_SECONDS = 1.0  # the first look at the keys; each next one comes after twice the time
 KEY_POLL_MAX_SECONDS = 8.0
 POP_COUNT = 64
+PAUSE_SHARE = 0.05  # of the time waited so far: so much later at most the end of a long wait is noticed
+PAUSE_MIN_SECONDS = 0.0003
+PAUSE_MAX_SECONDS = 0.005
 KEYS_A_POLL = 5000
 
 log = logging.getLogger("warren")
@@ -51,6 +54,7 @@ class Inbox:
         self._connection: Connection | None = None
         self._resolver: threading.Thread | None = None
         self._poll_from = 0
+        self._gathered = False  # several completions may be there: not to be popped one by one
         self._closed = False
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -62,9 +66,10 @@ class Inbox:
         """
         if done():
             return True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        started = time.monotonic()
+        deadline = None if timeout is None else started + timeout
         poll_every = KEY_POLL_SECONDS
-        poll_at = time.monotonic() + poll_every
+        poll_at = started + poll_every
         while True:
             if self._leader.acquire(blocking=False):
                 try:
@@ -80,7 +85,8 @@ class Inbox:
                             poll_every = min(2 * poll_every, KEY_POLL_MAX_SECONDS)
                             poll_at = now + poll_every
                             continue
-                        self._pump(min(left, poll_at - now))
+                        if self._pump(min(left, poll_at - now)) and not done():
+                            self._let_gather(started, deadline)
                     return True
                 finally:
                     self._leader.release()
@@ -98,6 +104,19 @@ class Inbox:
                     self._followers -= 1
             if done():
                 return True
+
+    def _let_gather(self, started: float, deadline: float | None) -> None:
+        """Something came and more is waited for: let what comes next gather a little, if the wait is long anyway.
+
+        Each look wakes this process, and takes its turn at Redis, while those work that are waited for.
+        """
+        now = time.monotonic()
+        pause = min(PAUSE_SHARE * (now - started), PAUSE_MAX_SECONDS)
+        if deadline is not None:
+            pause = min(pause, deadline - now)
+        if pause > PAUSE_MIN_SECONDS and not self._followers and not self._callbacks:
+            time.sleep(pause)
+            self._gathered = True
 
     def _last_look(self, done: Callable[[], bool], wanted: Callable[[], list[bytes]]) -> bool:
         """What is there already counts also with a timeout of 0."""
@@ -123,15 +142,16 @@ class Inbox:
 
     # -- Redis -------------------------------------------------------------------------------------------------------
 
-    def _pump(self, timeout: float) -> None:
-        """Pop completions, waiting up to `timeout` seconds for the first. Only the leader calls this."""
+    def _pump(self, timeout: float) -> bool:
+        """Pop completions, waiting up to `timeout` seconds for the first; True if some came. For the leader."""
         connection = self._connection
         try:
             if connection is None:
                 connection = self._client.store.open_connection("inbox")
                 self._connection = connection
             entries = None
-            if timeout <= 0 or self._client.in_flight > POP_COUNT:
+            if timeout <= 0 or self._gathered or self._client.in_flight > POP_COUNT:
+                self._gathered = False
                 entries = connection.call(b"LPOP", self._key, POP_COUNT)
             if not entries and timeout > 0:
                 reply = connection.call_blocking(b"BLPOP", self._key, f"{timeout:.3f}", timeout=timeout)
@@ -139,7 +159,7 @@ class Inbox:
         except (ConnectionLost, ConnectError) as error:
             self._connection = None
             self._client.store_lost(error)
-            return
+            return False
         except BaseException:
             # Interrupted (Ctrl-C) with a reply outstanding: the connection cannot be used again.
             self._connection = None
@@ -150,6 +170,7 @@ class Inbox:
             for entry in entries:
                 self._take(entry)
             self.wake()
+        return bool(entries)
 
     def _take(self, entry: bytes) -> None:
         client = self._client

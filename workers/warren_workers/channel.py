@@ -12,7 +12,8 @@ agent -> executor
     ACTOR    header bytes, task, gpu ids, epoch, restarts    host this actor from now on
     CANCEL   task id                                        (actor hosts) cancel this call
 executor -> agent
-    DONE     upto, tasks, busy seconds, retries, dependants   all below `upto` are committed
+    DONE     upto, tasks, busy seconds, retries, dependants, continuation   all below `upto` are committed; number
+                                                           `upto` is the continuation, if it is not None
     DONE_SET sequences, tasks, busy seconds, retries, dependants   these calls are committed (actors: any order)
     CREATED  error                                          the constructor succeeded (b"") or failed (stored error)
     BLOCKED  current                                        waiting in get: everything after `current` is not started

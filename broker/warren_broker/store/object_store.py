@@ -345,6 +345,8 @@ class ObjectStore:
         require_owner: bool,
         durable: tuple[bytes, bytes, bytes, bytes] = NOT_DURABLE,
         preparer: bytes = b"",
+        to_run: str = "",
+        publish: bool = True,
     ) -> list[bytes]:
         """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...).
 
@@ -355,10 +357,13 @@ class ObjectStore:
             require_owner: commit nothing if the owner is gone.
             durable: of the durable actor that made them.
             preparer: the client that prepared them (see `Lives.prepare`), which must be alive; b"" for none.
+            to_run: a queue of which one released task is to be handed over instead of being published; "" for none.
+            publish: on the embedded engine, publish what is released; False to have it returned.
         """
         arguments = [
-            self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0", self._here, *durable,
-            self.keys.client(preparer) if preparer else b"",
+            self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0",
+            self._here if publish else b"0", *durable,
+            self.keys.client(preparer) if preparer else b"", to_run.encode(),
         ]  # fmt: skip
         seal = self.signer.seal
         for at in range(0, len(items), 2):
@@ -366,29 +371,32 @@ class ObjectStore:
             arguments += (object_id[CLIENT_BYTES:], seal(object_id, items[at + 1]))
         return arguments
 
-    def commit(self, owner: bytes, items: Sequence[bytes], entry: bytes, *, require_owner: bool) -> list[Any]:
+    def commit(
+        self, owner: bytes, items: Sequence[bytes], entry: bytes, *, require_owner: bool, publish: bool = True
+    ) -> list[Any]:
         """Commit results; returns what `commit.lua` leaves to do."""
-        reply: list[Any] = self.script(
-            "commit", *self.commit_arguments(owner, items, entry, require_owner=require_owner)
-        )
+        arguments = self.commit_arguments(owner, items, entry, require_owner=require_owner, publish=publish)
+        reply: list[Any] = self.script("commit", *arguments)
         return reply
 
     def dependants(self, owner: bytes, left: Sequence[Any]) -> tuple[list[Dependant], list[tuple[bytes, bytes]]]:
         """Read what `commit` left to do: (specs to publish, (client, suffix) pairs to tell)."""
-        publish, tell, _ = self.left_to_do(owner, left)
+        publish, tell, *_ = self.left_to_do(owner, left)
         return publish, tell
 
     def left_to_do(
         self, owner: bytes, left: Sequence[Any]
-    ) -> tuple[list[Dependant], list[tuple[bytes, bytes]], list[bytes]]:
+    ) -> tuple[list[Dependant], list[tuple[bytes, bytes]], list[bytes], Dependant | None]:
         """Read what `commit` left to do.
 
         Returns:
-            (specs to publish, (client, suffix) pairs to tell, ids of the results that found another in their place).
+            (specs to publish, (client, suffix) pairs to tell, ids of the results that found another in their place,
+            the task handed over to be run).
         """
         publish: list[Dependant] = []
         tell: list[tuple[bytes, bytes]] = []
         lost: list[bytes] = []
+        to_run: Dependant | None = None
         at = 0
         tag = self.tag(owner)
         while at < len(left):
@@ -400,9 +408,13 @@ class ObjectStore:
                 at += 2
             else:
                 _, spec, frame, queue, priority, suffix = left[at : at + 6]
-                publish.append((spec, frame, queue.decode(), int(priority), tag, suffix))
+                dependant = (spec, frame, queue.decode(), int(priority), tag, suffix)
+                if left[at] == b"r":
+                    to_run = dependant
+                else:
+                    publish.append(dependant)
                 at += 6
-        return publish, tell, lost
+        return publish, tell, lost, to_run
 
     def park(self, specs: Sequence[tuple[bytes, bytes, str, int, Sequence[bytes]]]) -> list[bool]:
         """Keep specs (task id, frame, queue, priority, dependencies) until their dependencies are there.

@@ -22,6 +22,9 @@ from warren_workers.channel import DONE, DONE_SET, BlockingChannel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from warren_broker.store.object_store import Dependant
+    from warren_workers.executor.continuing import Continuing
+
 COMMIT_PATIENCE_SECONDS = 60.0
 FLUSH_SECONDS = 0.01  # results that were not committed for one to two of these are, whatever user code does
 FULL_RETRY_SECONDS = 0.2
@@ -99,6 +102,9 @@ class Committer:
         self.sequences: list[int] | None = None  # of finished calls, for actors (they may finish in any order)
         self.retries: list[tuple[int, Task]] = []
         self.state: Callable[[], tuple[bytes, bytes, bytes, bytes]] | None = None
+        self.continuing: Continuing | None = None
+        self.continuation: tuple[bytes, Task] | None = None  # to be run next; the agent knows of it
+        self._offer = ""
         self._connection: Connection | None = None
         self._script: Script | None = None
         self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None
@@ -156,8 +162,12 @@ class Committer:
                         return
                 seen = self._commits
 
-    def commit(self, *, last: bool) -> None:
-        """Send what was gathered. `last`: also wait for the replies and tell the agent.
+    def commit(self, *, last: bool, offer: str = "") -> None:
+        """Send what was gathered.
+
+        Args:
+            last: also wait for the replies and tell the agent.
+            offer: a queue of which one released task may become the `continuation` (with `last` only).
 
         Raises:
             Fenced: nothing of this process counts any more.
@@ -180,6 +190,7 @@ class Committer:
             self.tasks = self.bytes = 0
             self.retries = []
             self._sent = []
+            self._offer = offer
             commands = []
             for owner, results in _by_tag(gathered):
                 if not results.items and not results.ended:
@@ -203,7 +214,10 @@ class Committer:
             return self._store.commit_arguments(
                 items[0][:CLIENT_BYTES], items, b"", require_owner=False, durable=durable, preparer=preparer
             )
-        return self._store.commit_arguments(owner, items, entry, require_owner=True, durable=durable, preparer=preparer)
+        offer, self._offer = self._offer, ""
+        return self._store.commit_arguments(
+            owner, items, entry, require_owner=True, durable=durable, preparer=preparer, to_run=offer
+        )
 
     def _send(self, commands: list[list[bytes]]) -> None:
         try:
@@ -221,6 +235,7 @@ class Committer:
         sent, self._sent = self._sent, None
         assert sent is not None
         dependants: list[Any] = []
+        continuation: list[Any] | None = None
         store = self._store
         if sent:
             for (owner, results, entry, _), left in zip(sent, self._replies(sent), strict=True):
@@ -234,8 +249,12 @@ class Committer:
                 if left and left[0] == -1:
                     lost = items[::2]  # nobody is there to have them
                 elif left:
-                    publish, tell, lost = store.left_to_do(tag_owner, left)
+                    publish, tell, lost, to_run = store.left_to_do(tag_owner, left)
                     dependants += [list(each) for each in publish]
+                    if to_run is not None:
+                        continuation = self._continue(to_run)
+                        if continuation is None:
+                            dependants.append(list(to_run))
                     for client, suffix in tell:
                         self._tell(client, tag_owner + suffix, items)
                 if results.prepared:
@@ -245,7 +264,14 @@ class Committer:
             if sequences or retries:
                 self._channel.send([DONE_SET, sequences, tasks, busy, retries, dependants])
         elif tasks or retries:
-            self._channel.send([DONE, upto, tasks, busy, retries, dependants])
+            self._channel.send([DONE, upto, tasks, busy, retries, dependants, continuation])
+
+    def _continue(self, released: Dependant) -> list[Any] | None:
+        """Note what is to be run next; return what the agent is told of it, None if it cannot be run here."""
+        assert self.continuing is not None
+        spec, frame, queue, _, tag, suffix = released
+        self.continuation = self.continuing.read(frame)
+        return None if self.continuation is None else [spec, queue, tag, suffix, *self.continuation]
 
     def _replies(self, sent: list[tuple[bytes, Results, bytes, list[bytes]]]) -> list[list[Any]]:
         """Return the replies; after a lost connection all are committed again (a commit may run twice)."""

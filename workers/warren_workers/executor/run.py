@@ -34,6 +34,7 @@ from warren_workers.channel import (
 )
 from warren_workers.executor.calls import CallRunner, Retry
 from warren_workers.executor.commit import Committer, Results
+from warren_workers.executor.continuing import Continuing
 from warren_workers.executor.progress import Progress
 from warren_workers.executor.publisher import AgentPublisher
 
@@ -89,6 +90,7 @@ class Executor:
         self.functions = FunctionCache(self.client.store.get_function)
         self.node_id: bytes = config["node_id"]
         self.committer = Committer(self.client.store, channel, self.client.id)
+        self.continuing = self.committer.continuing = Continuing(self.client.signer)
         self.runner = CallRunner(self.client, self.committer, self.node_id)
         self.task_id: bytes | None = None
         self.leaving = ""
@@ -100,6 +102,7 @@ class Executor:
         self._refused: list[tuple[int, bytes, list[Task], list[str] | None]] = []  # by a revocation
         self._sequence = 0
         self._calls: dict[bytes, int] = {}
+        self._gpus: list[str] | None = None
         self._environment_of_gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
         signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -110,7 +113,12 @@ class Executor:
         channel = self.channel
         while True:
             if self.leaving or not channel.waiting():
-                self.committer.commit(last=True)
+                self.committer.commit(last=True, offer=self._offer())
+                continuation = self.committer.continuation
+                if continuation is not None:
+                    self.committer.continuation = None
+                    self._run_chunk(self.committer.upto, continuation[0], [continuation[1]], self._gpus)
+                    continue
                 self.client.collect_quietly()
                 if self.leaving:
                     self.client.deregister()
@@ -122,7 +130,7 @@ class Executor:
             word = message[0]
             if word == RUN:
                 if not self._takes_due:
-                    self._run_chunk(message[1], message[2], message[3], message[4])
+                    self._run_new_chunk(message[1], message[2], message[3], message[4])
             elif word == TAKEN:
                 if message[1]:
                     self._revocations_seen += 1
@@ -143,6 +151,17 @@ class Executor:
             message = self.channel.receive()
             if message is None or message[0] == EXIT:
                 return 0
+
+    def _offer(self) -> str:
+        """Return the queue of which this executor would go on with a task, "" if it is to do what it is told."""
+        if self.leaving or self._abandon or self._takes_due or self.revocations[0] != self._revocations_seen:
+            return ""
+        return self.continuing.offer()
+
+    def _run_new_chunk(self, first: int, header_bytes: bytes, tasks: list[Task], gpus: list[str] | None) -> None:
+        self.continuing.began(decode_header(header_bytes))
+        self._gpus = gpus
+        self._run_chunk(first, header_bytes, tasks, gpus)
 
     def _run_chunk(self, first: int, header_bytes: bytes, tasks: list[Task], gpus: list[str] | None) -> None:
         header = decode_header(header_bytes)

@@ -54,8 +54,9 @@ from warren_workers.node.actors import ActorManager
 from warren_workers.node.affinity import Affinity
 from warren_workers.node.clients import ExecutorClients
 from warren_workers.node.config import NodeConfig
+from warren_workers.node.continuations import Continuations
 from warren_workers.node.custody import Custody
-from warren_workers.node.executors import Chunk, ExecutorOwner, ExecutorProcess, State
+from warren_workers.node.executors import CONTINUATION_NUMBERS, Chunk, ExecutorOwner, ExecutorProcess, State
 from warren_workers.node.forker import Forker
 from warren_workers.node.handback import HandBack
 from warren_workers.node.heartbeat import Heartbeat
@@ -139,6 +140,7 @@ class Agent(ExecutorOwner):
         self.redelivery = Redelivery(self)
         self.owners = Owners(self)
         self.custody = Custody(self)
+        self.continuations = Continuations(self)
         self.janitor = Janitor(self)
         self.clients = ExecutorClients(self)
 
@@ -434,7 +436,7 @@ class Agent(ExecutorOwner):
             if not tasks:
                 return
         chunk = Chunk(piece, executor.next_sequence, tasks)
-        executor.next_sequence = chunk.end
+        executor.next_sequence = chunk.end + CONTINUATION_NUMBERS
         executor.chunks.append(chunk)
         gpus = executor.grant.gpu_ids if executor.grant is not None else None
         executor.send([RUN, chunk.first, piece.header_bytes, tasks, list(gpus) if gpus is not None else None])
@@ -506,6 +508,7 @@ class Agent(ExecutorOwner):
         busy: float,
         retries: list[tuple[int, Task]],
         dependants: list[Any],
+        continuation: list[Any] | None,
     ) -> None:
         """Everything below `upto` is committed. HOT PATH."""
         chunks = executor.chunks
@@ -537,6 +540,8 @@ class Agent(ExecutorOwner):
             helds.append(chunk.held)
         if dependants:
             self.publish_dependants(helds, [tuple(each) for each in dependants])
+        if continuation is not None:
+            self.continuations.adopt(executor, upto, helds[-1], continuation)
         for held, count in settled:
             self.settle(held, count)
         for chunk, task in retried:
@@ -676,8 +681,14 @@ class Agent(ExecutorOwner):
     def settle(self, held: Held, count: int) -> None:
         """So many tasks (or other business) of a delivery are done; acknowledge it after the last."""
         held.outstanding -= count
-        if held.outstanding <= 0 and held.delivery is not None:
-            self._acknowledge(held)
+        if held.outstanding <= 0:
+            if held.launched:
+                launched, held.launched = held.launched, []
+                self.store.launched(launched)
+            if held.delivery is not None:
+                self._acknowledge(held)
+            elif held.root is not None:
+                self.continuations.settled(held)
 
     def _acknowledge(self, held: Held) -> None:
         assert held.delivery is not None
@@ -686,28 +697,42 @@ class Agent(ExecutorOwner):
             self.consumer.ack(held.delivery)
         self.sources.settled(held)
 
-    def commit(self, held: Held, header: TaskHeader, items: list[bytes], ended: list[bytes]) -> None:
-        """Commit results in the name of an executor (errors, results that stand already)."""
+    def commit(
+        self, held: Held, header: TaskHeader, items: list[bytes], ended: list[bytes], *, stands: bool = False
+    ) -> None:
+        """Commit results in the name of an executor.
+
+        Args:
+            held: the delivery whose task it is.
+            header: of the task.
+            items: results (id, record, id, record, ...).
+            ended: ids of the tasks that have ended with them.
+            stands: they were committed before, and so may be what they released.
+        """
         completion = Completion(b"", len(ended), 0.0, items, ended)
         entry = encode_completion(self.signer, header.owner, completion)
         owner = items[0][:CLIENT_BYTES] if items else header.owner
         if owner == header.owner:
-            left = self.store.commit(owner, items, entry, require_owner=True)
+            left = self.store.commit(owner, items, entry, require_owner=True, publish=not stands)
         else:
-            left = self.store.commit(owner, items, b"", require_owner=False)
+            left = self.store.commit(owner, items, b"", require_owner=False, publish=not stands)
             self.store.tell(header.owner, entry)
-        self._follow_up(owner, items, left, [held])
+        self._follow_up(owner, items, left, [held], stands=stands)
 
     def commit_ownerless(self, items: list[bytes]) -> None:
         """Commit results of an owner that is gone: those who wait for them are told, and dependants run."""
         owner = items[0][:CLIENT_BYTES]
         self._follow_up(owner, items, self.store.commit(owner, items, b"", require_owner=False), [])
 
-    def _follow_up(self, owner: bytes, items: list[bytes], left: list[Any], helds: list[Held]) -> None:
+    def _follow_up(
+        self, owner: bytes, items: list[bytes], left: list[Any], helds: list[Held], *, stands: bool = False
+    ) -> None:
         """Do what a commit leaves to do."""
         if not left or left[0] == -1:
             return
         publish, tell = self.store.dependants(owner, left)
+        if stands and publish:
+            publish = self.redelivery.not_ended(publish)
         known = dict(zip(items[::2], items[1::2], strict=True))
         for client, suffix in tell:
             key = owner + suffix
@@ -776,7 +801,7 @@ class Agent(ExecutorOwner):
             for chunk in executor.chunks:
                 for at, task in enumerate(chunk.tasks):
                     if task[0] == task_id:
-                        self._cancel_held(executor, chunk, chunk.first + at, task, client, force=force)
+                        self.cancel_held(executor, chunk, chunk.first + at, task, client, force=force)
                         return
         for lane in self.lanes.values():
             for line in lane.pieces.values():
@@ -793,9 +818,10 @@ class Agent(ExecutorOwner):
             self.cancelled.pop(next(iter(self.cancelled)))
         self.cancelled[task_id] = time.time()
 
-    def _cancel_held(
+    def cancel_held(
         self, executor: ExecutorProcess, chunk: Chunk, sequence: int, task: Task, client: bytes, *, force: bool
     ) -> None:
+        """Cancel a task that was sent to an executor."""
         if executor.actor:
             note = Completion(b"", 0, 0.0, [], [task[0]], "cancel-claimed")
             self.store.tell(client, encode_completion(self.signer, client, note))

@@ -19,7 +19,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from warren_broker.loop import Loop
 from warren_broker.messages import Task, TaskHeader
@@ -52,6 +52,10 @@ _MOVES = {
     State.BLOCKED: {State.LEASED, State.DEAD},
     State.DEAD: set(),
 }
+
+
+# Numbers left free behind each chunk, for what the executor goes on with by itself; more than a streak has.
+CONTINUATION_NUMBERS: Final = 64
 
 
 class Chunk:

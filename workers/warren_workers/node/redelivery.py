@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Final
 from warren.exceptions import NodeDiedError
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES
-from warren_broker.messages import Task, TaskHeader
+from warren_broker.messages import MalformedMessage, Task, TaskHeader, decode_frames, decode_header
 from warren_workers.executor.calls import result_ids
+from warren_workers.node.intake import Held
 
 if TYPE_CHECKING:
+    from warren_broker.store.object_store import Dependant
     from warren_workers.node.agent import Agent
-    from warren_workers.node.intake import Held
 
 # So long after a process is killed, Redis has noticed too that its connections are closed.
 SETTLE_SECONDS: Final = 0.03
@@ -95,7 +96,7 @@ class Redelivery:
             if record is None:
                 again.append(task)
             else:
-                agent.commit(held, header, [final[0], record], [task[0]])
+                agent.commit(held, header, [final[0], record], [task[0]], stands=True)
         if not again or header.max_retries == 0:
             return again
         if not (agent.heartbeat.lost_a_node() if lost is None else lost):
@@ -114,6 +115,28 @@ class Redelivery:
             else:
                 again.append((task[0], task[1], max(task[2], attempts), *task[3:]))
         return again
+
+    def not_ended(self, released: list[Dependant]) -> list[Dependant]:
+        """Of tasks that a result released which stood before: those that have not ended since.
+
+        An executor may have gone on with them by itself (see `continuations`), and with what they released in turn.
+        """
+        left: list[Dependant] = []
+        ended: list[Dependant] = []
+        for dependant in released:
+            _, message, queue, *_ = dependant
+            try:
+                again = [
+                    self.recheck(Held(None, queue), decode_header(header_bytes), tasks)
+                    for header_bytes, tasks in decode_frames(self._agent.signer, message)
+                ]
+            except MalformedMessage:
+                left.append(dependant)  # whoever takes it from the queue puts it aside
+                continue
+            (left if any(again) else ended).append(dependant)
+        if ended:
+            self._agent.store.launched(ended)
+        return left
 
     # -- shadows -----------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ QUEUES_PER_READER: Final = 64
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Reopening blocks the loop; the server is local or near.
+ACK_SECONDS = 0.004  # an acknowledgement waits so long for others
 _REOPEN_TIMEOUT_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 1.0
 _CLOSE_TIMEOUT_S: Final = 2.0
@@ -128,7 +129,8 @@ class EmbeddedConsumer:
             return
         acks = self._acks
         if not acks:
-            self._loop.add_callback(self._flush_acks)
+            # Not at once: an acknowledgement costs two turns of the loop, and nobody waits for it.
+            self._loop.call_later(ACK_SECONDS, self._flush_acks)
         ids = acks.get(stream)
         if ids is None:
             acks[stream] = [entry_id]

@@ -2,12 +2,15 @@
 -- ARGV: prefix, tag, inbox entry ('' for none), object TTL in ms (0 none), owner must live ('1'/'0'),
 --       publish here ('1': queues are streams of this server),
 --       actor key ('' if no durable actor), its epoch, its state ('' for: as it is), the calls it contains,
---       sign of life of who prepared these results ('' if none was prepared), then suffix, record, suffix, record, ...
+--       sign of life of who prepared these results ('' if none was prepared),
+--       a queue of which one released task may be handed to the caller ('' for none),
+--       then suffix, record, suffix, record, ...
 -- A durable actor's state is committed with its results, or nothing is: a process of an earlier epoch gets {-2}.
 -- Who counts as dead gets {-2} too, if buffers or refs of its results may have been cleared away with it.
 -- Returns {-1} if the owner is gone (nothing written), else a flat list of what is left to do for those who wait:
 --   'c', client id, suffix              tell this client's inbox
 --   't', spec key, frame, queue, priority, suffix   publish, then call launched.lua
+--   'r', the same                       run this one (at most one, of that queue), then call launched.lua
 --   'x', suffix                         another result stands there (or this one, if it was committed before)
 local p, tag = ARGV[1], ARGV[2]
 if ARGV[11] ~= '' and redis.call('EXISTS', ARGV[11]) == 0 then return {-2} end
@@ -17,9 +20,9 @@ if ARGV[7] ~= '' then
   redis.call('SET', ARGV[7] .. ':applied', ARGV[10])
 end
 if ARGV[5] == '1' and redis.call('EXISTS', p .. 'c' .. tag) == 0 then return {-1} end
-local objects, ttl, here = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1'
+local objects, ttl, here, mine = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1', ARGV[12]
 local left, standing = {}, {}
-for i = 12, #ARGV, 2 do
+for i = 13, #ARGV, 2 do
   local set
   if ttl == '0' then
     set = redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX')
@@ -40,7 +43,7 @@ local function along(suffix, sealed)
 end
 local gate = p .. 'g' .. tag
 if redis.call('EXISTS', gate) == 0 then return left end
-for i = 12, #ARGV, 2 do
+for i = 13, #ARGV, 2 do
   local suffix = ARGV[i]
   if redis.call('SISMEMBER', gate, suffix) == 1 then
     local key = p .. 'w' .. tag .. ':' .. suffix
@@ -53,7 +56,8 @@ for i = 12, #ARGV, 2 do
       else
         if redis.call('HDEL', who, 'd' .. tag .. ':' .. suffix) == 1 then redis.call('HINCRBY', who, 'n', -1) end
         local spec = redis.call('HMGET', who, 'n', 'f', 'q', 'p')
-        if spec[1] == '0' and here then
+        local to_run = spec[1] == '0' and mine ~= '' and spec[3] == mine and spec[4] == '0'
+        if spec[1] == '0' and here and not to_run then
           local stream = p .. 'q:' .. spec[3]
           if spec[4] ~= '0' then stream = stream .. ':p' .. spec[4] end
           redis.call('XADD', stream, '*', 'b', along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2])
@@ -62,7 +66,8 @@ for i = 12, #ARGV, 2 do
         elseif spec[1] == '0' then
           -- Kept until it is published for certain: a crash before that commits again and comes here again.
           keep = true
-          for _, part in ipairs({'t', who, along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
+          for _, part in ipairs({to_run and 'r' or 't', who, along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
+          if to_run then mine = '' end
         else
           redis.call('SREM', key, waiter)
         end
