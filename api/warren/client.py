@@ -552,13 +552,23 @@ class Client:
 
     def collect_quietly(self) -> None:
         """`collect` between two tasks, if there is anything to collect."""
+        self._tidy()
+        if self.lifetimes.waiting:
+            self.lifetimes.settle()
+            self.collect()
+
+    def _tidy(self) -> None:
+        """Free what failures left in cycles, if that was not done just now."""
         if self.untidy and time.monotonic() >= self._tidy_at:
             self.untidy = False
             self._tidy_at = time.monotonic() + TIDY_SECONDS
             gc.collect()
-        if self.lifetimes.waiting:
-            self.lifetimes.settle()
-            self.collect()
+
+    def failed(self) -> None:
+        """A task failed here: what its frames refer to goes as soon as there is time for that."""
+        self.untidy = True
+        if self._service is None and time.monotonic() < self._tidy_at:
+            self.start_service()  # it does that if nothing runs here when the time has come
 
     def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
         """Run `callback` on an internal thread once `ref` is resolved."""
@@ -707,6 +717,7 @@ class Client:
         self.outbox.flush()
         if self.in_flight:
             self.inbox.drain()
+        self._tidy()
         if not self.executing:
             self.lifetimes.settle()  # inside a task its end does that
         while self._abandoned:

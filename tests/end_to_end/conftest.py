@@ -25,9 +25,6 @@ import redis
 import warren
 from tests.servers import RabbitMQServer, RedisServer
 from warren.cluster_utils import Cluster
-from warren_broker.endpoint import Endpoint
-from warren_broker.shared_memory import SharedMemoryStore
-from warren_broker.store.host import shared_session
 
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = 2
@@ -105,13 +102,6 @@ def session(request: pytest.FixtureRequest) -> Iterator[str]:
             client.delete(key)
         client.close()
         broker.delete_vhost(vhost)
-        # Known gap: a file that an executor made just before its node left is deleted only with its session.
-        endpoint = Endpoint(
-            store_url=variables["WARREN_STORE_URL"],
-            secrets=(variables["WARREN_SECRET"].encode(),),
-            prefix=variables["WARREN_PREFIX"],
-        )
-        SharedMemoryStore(shared_session(endpoint)).clear()
 
 
 @pytest.fixture(scope="module", params=["embedded", "rabbitmq"])

@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from warren_broker import machine, records
-from warren_broker.errors import ConnectionLost, StoreError
+from warren_broker.errors import ConnectError, ConnectionLost, StoreError
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.store.connection import Connection
 
 if TYPE_CHECKING:
     from warren_broker.store.object_store import ObjectStore
+
+_Result = TypeVar("_Result")
 
 IN_FLIGHT: Final = 4
 """Chunks sent whose replies were not read yet."""
@@ -69,10 +71,9 @@ class Chunks:
             full = self._lack(size)
             if full is None:
                 try:
-                    return self._write_all(object_id, token, views)
+                    return self._persist(lambda: self._write_all(object_id, token, views))
                 except ConnectionLost:
-                    # All of it may run twice.
-                    return self._write_all(object_id, token, views)
+                    raise
                 except StoreError as error:
                     if not str(error).startswith("OOM"):
                         raise
@@ -135,28 +136,43 @@ class Chunks:
         Returns:
             None if all went well, else the number of the chunk that is missing (or has the wrong size).
         """
-        with self._lock:
-            try:
-                return self._read_all(object_id, token, views)
-            except ConnectionLost:
-                return self._read_all(object_id, token, views)
+        return self._persist(lambda: self._read_all(object_id, token, views))
 
     def _read_all(self, object_id: bytes, token: bytes, views: Sequence[memoryview]) -> int | None:
-        connection = self._open()
         asked = 0
         wanted = list(_pieces(views))
-        try:
-            for number, piece in enumerate(wanted):
-                while asked < len(wanted) and asked < number + IN_FLIGHT:
-                    connection.send(b"GET", self.key(object_id, token, asked))
-                    asked += 1
-                if not connection.read_into(piece):
-                    connection.close()
-                    return number
-        except BaseException:
-            connection.close()
-            raise
+        with self._lock:
+            connection = self._open()
+            try:
+                for number, piece in enumerate(wanted):
+                    while asked < len(wanted) and asked < number + IN_FLIGHT:
+                        connection.send(b"GET", self.key(object_id, token, asked))
+                        asked += 1
+                    if not connection.read_into(piece):
+                        connection.close()
+                        return number
+            except BaseException:
+                connection.close()
+                raise
         return None
+
+    def _persist(self, transfer: Callable[[], _Result]) -> _Result:
+        """Run a transfer (all of it may run twice); if the server goes away under it, wait for that and start over.
+
+        Raises:
+            ConnectionLost: the server stayed away, or breaks every transfer, for the store's patience.
+            ConnectError: the same.
+        """
+        gives_up_at = 0.0
+        while True:
+            try:
+                return transfer()
+            except (ConnectionLost, ConnectError) as error:
+                now = time.monotonic()
+                gives_up_at = gives_up_at or now + self._store.patience
+                if now > gives_up_at or self._store.closed:
+                    raise
+                self._store.wait_for_server(error)
 
     # -- the rest ----------------------------------------------------------------------------------------------------
 

@@ -552,6 +552,11 @@ class ObjectStore:
         values = self.call(b"HVALS", self.keys.nodes + b":slots")
         return sum(int(value) for value in values or ())
 
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed
+
     def put_aside(self, where: str, data: bytes, reason: str) -> None:
         """Keep something unreadable for the operator (the last `PUT_ASIDE_KEPT` of them), and count it."""
         told = f"{time.time():.3f} {where}: {reason}".encode() + b"\0" + data[:PUT_ASIDE_BYTES]

@@ -118,7 +118,7 @@ class CallRunner:
                 self.client.cancel_children(task[0], force=False)
             record = records.ERROR + self.error_of(header, task, error)
         self.discard(out)
-        self.client.untidy = True
+        self.client.failed()
         fill(header, task, record, out)
 
     def discard(self, out: Results) -> None:

@@ -287,4 +287,7 @@ def main(sock: Any, page: int, config: dict[str, Any]) -> int:
 
         install(children=False)
     executor = Executor(BlockingChannel(sock), Progress(page), config)
-    return executor.run()
+    try:
+        return executor.run()
+    finally:
+        executor.client.store.close()  # also leaves the shared-memory session: what was kept for reuse goes

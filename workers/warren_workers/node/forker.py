@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from warren_broker.loop import Loop
@@ -16,6 +18,8 @@ from warren_workers.channel import Splitter, pack_message
 from warren_workers.executor import template
 
 log = logging.getLogger("warren.node")
+
+END_SECONDS = 2.0  # for executors to be gone after their template
 
 OnForked = Callable[[int, Any, list[int]], None]
 OnExited = Callable[[int, int], None]
@@ -61,6 +65,7 @@ class Forker:
         self._asked = False
         self._closed = False
         self._child: subprocess.Popen[bytes] | None = None
+        self._pids: set[int] = set()
         self._attach(*first)
 
     def _attach(self, pid: int, sock: socket.socket) -> None:
@@ -100,8 +105,10 @@ class Forker:
                 tag, _ = self._queue.popleft()
                 self._asked = False
                 fds, self._fds = self._fds[:4], self._fds[4:]
+                self._pids.add(message[1])
                 self._on_forked(message[1], tag, fds)
             else:
+                self._pids.discard(message[1])
                 self._on_exited(message[1], message[2])
         self._ask()
 
@@ -122,9 +129,66 @@ class Forker:
         self._ask()
 
     def close(self) -> None:
-        """End the template (and with it whatever executors are left)."""
+        """End the template (and with it whatever executors are left), and wait until the executors are gone.
+
+        What they lock and map, such as the shared-memory session, is free then.
+        """
         self._closed = True
         self._loop.remove_handler(self._sock.fileno())
-        self._sock.close()
-        if self._child is not None:
-            self._child.wait()
+        with _Processes(self._pids) as executors:
+            self._sock.close()
+            if self._child is not None:
+                self._child.wait()
+            if not executors.wait(END_SECONDS):
+                log.warning("executors are still there %g s after they were ended", END_SECONDS)
+
+
+class _Processes:
+    """Processes that are not children of this one, to be waited for. Open it while they are alive."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._pids = set(pids)
+        self._files: list[int] = []
+
+    def __enter__(self) -> _Processes:
+        if sys.platform == "linux":
+            # A descriptor of a process also tells of its end if nobody collects its exit status.
+            for pid in list(self._pids):
+                try:
+                    self._files.append(os.pidfd_open(pid))
+                except ProcessLookupError:
+                    pass
+                except OSError:
+                    continue  # an old kernel, or too many open files
+                self._pids.discard(pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            os.close(file)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all are gone; False if some are not after `seconds`."""
+        deadline = time.monotonic() + seconds
+        left = set(self._files)
+        poll = select.poll()
+        for file in left:
+            poll.register(file, select.POLLIN)
+        while left or self._pids:
+            if time.monotonic() > deadline:
+                return False
+            for file, _ in poll.poll(10 if self._pids else 1000 * seconds):
+                poll.unregister(file)
+                left.discard(file)
+            self._pids = {pid for pid in self._pids if _lives(pid)}
+        return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
