@@ -150,6 +150,7 @@ class Client:
         self._kicked = threading.Event()
         self._abandoned: deque[bytes] = deque()
         self._closed = False
+        self._leaving = False  # what is cleared away now is not to be brought back
         self._lease_at = 0.0
         self._slots_at = 0.0
         self._trim_at = 0.0
@@ -709,7 +710,7 @@ class Client:
     def run_once(self) -> None:
         """One round of the service thread."""
         now = time.monotonic()
-        if self._registered and self.driver and now >= self._lease_at:
+        if self._registered and self.driver and now >= self._lease_at and not self._leaving:
             # First of all: whatever else goes wrong, we live.
             if not self.store.renew_client(self.id, self._lease):
                 self._died()
@@ -768,6 +769,7 @@ class Client:
         self.publisher.flush(5.0)
         if not cluster:
             return
+        self._leaving = True
         self.actors.end_all()
         self.lifetimes.goodbye()
         self.store.end_job(self.job)

@@ -35,6 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from warren_broker import records
+from warren_broker.errors import StoreError
 from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES
 from warren_broker.serialization import Packed
 from warren_broker.shared_memory import ObjectStoreFull
@@ -294,7 +295,13 @@ class Lives:
             other_key: called with the name of every key in the store that belongs to no client.
         """
         store, keys = self._store, self._keys
-        # From here on nothing is committed for them.
+        # From here on nothing is committed for them, and they cannot come back to life.
+        try:
+            store.pipeline([(b"ZADD", keys.clients, b"XX", b"-inf", client) for client in clients])
+        except StoreError as error:
+            # At maxmemory this is refused, and so are commits.
+            if not str(error).startswith("OOM"):
+                raise
         store.pipeline([(b"DEL", keys.client(client)) for client in clients])
         for client in clients:
             self._undo_pending(client)
@@ -346,7 +353,7 @@ class Lives:
         """Say goodbye for a client that has no objects but those that others hold: nothing is looked for."""
         store, keys = self._store, self._keys
         own = (keys.client(client), keys.inbox(client), keys.starts(client), keys.attempts(client))
-        held, *_ = store.pipeline([(b"EXISTS", keys.held(client)), (b"UNLINK", *own), (b"ZREM", keys.clients, client)])
+        held, *_ = store.pipeline([(b"EXISTS", keys.held(client)), (b"ZREM", keys.clients, client), (b"UNLINK", *own)])
         if held:
             store.call(b"SADD", keys.ghosts, client)
 

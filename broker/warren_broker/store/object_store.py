@@ -488,18 +488,22 @@ class ObjectStore:
         )
 
     def renew_client(self, client: bytes, lease: float) -> bool:
-        """Keep a client's sign of life for `lease` seconds more; False if it counted as dead and was cleared away."""
+        """Keep a client's sign of life for `lease` seconds more; False if it counts as dead and is cleared away."""
         now, milliseconds = time.time(), int(lease * 1000)
         reply = self.script("renew", self.keys.client(client), self.keys.clients, client, milliseconds, now + lease)
         return bool(reply == 1)
 
     def keep_clients(self, clients: Sequence[bytes], lease: float) -> None:
         """Keep the signs of life of those clients that have one."""
-        now, milliseconds = time.time(), int(lease * 1000)
-        commands: list[tuple[Any, ...]] = [(b"PEXPIRE", self.keys.client(each), milliseconds) for each in clients]
-        for each in clients:
-            commands.append((b"ZADD", self.keys.clients, b"XX", now + lease, each))
-        self.pipeline(commands)
+        end, milliseconds = time.time() + lease, int(lease * 1000)
+        self.pipeline_of_scripts(
+            [("renew", (self.keys.client(each), self.keys.clients, each, milliseconds, end)) for each in clients]
+        )
+
+    def is_alive(self, client: bytes) -> bool:
+        """True until somebody clears up after a client (its lease may have ended while Redis was away)."""
+        sign, score = self.pipeline([(b"EXISTS", self.keys.client(client)), (b"ZSCORE", self.keys.clients, client)])
+        return bool(sign) or (score is not None and score != b"-inf")
 
     def registered(self, clients: Sequence[bytes]) -> list[bytes]:
         """Return those clients that are on record as living and have not said goodbye."""

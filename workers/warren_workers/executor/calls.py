@@ -315,7 +315,7 @@ class Stream:
             raise TaskCancelledError(task_id.hex())
         if self.made - consumed < limit:
             return False
-        if not store.call(b"EXISTS", store.keys.client(self._header.owner)):
+        if not store.is_alive(self._header.owner):
             raise TaskCancelledError(task_id.hex())
         return True
 

@@ -12,14 +12,22 @@
 --   't', spec key, frame, queue, priority, suffix   publish, then call launched.lua
 --   'r', the same                       run this one (at most one, of that queue), then call launched.lua
 --   'x', suffix                         another result stands there (or this one, if it was committed before)
+-- Who has not renewed its lease lives all the same until somebody begins to clear up after it: while Redis was away
+-- nobody could renew one.
+local function lives(key)
+  if redis.call('EXISTS', key) == 1 then return true end
+  local id = key:match('{(%x+)}$'):gsub('%x%x', function(two) return string.char(tonumber(two, 16)) end)
+  local score = redis.call('ZSCORE', ARGV[1] .. 'clients', id)
+  return score and score ~= '-inf'
+end
 local p, tag = ARGV[1], ARGV[2]
-if ARGV[11] ~= '' and redis.call('EXISTS', ARGV[11]) == 0 then return {-2} end
+if ARGV[11] ~= '' and not lives(ARGV[11]) then return {-2} end
 if ARGV[7] ~= '' then
   if redis.call('HGET', ARGV[7], 'epoch') ~= ARGV[8] then return {-2} end
   if ARGV[9] ~= '' then redis.call('SET', ARGV[7] .. ':state', ARGV[9]) end
   redis.call('SET', ARGV[7] .. ':applied', ARGV[10])
 end
-if ARGV[5] == '1' and redis.call('EXISTS', p .. 'c' .. tag) == 0 then return {-1} end
+if ARGV[5] == '1' and not lives(p .. 'c' .. tag) then return {-1} end
 local objects, ttl, here, mine = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1', ARGV[12]
 local left, standing = {}, {}
 for i = 13, #ARGV, 2 do

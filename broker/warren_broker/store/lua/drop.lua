@@ -18,9 +18,14 @@ for i = 4, #ARGV do
     local object = objects .. suffix
     if look then
       local kind = redis.call('GETRANGE', object, 16, 16)
+      local record
       if kind == 'C' or kind == 'L' then
-        local record = redis.call('GET', object)
+        record = redis.call('GET', object)
         redis.pcall('HSET', p .. 'r' .. tag, suffix, record)
+      elseif kind == '' then
+        record = redis.call('HGET', p .. 'r' .. tag, suffix)  -- this runs again if its reply was lost
+      end
+      if record then
         graves[#graves + 1] = suffix
         graves[#graves + 1] = record
       end

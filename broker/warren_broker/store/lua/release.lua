@@ -22,6 +22,13 @@ for i = 4, #ARGV do
     end
     redis.call('UNLINK', object, set)
     count = 0
+  elseif count == 0 then
+    -- This runs again if its reply was lost.
+    local record = redis.call('HGET', p .. 'r' .. tag, suffix)
+    if record then
+      graves[#graves + 1] = suffix
+      graves[#graves + 1] = record
+    end
   end
   if count == 0 then redis.call('SREM', gate, suffix) end
 end

@@ -1,0 +1,141 @@
+"""Who counts as alive, and what is left when steps of letting go run twice: on both engines' stores."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import numpy
+import pytest
+
+from tests.conftest import Engine
+from warren_broker import records
+from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES, new_client_id
+from warren_broker.serialization import Packed, pack
+from warren_broker.signing import Signer
+from warren_broker.store.object_store import ObjectStore
+
+LEASE = 60.0
+
+
+@pytest.fixture
+def store(engine: Engine) -> Iterator[ObjectStore]:
+    opened = ObjectStore(engine.endpoint, Signer(engine.secrets))
+    yield opened
+    opened.close()
+
+
+def new_object(owner: bytes) -> bytes:
+    return owner + secrets.token_bytes(OBJECT_BYTES - CLIENT_BYTES)
+
+
+def a_client(store: ObjectStore) -> bytes:
+    client = new_client_id()
+    store.register_client(client, LEASE)
+    return client
+
+
+def a_silent_client(store: ObjectStore) -> bytes:
+    """Return a client whose lease ended while Redis was away: nobody could renew it, nobody has cleared up after it."""
+    client = a_client(store)
+    store.call(b"DEL", store.keys.client(client))
+    return client
+
+
+def begin_to_clear(store: ObjectStore, client: bytes) -> None:
+    """Take the first step of clearing up after a client."""
+    steps = store.lives.leave((client,), lambda object_ids: None)
+    next(steps)
+
+
+def a_large_value() -> Packed:
+    return pack(numpy.arange(100_000))
+
+
+def chunks_of(engine: Engine) -> list[str]:
+    return [key for key in engine.keys() if key.startswith(f"{engine.prefix}x:")]
+
+
+# -- leases ----------------------------------------------------------------------------------------------------------
+
+
+def test_results_of_a_silent_owner_are_committed(store: ObjectStore) -> None:
+    owner = a_silent_client(store)
+    result = new_object(owner)
+    assert store.commit(owner, [result, records.NONE], b"entry", require_owner=True) == []
+    assert store.fetch([result]) == [records.NONE]
+
+
+def test_results_of_an_owner_that_is_cleared_away_are_not(store: ObjectStore) -> None:
+    owner = a_silent_client(store)
+    begin_to_clear(store, owner)
+    result = new_object(owner)
+    assert store.commit(owner, [result, records.NONE], b"entry", require_owner=True) == [-1]
+    assert store.fetch([result]) == [None]
+
+
+def test_results_of_an_owner_that_nobody_knows_are_not(store: ObjectStore) -> None:
+    owner = new_client_id()
+    assert store.commit(owner, [new_object(owner), records.NONE], b"", require_owner=True) == [-1]
+
+
+def test_a_silent_client_may_commit_what_it_prepared(store: ObjectStore) -> None:
+    owner, preparer = a_client(store), a_silent_client(store)
+    items = [new_object(owner), records.NONE]
+    arguments = store.commit_arguments(owner, items, b"", require_owner=True, preparer=preparer)
+    assert store.script("commit", *arguments) == []
+    begin_to_clear(store, preparer)
+    items = [new_object(owner), records.NONE]
+    arguments = store.commit_arguments(owner, items, b"", require_owner=True, preparer=preparer)
+    assert store.script("commit", *arguments) == [-2]
+
+
+def test_who_waits_for_a_silent_owner_goes_on_waiting(store: ObjectStore) -> None:
+    owner, reader = a_silent_client(store), a_client(store)
+    waited = new_object(owner)
+    assert store.subscribe(reader, [waited]) == ([None], [])
+    begin_to_clear(store, owner)
+    assert store.subscribe(reader, [waited]) == ([None], [waited])
+
+
+def test_a_silent_client_comes_back_unless_it_is_cleared_away(store: ObjectStore) -> None:
+    by_itself, by_its_agent, dead = a_silent_client(store), a_silent_client(store), a_silent_client(store)
+    begin_to_clear(store, dead)
+    assert store.renew_client(by_itself, LEASE)
+    store.keep_clients([by_its_agent, dead], LEASE)
+    assert not store.renew_client(dead, LEASE)
+    signs = [store.call(b"EXISTS", store.keys.client(each)) for each in (by_itself, by_its_agent, dead)]
+    assert signs == [1, 1, 0]
+    assert [store.is_alive(each) for each in (by_itself, by_its_agent, dead)] == [True, True, False]
+
+
+# -- steps that run twice --------------------------------------------------------------------------------------------
+
+
+def test_a_release_whose_reply_was_lost_leaves_nothing(engine: Engine, store: ObjectStore) -> None:
+    owner, holder = a_client(store), a_client(store)
+    key, inner = new_object(owner), new_object(owner)
+    value = a_large_value()
+    value.refs = (inner,)
+    store.put_records([(inner, records.NONE)])
+    store.put_packed(key, value)
+    store.lives.hold(b"o" + key, [inner])
+    store.lives.borrow(holder, [key])
+    assert store.lives.drop([key, inner]) == ({key, inner}, [])
+    store.script("release", store.keys.prefix, store.tag(owner), b"c" + holder, key[CLIENT_BYTES:])
+
+    store.lives.give_back(holder, [key])
+    assert chunks_of(engine) == []
+    assert store.fetch([key, inner]) == [None, None]
+    assert store.call(b"EXISTS", store.keys.graves(owner)) == 0
+
+
+def test_a_drop_whose_reply_was_lost_leaves_nothing(engine: Engine, store: ObjectStore) -> None:
+    owner = a_client(store)
+    key = new_object(owner)
+    store.put_packed(key, a_large_value())
+    store.script("drop", store.keys.prefix, store.tag(owner), b"1", key[CLIENT_BYTES:])
+
+    assert store.lives.drop([key]) == (set(), [])
+    assert chunks_of(engine) == []
+    assert store.call(b"EXISTS", store.keys.graves(owner)) == 0
