@@ -53,7 +53,8 @@ def a_large_value() -> Packed:
 
 
 def chunks_of(engine: Engine) -> list[str]:
-    return [key for key in engine.keys() if key.startswith(f"{engine.prefix}x:")]
+    every = engine.keys()
+    return [key for key in every if key.startswith(f"{engine.prefix}x:")]
 
 
 # -- leases ----------------------------------------------------------------------------------------------------------
