@@ -397,7 +397,9 @@ class ActorClass:
         return getattr(self._cls, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorClass, (self._cls, self._options)
+        # As state, and with all that was computed from the class: one whose methods name it is still without them when
+        # the actor class inside of it is made again.
+        return ActorClass.__new__, (ActorClass,), {**self.__dict__, "_exported": None}
 
     def __repr__(self) -> str:
         return f"ActorClass({self._cls.__name__})"

@@ -14,6 +14,8 @@ from warren.signature import Signature
 from warren.submit import Plan
 from warren_broker.functions import export
 
+_TRAVELS = ("_function", "_options", "_signature", "__module__", "__name__", "__qualname__", "__doc__")
+
 
 class RemoteFunction:
     """A function that runs as a task: `f.remote(*args)` submits it and returns at once.
@@ -86,7 +88,14 @@ class RemoteFunction:
         return plan
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFunction, (self._function, self._options)
+        # As state, and with what was computed from the function: one that names itself has neither its defaults nor
+        # its name yet when the wrapper inside of it is made again.
+        state = {name: getattr(self, name) for name in _TRAVELS}
+        return RemoteFunction.__new__, (RemoteFunction,), state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        functools.update_wrapper(self, state["_function"])
+        self.__dict__.update(state, _plan=None, _plan_client=None)
 
     def __repr__(self) -> str:
         return f"RemoteFunction({self._function.__module__}.{self._function.__qualname__})"

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 
 import warren
@@ -352,6 +353,42 @@ def test_explicit_checkpoints():
     assert value == 2
     os.kill(pid, 9)
     assert warren.get(careful.add.remote(True), timeout=30)[0] == 2
+
+
+def test_a_durable_state_with_arrays_and_code_of_the_program():
+    class Part:  # travels by value
+        value = 5
+
+    @warren.remote(durable=True)
+    class Holder:
+        def __init__(self):
+            self.array = np.zeros(20_000)
+            self.part = Part()
+
+        def add(self):
+            self.array[0] += 1
+            return float(self.array[0]), self.part.value, os.getpid()
+
+    holder = Holder.remote()
+    count, value, pid = warren.get(holder.add.remote(), timeout=30)
+    assert (count, value) == (1.0, 5)
+    os.kill(pid, 9)
+    count, value, again = warren.get(holder.add.remote(), timeout=30)
+    assert (count, value) == (2.0, 5)
+    assert again != pid
+
+
+def test_an_actor_class_that_names_itself():
+    @warren.remote
+    class Tree:
+        def __init__(self, depth, name="root"):
+            self.name = name
+            self.children = [Tree.remote(depth - 1, name=f"{name}.{index}") for index in range(2)] if depth else []
+
+        def names(self, prefix=""):
+            return sum(warren.get([child.names.remote(prefix) for child in self.children]), [prefix + self.name])
+
+    assert warren.get(Tree.remote(1).names.remote(prefix="-"), timeout=30) == ["-root", "-root.0", "-root.1"]
 
 
 def test_durable_wants_one_call_at_a_time():

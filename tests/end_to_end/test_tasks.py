@@ -163,6 +163,16 @@ def test_a_returned_ref_is_not_flattened():
     assert warren.get(inner, timeout=20) == 30
 
 
+def test_recursion_with_a_default_argument():
+    @warren.remote
+    def factorial(n, product=1, *, factor=1):
+        """Multiply."""
+        assert (factorial.__name__, factorial.__doc__) == ("factorial", "Multiply.")
+        return product if n == 0 else warren.get(factorial.remote(n - 1, n * product))
+
+    assert warren.get(factorial.remote(4), timeout=30) == 24
+
+
 def test_recursion_on_two_cpus_ends():
     assert warren.get(fib.remote(8), timeout=50) == 21
     assert warren.get(depth.remote(40), timeout=50) == 40

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import decode, encode
-from warren_broker.serialization import pack, unpack
+from warren_broker.serialization import pack, pack_in_band, unpack
 from warren_broker.store.actors import ActorRecords
 from warren_workers.positions import Positions
 
@@ -98,9 +98,8 @@ class DurableState:
         state = own(instance) if own is not None and own is not default else instance.__dict__
         packed = pack(state)
         if packed.buffers:
-            import pickle
-
-            return pickle.dumps(state, protocol=5)
+            # The store keeps one string. Not by plain pickle, which writes what is of `__main__` by name alone.
+            return pack_in_band(state).data
         if len(packed.data) > LARGE_STATE_BYTES:
             raise WarrenBrokerError(
                 f"the state of durable actor {self._host.spec.class_name} is {len(packed.data)} bytes; it is committed "
