@@ -30,6 +30,7 @@ class TaskContext:
         "instance",
         "node_id",
         "reconstructed",
+        "resources",
         "worker_id",
     )
 
@@ -44,6 +45,7 @@ class TaskContext:
         self.checkpoint: Any = None
         self.instance: Any = None
         self.reconstructed = False
+        self.resources = header.resources  # an actor's calls have none of their own
 
 
 _context: TaskContext | None = None
@@ -136,7 +138,7 @@ class RuntimeContext:
             AssertionError: called in a driver.
         """
         assert _context is not None, "get_assigned_resources() is for tasks and actors, not for a driver"
-        return ResourceRequest.parse(_context.header.resources).to_floats()
+        return ResourceRequest.parse(_context.resources).to_floats()
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Return the ids of the accelerators that the running task holds, by kind."""

@@ -212,6 +212,32 @@ def test_a_constructor_that_fails():
         warren.get(Broken.remote().method.remote(), timeout=30)
 
 
+def test_a_constructor_that_fails_is_not_tried_again(tmp_path):
+    @warren.remote(max_restarts=-1)
+    class Broken:
+        def __init__(self, path):
+            with open(path, "a") as file:
+                file.write("x")
+            raise RuntimeError("no luck")
+
+        def method(self):
+            return 1
+
+    with pytest.raises(ActorDiedError, match="no luck"):
+        warren.get(Broken.remote(str(tmp_path / "tries")).method.remote(), timeout=30)
+    assert (tmp_path / "tries").read_text() == "x"
+
+
+def test_an_actor_knows_its_resources():
+    @warren.remote
+    class Asks:
+        def ask(self):
+            return warren.get_runtime_context().get_assigned_resources()
+
+    assert warren.get(Asks.remote().ask.remote(), timeout=30) == {}
+    assert warren.get(Asks.options(num_cpus=0.5).remote().ask.remote(), timeout=30) == {"CPU": 0.5}
+
+
 def test_death_without_restart():
     counter = Counter.remote()
     with pytest.raises(ActorError):

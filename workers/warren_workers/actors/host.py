@@ -75,6 +75,7 @@ class ActorHost:
         self.committer.sequences = []
         self.context = runtime_context.TaskContext(executor.node_id, self.client.id, self.header, gpus)
         self.context.actor = self._handle
+        self.context.resources = self.spec.running
         self.context.reconstructed = restarts > 0
         self.context.actor_name = self.spec.name
         self.context.cancelled = self.is_cancelled

@@ -123,6 +123,7 @@ class ActorManager:
             hosted.creation = None
         if error:
             hosted.cause = error
+            hosted.final = True  # a constructor that raised would raise again: no restart, as in Ray
             return
         self.records.alive(executor.actor, executor.pid)
         running = ResourceRequest.parse(hosted.spec.running)
