@@ -400,8 +400,8 @@ class Client:
                     wanted.update(missing)
                 failed.extend(key for key in errors[errors_seen:] if key in wanted)
                 errors_seen = len(errors)
-                if failed:
-                    return True
+            if failed:
+                return True
             while at < count and missing[at] in values:
                 at += 1
             return at == count
