@@ -99,7 +99,9 @@ class Inbox:
                     left = KEY_POLL_SECONDS if deadline is None else deadline - time.monotonic()
                     if left <= 0:
                         return False
-                    self._changed.wait(min(left, 0.05))
+                    # Who leads lets go first and looks for followers then: either it sees us, or we see that it let go.
+                    if self._leader.locked():
+                        self._changed.wait(min(left, 0.05))
                 finally:
                     self._followers -= 1
             if done():
@@ -133,6 +135,7 @@ class Inbox:
                     self._pump(0.0)
             finally:
                 self._leader.release()
+                self.wake()  # somebody may have found it led, and wait since
 
     def wake(self) -> None:
         """Have waiting threads look again."""
