@@ -117,6 +117,31 @@ def test_a_killed_node_loses_no_task(start_cluster, tmp_path):
     assert set(warren.get(runs + waiting, timeout=25)) == {other.node_id}
 
 
+def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
+    cluster = start_cluster({"num_cpus": 1})
+    (node,) = cluster.list_all_nodes()
+    path = tmp_path / "ran"
+
+    @warren.remote
+    def link(value: int, directory: str) -> int:
+        with open(Path(directory, "ran"), "a") as file:
+            file.write(f"{value}\n")
+        if value == 7:
+            wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
+        return value + 1
+
+    ref = link.remote(0, str(tmp_path))
+    for _ in range(11):
+        ref = link.remote(ref, str(tmp_path))
+    wait_until(lambda: path.exists() and path.read_text().endswith("7\n"), "link 7 runs")
+    cluster.remove_node(node, allow_graceful=False)
+    (tmp_path / "go").touch()
+    cluster.add_node(num_cpus=1)
+    assert warren.get(ref, timeout=40) == 12
+    # What had its result when the node died did not run again.
+    assert [int(line) for line in path.read_text().split()] == [*range(8), *range(7, 12)]
+
+
 def test_a_task_that_may_run_once_fails_with_its_node(start_cluster, tmp_path):
     cluster = start_cluster({"num_cpus": 1})
     (node,) = cluster.list_all_nodes()

@@ -137,6 +137,10 @@ class Keys:
         """Specs of long tasks that a node has acknowledged and keeps."""
         return self.prefix + b"k:{custody}:" + node_id.hex().encode()
 
+    def continuations(self, node_id: bytes) -> bytes:
+        """Which specs a node's executors went on with by themselves: spec key -> tag and suffix of what released it."""
+        return self.prefix + b"k:{continuations}:" + node_id.hex().encode()
+
     def job(self, job: bytes) -> bytes:
         """A job's record."""
         return self.prefix + b"j:" + job.hex().encode()

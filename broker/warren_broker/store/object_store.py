@@ -40,6 +40,7 @@ OUTAGE_SECONDS = 0.5  # a server that was away for longer may have let leases en
 NOT_DURABLE = (b"", b"", b"", b"")
 
 # What one dependant needs to be published: (spec key, frame, queue, priority, tag, suffix of the object)
+NO_CONTINUATION = (b"", b"", b"")
 Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
 
 
@@ -346,6 +347,8 @@ class ObjectStore:
         durable: tuple[bytes, bytes, bytes, bytes] = NOT_DURABLE,
         preparer: bytes = b"",
         to_run: str = "",
+        continuations: bytes = b"",
+        ends: tuple[bytes, bytes, bytes] = NO_CONTINUATION,
         publish: bool = True,
     ) -> list[bytes]:
         """Return the arguments of `commit.lua` for results of `owner`'s tasks (id, record, id, record, ...).
@@ -358,12 +361,14 @@ class ObjectStore:
             durable: of the durable actor that made them.
             preparer: the client that prepared them (see `Lives.prepare`), which must be alive; b"" for none.
             to_run: a queue of which one released task is to be handed over instead of being published; "" for none.
+            continuations: the key where it is noted then, and where `ends` is.
+            ends: (spec, tag, suffix) of the continuation whose result this is.
             publish: on the embedded engine, publish what is released; False to have it returned.
         """
         arguments = [
             self._prefix, self.tag(owner), entry, self._ttl, b"1" if require_owner else b"0",
             self._here if publish else b"0", *durable,
-            self.keys.client(preparer) if preparer else b"", to_run.encode(),
+            self.keys.client(preparer) if preparer else b"", to_run.encode(), continuations, *ends,
         ]  # fmt: skip
         seal = self.signer.seal
         for at in range(0, len(items), 2):

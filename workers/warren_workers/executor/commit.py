@@ -16,7 +16,7 @@ from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import Completion, Task, encode_completion
 from warren_broker.store import scripts
 from warren_broker.store.connection import Connection, Script
-from warren_broker.store.object_store import NOT_DURABLE, ObjectStore
+from warren_broker.store.object_store import NO_CONTINUATION, NOT_DURABLE, ObjectStore
 from warren_workers.channel import DONE, DONE_SET, BlockingChannel
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class Committer:
         store: where objects go.
         channel: to the agent; what is left to publish goes there with DONE.
         client: in whose name results are prepared.
+        node: the node, where continuations are noted.
     """
 
-    def __init__(self, store: ObjectStore, channel: BlockingChannel, client: bytes) -> None:
+    def __init__(self, store: ObjectStore, channel: BlockingChannel, client: bytes, node: bytes | None = None) -> None:
         self._store = store
         self._client = client
         self._channel = channel
@@ -104,6 +105,9 @@ class Committer:
         self.state: Callable[[], tuple[bytes, bytes, bytes, bytes]] | None = None
         self.continuing: Continuing | None = None
         self.continuation: tuple[bytes, Task] | None = None  # to be run next; the agent knows of it
+        self.ends = NO_CONTINUATION  # what was gathered has the result of this continuation
+        self._continues = NO_CONTINUATION
+        self._continuations = b"" if node is None else store.keys.continuations(node)
         self._offer = ""
         self._connection: Connection | None = None
         self._script: Script | None = None
@@ -121,6 +125,11 @@ class Committer:
         if results is None:
             results = self.gathered[owner] = Results()
         return results
+
+    def take_continuation(self) -> tuple[bytes, Task, tuple[bytes, bytes, bytes]] | None:
+        """Return (header bytes, task, note) of what is to be run next, once."""
+        continuation, self.continuation = self.continuation, None
+        return None if continuation is None else (*continuation, self._continues)
 
     def full(self) -> bool:
         """True if what was gathered should be committed without waiting for more."""
@@ -209,14 +218,20 @@ class Committer:
         items = results.items
         preparer = self._client if results.prepared else b""
         durable = self.state() if self.state is not None else NOT_DURABLE
-        if items and items[0][:CLIENT_BYTES] != owner:
-            # Results of detached tasks lie under another tag than the owner's inbox: it is told in a second step.
-            return self._store.commit_arguments(
-                items[0][:CLIENT_BYTES], items, b"", require_owner=False, durable=durable, preparer=preparer
-            )
         offer, self._offer = self._offer, ""
+        ends, self.ends = self.ends, NO_CONTINUATION
+        detached = items and items[0][:CLIENT_BYTES] != owner
         return self._store.commit_arguments(
-            owner, items, entry, require_owner=True, durable=durable, preparer=preparer, to_run=offer
+            items[0][:CLIENT_BYTES] if detached else owner,
+            items,
+            # Results of detached tasks lie under another tag than the owner's inbox: it is told in a second step.
+            b"" if detached else entry,
+            require_owner=not detached,
+            durable=durable,
+            preparer=preparer,
+            to_run=offer,
+            continuations=self._continuations,
+            ends=ends,
         )
 
     def _send(self, commands: list[list[bytes]]) -> None:
@@ -271,6 +286,7 @@ class Committer:
         assert self.continuing is not None
         spec, frame, queue, _, tag, suffix = released
         self.continuation = self.continuing.read(frame)
+        self._continues = (spec, tag, suffix)
         return None if self.continuation is None else [spec, queue, tag, suffix, *self.continuation]
 
     def _replies(self, sent: list[tuple[bytes, Results, bytes, list[bytes]]]) -> list[list[Any]]:

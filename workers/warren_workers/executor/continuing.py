@@ -2,11 +2,10 @@
 
 A chain of dependent tasks would otherwise go through a queue and the agent between any two links. An executor with
 nothing left to do offers, with its commit, to take one released task of its own resource class; the commit script then
-hands it over instead of publishing it, and the agent hears of it together with what is done (`warren_workers.node.
-continuations`). The task's spec stays in Redis until the whole streak is settled: if this node dies, the delivery that
-began it comes again, finds its result, and releases the rest once more.
+hands it over instead of publishing it, and the agent hears of it together with what is done. What becomes of it if
+this process or node dies is told in `warren_workers.node.continuations`.
 
-A streak is short, so that whatever else waits gets its turn, and so that little is looked at again after a crash.
+A streak is short, so that whatever else waits gets its turn.
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ class Continuing:
             and header.kind == KIND_TASK
             and header.max_retries != 0  # those need a mark before they start, which the agent makes
             and not header.max_calls
+            and header.num_returns > 0  # its end is one commit
             and (header.resources, header.job, header.env) == (before.resources, before.job, before.env)
         )
         if not fits:

@@ -21,6 +21,7 @@ from warren_broker.endpoint import Endpoint
 from warren_broker.functions import FunctionCache
 from warren_broker.messages import Task, decode_header
 from warren_broker.queues import open_publisher
+from warren_broker.store.object_store import NO_CONTINUATION
 from warren_workers.channel import (
     ACTOR,
     BLOCKED,
@@ -89,7 +90,7 @@ class Executor:
         current.set_client(self.client)
         self.functions = FunctionCache(self.client.store.get_function)
         self.node_id: bytes = config["node_id"]
-        self.committer = Committer(self.client.store, channel, self.client.id)
+        self.committer = Committer(self.client.store, channel, self.client.id, self.node_id)
         self.continuing = self.committer.continuing = Continuing(self.client.signer)
         self.runner = CallRunner(self.client, self.committer, self.node_id)
         self.task_id: bytes | None = None
@@ -103,6 +104,7 @@ class Executor:
         self._sequence = 0
         self._calls: dict[bytes, int] = {}
         self._gpus: list[str] | None = None
+        self._continues = NO_CONTINUATION  # the note of the continuation that runs
         self._environment_of_gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
         signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -114,10 +116,11 @@ class Executor:
         while True:
             if self.leaving or not channel.waiting():
                 self.committer.commit(last=True, offer=self._offer())
-                continuation = self.committer.continuation
+                continuation = self.committer.take_continuation()
                 if continuation is not None:
-                    self.committer.continuation = None
-                    self._run_chunk(self.committer.upto, continuation[0], [continuation[1]], self._gpus)
+                    header_bytes, task, self._continues = continuation
+                    self._run_chunk(self.committer.upto, header_bytes, [task], self._gpus)
+                    self._continues = NO_CONTINUATION
                     continue
                 self.client.collect_quietly()
                 if self.leaving:
@@ -191,6 +194,7 @@ class Executor:
             committer.before_user_code()
             self.task_id = task[0]
             out = Results()
+            retried = False
             begin = clock()
             try:
                 if cancelled:
@@ -200,6 +204,7 @@ class Executor:
                 else:
                     self.runner.fail(header, task, failure, out)
             except Retry as retry:
+                retried = True
                 with committer.lock:
                     committer.retries.append((first + at, retry.task))
             except KeyboardInterrupt as error:
@@ -221,6 +226,8 @@ class Executor:
                 committer.tasks += 1
                 committer.bytes += out.bytes
                 committer.upto = first + at + 1
+                if not retried:
+                    committer.ends = self._continues
             if committer.full() or end - self._gathered_since > COMMIT_SECONDS or header.max_retries == 0:
                 committer.commit(last=header.max_retries == 0)
             if header.max_calls:

@@ -206,6 +206,7 @@ class Agent(ExecutorOwner):
         for step in (
             self.sources.close,
             self.custody.give_back,
+            self.continuations.give_back,
             self.actors.close,
             self.consumer.close,
             self.heartbeat.close,
@@ -536,12 +537,14 @@ class Agent(ExecutorOwner):
                 count = upto - chunk.first
                 del chunk.tasks[:count]
                 chunk.first = upto
+            if chunk.clears_note and not retried:
+                chunk.held.continues = None
             settled.append((chunk.held, count))
             helds.append(chunk.held)
         if dependants:
             self.publish_dependants(helds, [tuple(each) for each in dependants])
         if continuation is not None:
-            self.continuations.adopt(executor, upto, helds[-1], continuation)
+            self.continuations.adopt(executor, upto, continuation)
         for held, count in settled:
             self.settle(held, count)
         for chunk, task in retried:
@@ -682,12 +685,9 @@ class Agent(ExecutorOwner):
         """So many tasks (or other business) of a delivery are done; acknowledge it after the last."""
         held.outstanding -= count
         if held.outstanding <= 0:
-            if held.launched:
-                launched, held.launched = held.launched, []
-                self.store.launched(launched)
             if held.delivery is not None:
                 self._acknowledge(held)
-            elif held.root is not None:
+            elif held.continues is not None:
                 self.continuations.settled(held)
 
     def _acknowledge(self, held: Held) -> None:

@@ -1,11 +1,11 @@
 """Tasks that executors went on with by themselves (`warren_workers.executor.continuing`), as their agent sees them.
 
-    delivery --task--> executor --result releases--> continuation --result releases--> continuation ...
-       ^                                                  |                                 |
-       '------- outstanding until all of them are settled, then their specs are forgotten --'
+A continuation came by no delivery. Its safety is in Redis: the script that hands it over notes its spec in the node's
+hash of continuations, and the script that commits its result removes both. If the node dies between the two, the
+janitor of another one publishes what is noted there, as far as it has no result.
 
-A continuation came by no delivery of its own. It holds the delivery that began its streak: if this node dies, that one
-comes again, its result stands, and what it released is released again, since the specs are still there.
+Only the first run, by the executor that took it, ends that way. A continuation that comes back to the agent (the
+executor died, is blocked, or is to try it again) is work like any other, and the agent clears its note in the end.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from warren_workers.node.executors import Chunk, ExecutorProcess
 from warren_workers.node.intake import Held, Piece
 
 if TYPE_CHECKING:
+    from warren_broker.store.object_store import Dependant
     from warren_workers.node.agent import Agent
 
 
@@ -27,30 +28,68 @@ class Continuations:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    def adopt(self, executor: ExecutorProcess, sequence: int, released_by: Held, fields: list[Any]) -> None:
+    def adopt(self, executor: ExecutorProcess, sequence: int, fields: list[Any]) -> None:
         """Take note of what an executor runs now. HOT PATH.
 
         Args:
             executor: which.
             sequence: the task's number there.
-            released_by: what the task that released it belongs to.
             fields: (spec key, queue, tag and suffix of the releasing object, header bytes, task).
         """
         spec, queue, tag, suffix, header_bytes, task_fields = fields
-        root = released_by.root or released_by
         held = Held(None, queue)
-        held.root = root
+        held.continues = (spec, tag, suffix)
         held.outstanding = 1
-        root.outstanding += 1
-        root.launched.append((spec, b"", queue, 0, tag, suffix))
         task = as_task(task_fields)
         header = decode_header(header_bytes)
-        executor.chunks.appendleft(Chunk(Piece(held, header_bytes, header, deque()), sequence, [task]))
+        chunk = Chunk(Piece(held, header_bytes, header, deque()), sequence, [task])
+        chunk.clears_note = True
+        executor.chunks.appendleft(chunk)
         if self._agent.cancelled and task[0] in self._agent.cancelled:
-            self._agent.cancel_held(executor, executor.chunks[0], sequence, task, header.owner, force=False)
+            self._agent.cancel_held(executor, chunk, sequence, task, header.owner, force=False)
 
     def settled(self, held: Held) -> None:
-        """Nothing of a continuation is outstanding."""
-        root, held.root = held.root, None
-        if root is not None:
-            self._agent.settle(root, 1)
+        """A continuation has ended, or is on its queue, and its note is still there."""
+        assert held.continues is not None
+        spec, tag, suffix = held.continues
+        held.continues = None
+        self._clear(self._agent.node_id, [(spec, b"", held.queue, 0, tag, suffix)])
+
+    def _clear(self, node: bytes, dependants: list[Dependant]) -> None:
+        store, keys = self._agent.store, self._agent.keys
+        store.launched(dependants)
+        store.call(b"HDEL", keys.continuations(node), *[spec for spec, *_ in dependants])
+
+    def give_back(self) -> None:
+        """This node ends: what its executors were at goes to its queue, as far as it is not done."""
+        self.publish_of(self._agent.node_id)
+
+    def publish_of(self, node: bytes) -> int:
+        """Publish the continuations of a node that is gone; return how many there were."""
+        agent = self._agent
+        flat = agent.store.call(b"HGETALL", agent.keys.continuations(node))
+        noted = list(zip(flat[::2], flat[1::2], strict=True))
+        if not noted:
+            return 0
+        specs = agent.store.pipeline([(b"HMGET", spec, b"f", b"q", b"p") for spec, _ in noted])
+        dependants: list[Dependant] = []
+        gone: list[Dependant] = []
+        for (spec, releaser), (frame, queue, priority) in zip(noted, specs, strict=True):
+            tag, _, suffix = releaser.partition(b"}")
+            tag += b"}"
+            if frame is None:
+                gone.append((spec, b"", "", 0, tag, suffix))
+            else:
+                dependants.append((spec, frame, queue.decode(), int(priority), tag, suffix))
+        left = agent.redelivery.not_ended(dependants)
+        ended = [each for each in dependants if each not in left]
+        if gone or ended:
+            self._clear(node, gone + ended)
+        for each in left:
+            agent.publisher.publish(
+                each[2],
+                each[1],
+                priority=each[3],
+                on_confirm=lambda each=each: agent.loop.add_callback(lambda: self._clear(node, [each])),  # type: ignore[misc]
+            )
+        return len(noted)

@@ -61,7 +61,7 @@ CONTINUATION_NUMBERS: Final = 64
 class Chunk:
     """Tasks of one piece sent to an executor and not all done yet."""
 
-    __slots__ = ("done", "end", "first", "header", "header_bytes", "held", "piece", "sent_at", "tasks")
+    __slots__ = ("clears_note", "done", "end", "first", "header", "header_bytes", "held", "piece", "sent_at", "tasks")
 
     def __init__(self, piece: Piece, first: int, tasks: list[Task]) -> None:
         self.piece = piece
@@ -72,6 +72,7 @@ class Chunk:
         self.end = first + len(tasks)
         self.tasks = tasks
         self.done: set[int] = set()  # sequence numbers, for actor calls: they may end in any order
+        self.clears_note = False  # a continuation: the commit of its result also removes its note
         self.sent_at = time.monotonic()
 
 

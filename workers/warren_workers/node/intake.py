@@ -16,7 +16,6 @@ from warren_broker.queues.protocol import Delivery
 from warren_broker.resources import ResourceRequest
 
 if TYPE_CHECKING:
-    from warren_broker.store.object_store import Dependant
     from warren_workers.node.executors import ExecutorProcess
     from warren_workers.node.sources import Source
 
@@ -25,15 +24,14 @@ class Held:
     """One delivery and how much of it is unsettled. Work that came from no delivery (a restart) names its queue."""
 
     __slots__ = (
+        "continues",
         "counted",
         "custody",
         "delivery",
-        "launched",
         "outstanding",
         "queue",
         "received_at",
         "returned",
-        "root",
         "source",
     )
 
@@ -46,8 +44,8 @@ class Held:
         self.source: Source | None = None  # what the queue is to this node; None for work from no queue
         self.counted = False  # among the messages of its source that are not acknowledged
         self.returned: set[bytes] = set()  # tasks of it that were handed back to the queue
-        self.root: Held | None = None  # of a continuation: what began its streak
-        self.launched: list[Dependant] = []  # what executors went on with from here: forgotten when all is settled
+        # Of a continuation: its spec, tag and suffix of what released it.
+        self.continues: tuple[bytes, bytes, bytes] | None = None
 
 
 class Piece:

@@ -166,9 +166,9 @@ class Janitor:
             if store.call(b"EXISTS", keys.node(node)):
                 store.call(b"HDEL", died, node)  # it was silent for a while, and is back
                 continue
-            count = agent.custody.adopt(node)
+            count = agent.custody.adopt(node) + agent.continuations.publish_of(node)
             if count:
-                log.warning("node %s is dead; %d messages in its custody go back", node.hex()[:8], count)
+                log.warning("node %s is dead; %d messages that it had go back", node.hex()[:8], count)
             if not store.call(b"HSETNX", died, node, str(time.time())):
                 since = float(store.call(b"HGET", died, node) or 0)
                 if time.time() - since > DEAD_NODES_KEPT_SECONDS:

@@ -4,6 +4,7 @@
 --       actor key ('' if no durable actor), its epoch, its state ('' for: as it is), the calls it contains,
 --       sign of life of who prepared these results ('' if none was prepared),
 --       a queue of which one released task may be handed to the caller ('' for none),
+--       where that is noted, and a spec noted there that these results end, tag and suffix of what released it ('' if none),
 --       then suffix, record, suffix, record, ...
 -- A durable actor's state is committed with its results, or nothing is: a process of an earlier epoch gets {-2}.
 -- Who counts as dead gets {-2} too, if buffers or refs of its results may have been cleared away with it.
@@ -27,10 +28,17 @@ if ARGV[7] ~= '' then
   if ARGV[9] ~= '' then redis.call('SET', ARGV[7] .. ':state', ARGV[9]) end
   redis.call('SET', ARGV[7] .. ':applied', ARGV[10])
 end
+if ARGV[14] ~= '' then
+  redis.call('HDEL', ARGV[13], ARGV[14])
+  redis.call('DEL', ARGV[14])
+  local waiting = p .. 'w' .. ARGV[15] .. ':' .. ARGV[16]
+  redis.call('SREM', waiting, 't' .. ARGV[14])
+  if redis.call('EXISTS', waiting) == 0 then redis.call('SREM', p .. 'g' .. ARGV[15], ARGV[16]) end
+end
 if ARGV[5] == '1' and not lives(p .. 'c' .. tag) then return {-1} end
 local objects, ttl, here, mine = p .. 'o' .. tag .. ':', ARGV[4], ARGV[6] == '1', ARGV[12]
 local left, standing = {}, {}
-for i = 13, #ARGV, 2 do
+for i = 17, #ARGV, 2 do
   local set
   if ttl == '0' then
     set = redis.call('SET', objects .. ARGV[i], ARGV[i + 1], 'NX')
@@ -51,7 +59,7 @@ local function along(suffix, sealed)
 end
 local gate = p .. 'g' .. tag
 if redis.call('EXISTS', gate) == 0 then return left end
-for i = 13, #ARGV, 2 do
+for i = 17, #ARGV, 2 do
   local suffix = ARGV[i]
   if redis.call('SISMEMBER', gate, suffix) == 1 then
     local key = p .. 'w' .. tag .. ':' .. suffix
@@ -75,7 +83,10 @@ for i = 13, #ARGV, 2 do
           -- Kept until it is published for certain: a crash before that commits again and comes here again.
           keep = true
           for _, part in ipairs({to_run and 'r' or 't', who, along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
-          if to_run then mine = '' end
+          if to_run then
+            mine = ''
+            redis.call('HSET', ARGV[13], who, tag .. suffix)
+          end
         else
           redis.call('SREM', key, waiter)
         end
