@@ -28,13 +28,16 @@ class ObjectRef(Generic[T]):
         id: the 28 bytes of the object id.
 
     Raises:
-        ValueError: `id` is not 28 bytes long.
+        TypeError: `id` is not bytes.
+        ValueError: it is not 28 bytes long.
     """
 
     __slots__ = ("__weakref__", "_call_site", "_id", "_references")
 
     def __init__(self, id: bytes) -> None:
-        if not isinstance(id, bytes) or len(id) != OBJECT_BYTES:
+        if not isinstance(id, bytes):
+            raise TypeError(f"an object id is bytes, got {id!r}; use ObjectRef.from_hex for text")
+        if len(id) != OBJECT_BYTES:
             raise ValueError(f"an object id has {OBJECT_BYTES} bytes, got {id!r}; use ObjectRef.from_hex for text")
         self._id = id
         self._references: References | None = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import json
 import logging
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from warren import current
@@ -25,6 +27,7 @@ class TaskContext:
         "actor_name",
         "cancelled",
         "checkpoint",
+        "function",
         "gpus",
         "header",
         "instance",
@@ -43,6 +46,7 @@ class TaskContext:
         self.actor_name: str | None = None
         self.cancelled: Any = None
         self.checkpoint: Any = None
+        self.function: Any = None
         self.instance: Any = None
         self.reconstructed = False
         self.resources = header.resources  # an actor's calls have none of their own
@@ -103,11 +107,25 @@ class RuntimeContext:
         return _context.header.name
 
     def get_task_function_name(self) -> str | None:
-        """Return the running function's name, None in a driver."""
+        """Return the running function's module and name, None in a driver.
+
+        Functions of a main program have the name of its file for a module.
+        """
         if _context is None:
             self._only_in_worker("function name")
             return None
-        return _context.header.name
+        function = _context.function
+        if _context.instance is not None:
+            function = getattr(type(_context.instance), _context.header.method, None)
+        if function is None:
+            return _context.header.name
+        function = inspect.unwrap(function)
+        module = getattr(function, "__module__", None)
+        code = getattr(function, "__code__", None)
+        if module == "__main__" and code is not None:
+            module = PurePath(code.co_filename).stem
+        name = getattr(function, "__qualname__", _context.header.name)
+        return f"{module}.{name}" if module else name
 
     def get_actor_id(self) -> str | None:
         """Return the id of the actor this code runs in, None outside one."""

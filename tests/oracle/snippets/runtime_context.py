@@ -45,7 +45,7 @@ show("job and node as the driver's", [told["job"] == context.get_job_id(), told[
 show("worker is another", [told["worker"] != context.get_worker_id(), told["pid"] != os.getpid()])
 show("task id as the ref's", told["task"] == ref.task_id().hex())
 show("name", told["name"])
-show("name of the function", told["function"], differs="open: to be module.function")
+show("name of the function", told["function"])
 keys = ("actor", "actor name", "resources", "namespace", "gpus", "accelerators", "group", "initialized")
 show("the rest", [told[key] for key in keys])
 show("two tasks", get(inside.remote())["task"] != told["task"])

@@ -126,6 +126,7 @@ class ActorHost:
             )
             failure = store_error(ActorDiedError(load_task_error(told)))  # type: ignore[arg-type]
         self.executor.task_id = None
+        self.context.instance = self.instance
         if failure:
             fill(header, task, records.ERROR + failure, out)
         else:

@@ -169,13 +169,14 @@ class Executor:
     def _run_chunk(self, first: int, header_bytes: bytes, tasks: list[Task], gpus: list[str] | None) -> None:
         header = decode_header(header_bytes)
         committer = self.committer
-        set_context(TaskContext(self.node_id, self.client.id, header, gpus))
+        context = TaskContext(self.node_id, self.client.id, header, gpus)
+        set_context(context)
         self.set_gpus(gpus)
         self._abandon = False
         failure: BaseException | None = None
         function: Any = None
         try:
-            function = self.functions.get(header.function)
+            function = context.function = self.functions.get(header.function)
         except BaseException as error:
             failure = error
         clock, started, run = _clock, self.started, self.runner.run

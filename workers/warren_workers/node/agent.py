@@ -669,12 +669,12 @@ class Agent(ExecutorOwner):
     def _on_lost_task(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
         header = chunk.header
         attempt = task[2] + (1 if culprit else 0)
-        forced = task[0] in executor.cancelled
-        if forced or header.max_retries == 0 or 0 <= header.max_retries < attempt:
-            text = f"The worker process {executor.pid} died while it ran {header.name}"
-            if forced:
-                text += " (cancelled with force=True)"
-            self.commit_error(chunk.held, header, task, WorkerCrashedError(text + "."), outstanding=True)
+        if task[0] in executor.cancelled:
+            error = TaskCancelledError(task[0].hex(), f"Its worker process {executor.pid} was ended.")
+            self.commit_error(chunk.held, header, task, error, outstanding=True)
+        elif header.max_retries == 0 or 0 <= header.max_retries < attempt:
+            text = f"The worker process {executor.pid} died while it ran {header.name}."
+            self.commit_error(chunk.held, header, task, WorkerCrashedError(text), outstanding=True)
         else:
             # Alone, so that a task which kills its process takes no innocent ones with it again.
             self.put_back(chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1)
