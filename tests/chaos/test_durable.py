@@ -66,8 +66,17 @@ def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
         callers = [start_caller(stage.cluster.address, name, file) for file in files]
         for process in callers:
             cleanup.callback(process.kill)
+
+        def reached(share: int) -> bool:
+            ended = [process.returncode for process in callers if process.poll()]
+            assert not ended, f"callers ended with {ended}"
+            return count() >= share
+
+        # `init` does not wait for a server that is away: nobody may still be in it when the faults begin.
+        wait_until(lambda: reached(0) and all(told(file) for file in files), "all callers are at work", 60)
         for number, (what, fault) in enumerate(plan, 1):
-            wait_until(lambda number=number: count() >= INCREMENTS * number // (len(plan) + 1), f"{number} parts", 60)
+            share = INCREMENTS * number // (len(plan) + 1)
+            wait_until(lambda share=share: reached(share), f"{share} increments", 60)
             pid = warren.get(counter.pid.remote(), timeout=30)
             fault()
             stage.healed()
