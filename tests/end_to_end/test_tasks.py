@@ -286,6 +286,20 @@ def test_cancel_of_a_queued_task(tmp_path):
             warren.get(ref, timeout=20)
 
 
+def test_what_was_cancelled_behind_a_running_task_does_not_run_elsewhere(tmp_path):
+    warren.get([nap.remote(0) for _ in range(20)])  # known as quick now: several go to one executor
+    for at in range(10):
+        marks = [tmp_path / f"{at}-{number}" for number in range(6)]
+        refs = [nap.remote(300, mark) for mark in marks]
+        wait_for(*marks[:1])
+        for ref in refs:
+            warren.cancel(ref, force=True)
+        for ref in refs:
+            with pytest.raises(TaskCancelledError):
+                warren.get(ref, timeout=20)
+    assert warren.get([nap.remote(0) for _ in range(2 * CPUS)], timeout=20) == [0] * (2 * CPUS)
+
+
 def test_cancel_of_a_finished_task_changes_nothing():
     ref = add.remote(1)
     assert warren.get(ref) == 3

@@ -248,14 +248,14 @@ class ActorHost:
     def cancel(self, task_id: bytes) -> None:
         """Drop a call that waits; one that runs sees `get_runtime_context().is_canceled()`."""
         self.cancelled.add(task_id)
-        self.executor.progress.set_target(task_id)
+        self.executor.progress.cancel(task_id)
 
     def is_cancelled(self, task_id: str | None) -> bool:
         """True if this running call was cancelled. Any thread."""
-        return task_id is not None and self.executor.progress.target().hex() == task_id
+        return task_id is not None and self.executor.progress.is_cancelled(bytes.fromhex(task_id))
 
     def _was_cancelled(self, task_id: bytes) -> bool:
-        return task_id in self.cancelled or self.executor.progress.target() == task_id
+        return task_id in self.cancelled or self.executor.progress.is_cancelled(task_id)
 
     # -- one call ----------------------------------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class ActorHost:
         begin = time.perf_counter()
         retry: Task | None = None
         try:
-            if task[0] in self.cancelled or self.executor.progress.target() == task[0]:
+            if task[0] in self.cancelled or self.executor.progress.is_cancelled(task[0]):
                 self.cancelled.discard(task[0])
                 self.refuse(call, out)
             else:

@@ -5,8 +5,9 @@ counts up the revocations; until the executor has read the TAKEN message that fo
 limit on.
 
 The executor writes the sequence number of the task it starts; after a crash the agent reads from it which tasks may
-have started. The agent writes the id of a task to interrupt before it sends SIGINT; the executor's handler interrupts
-only if that very task is running, so a late signal hits nobody else.
+have started. The agent writes the id of a task that is cancelled: the executor does not start it; and if it runs, a
+SIGINT follows, whose handler interrupts only a task that stands there, so a late signal hits nobody else. There is room
+for as many as an executor can have in hand, and the oldest go first.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import tempfile
 
 from warren_broker.ids import TASK_BYTES
 
-PAGE_BYTES = 4096
-_TARGET = 64
+PAGE_BYTES = 16384
+_CANCELLED = 64  # where the ids of cancelled tasks begin
+_CANCELLED_SLOTS = 640
+_CANCELLED_END = _CANCELLED + _CANCELLED_SLOTS * TASK_BYTES
 
 
 def create() -> int:
@@ -42,14 +45,15 @@ class Progress:
         self.started = self._view[:8].cast("Q")  # HOT PATH: started[0] = sequence number + 1
         self.revocations = self._view[8:32].cast("Q")  # HOT PATH: [how many, limit, cancellations]
 
-    def set_target(self, task_id: bytes) -> None:
-        """Name the task that the next SIGINT means, and that must not start if it has not."""
-        self._map[_TARGET : _TARGET + TASK_BYTES] = task_id
+    def cancel(self, task_id: bytes) -> None:
+        """Name a task that must not start, and that a SIGINT means if it has. For the agent."""
+        at = _CANCELLED + self.revocations[2] % _CANCELLED_SLOTS * TASK_BYTES
+        self._map[at : at + TASK_BYTES] = task_id
         self.revocations[2] += 1
 
-    def target(self) -> bytes:
-        """Return the task that SIGINT means."""
-        return self._map[_TARGET : _TARGET + TASK_BYTES]
+    def is_cancelled(self, task_id: bytes) -> bool:
+        """True if the task was named."""
+        return bool(self.revocations[2]) and self._map.find(task_id, _CANCELLED, _CANCELLED_END) >= 0
 
     def close(self) -> None:
         """Unmap the page."""

@@ -190,7 +190,7 @@ class Executor:
                 started[0] = before
                 self._refused.append((first + at, header_bytes, tasks[at:], gpus))
                 break
-            cancelled = revocations[2] and self.progress.target() == task[0]
+            cancelled = revocations[2] and self.progress.is_cancelled(task[0])
             self._sequence = first + at
             committer.before_user_code()
             self.task_id = task[0]
@@ -269,7 +269,7 @@ class Executor:
         task_id, self.task_id = self.task_id, None
         self.committer.commit(last=True)
         self.task_id = task_id
-        if self.progress.target() == task_id:
+        if task_id is not None and self.progress.is_cancelled(task_id):
             raise KeyboardInterrupt
         self._abandon = True
         self._takes_due += 1
@@ -280,7 +280,7 @@ class Executor:
             self.channel.send([UNBLOCKED])
 
     def _on_interrupt(self, *_: Any) -> None:
-        if self.task_id is not None and self.progress.target() == self.task_id:
+        if self.task_id is not None and self.progress.is_cancelled(self.task_id):
             raise KeyboardInterrupt
 
 

@@ -235,7 +235,7 @@ class ActorManager:
 
     def cancel(self, executor: ExecutorProcess, task_id: bytes) -> None:
         """Cancel a call that its host has."""
-        executor.progress.set_target(task_id)
+        executor.progress.cancel(task_id)
         executor.send([CANCEL, task_id])
 
     # -- ends --------------------------------------------------------------------------------------------------------

@@ -588,6 +588,31 @@ class Agent(ExecutorOwner):
         piece.marked = marked if header.max_retries == 0 else 0
         self._lane(header).put(piece, front=True)
 
+    def put_back_unstarted(self, executor: ExecutorProcess, chunk: Chunk, tasks: list[Task]) -> None:
+        """Put tasks of a chunk that the executor will not begin back to their lane, but for those that are cancelled."""
+        left = [task for task in tasks if task[0] not in executor.dropped]
+        if left:
+            self.put_back(chunk.held, chunk.header_bytes, chunk.header, left, marked=len(left))
+        if len(left) < len(tasks):
+            self.settle(chunk.held, len(tasks) - len(left))
+
+    def interrupt_dropped(self, executor: ExecutorProcess) -> None:
+        """A task may have begun while it was being cancelled: it is interrupted after all."""
+        if not executor.chunks:
+            executor.dropped.clear()
+            return
+        running = executor.running()
+        if running is None:
+            return
+        task_id = running[0].tasks[running[1]][0]
+        if task_id not in executor.dropped or task_id in executor.cancelled:
+            return
+        executor.cancelled.add(task_id)
+        if executor.dropped[task_id]:
+            executor.kill()
+        else:
+            executor.interrupt(task_id)
+
     def _on_blocked(self, executor: ExecutorProcess, current: int) -> None:
         """The executor waits in get: its CPUs are free for others, what it has not started goes to others."""
         lane = executor.lane
@@ -659,7 +684,7 @@ class Agent(ExecutorOwner):
                 else:
                     self._on_lost_task(executor, chunk, task, culprit=sequence == running)
             if clean:
-                self.put_back(chunk.held, chunk.header_bytes, chunk.header, clean, marked=len(clean))
+                self.put_back_unstarted(executor, chunk, clean)
         executor.chunks.clear()
         if lane is not None:
             self.serve(lane)
@@ -669,7 +694,7 @@ class Agent(ExecutorOwner):
     def _on_lost_task(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
         header = chunk.header
         attempt = task[2] + (1 if culprit else 0)
-        if task[0] in executor.cancelled:
+        if task[0] in executor.cancelled or task[0] in executor.dropped:
             error = TaskCancelledError(task[0].hex(), f"Its worker process {executor.pid} was ended.")
             self.commit_error(chunk.held, header, task, error, outstanding=True)
         elif header.max_retries == 0 or 0 <= header.max_retries < attempt:
@@ -829,7 +854,8 @@ class Agent(ExecutorOwner):
             return
         if executor.progress.started[0] - 1 != sequence:
             # Sent but not begun (or done and not reported): the first result stands, whichever it is.
-            executor.progress.set_target(task[0])
+            executor.progress.cancel(task[0])
+            executor.dropped[task[0]] = force
             items: list[bytes] = []
             record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
             for key in result_ids(task[0], chunk.header.num_returns):

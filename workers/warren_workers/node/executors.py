@@ -90,7 +90,8 @@ class ExecutorProcess:
         self.idle_since = time.monotonic()
         self.retiring = False
         self.leaving = ""
-        self.cancelled: set[bytes] = set()
+        self.cancelled: set[bytes] = set()  # while they ran
+        self.dropped: dict[bytes, bool] = {}  # cancelled before they began (by force or not): their errors stand
         self.last_name = ""
         self.client_id = b""
         self.actor = b""
@@ -165,7 +166,7 @@ class ExecutorProcess:
 
     def interrupt(self, task_id: bytes) -> None:
         """Raise KeyboardInterrupt in the task, if it is the one that runs."""
-        self.progress.set_target(task_id)
+        self.progress.cancel(task_id)
         self.kill(signal.SIGINT)
 
     def revoke(self) -> None:

@@ -38,6 +38,8 @@ class Recall:
         """Look at what every executor runs, and recall what is stuck behind it."""
         now = time.monotonic()
         for executor in list(self._agent.executors.values()):
+            if executor.dropped:
+                self._agent.interrupt_dropped(executor)
             if executor.revoked:
                 self._finish(executor)
             elif executor.chunks and executor.state is State.LEASED:
@@ -78,7 +80,7 @@ class Recall:
             keep = max(0, current + 1 - chunk.first)
             rest = chunk.tasks[keep:]
             if rest:
-                self._agent.put_back(chunk.held, chunk.header_bytes, chunk.header, rest, marked=len(rest))
+                self._agent.put_back_unstarted(executor, chunk, rest)
                 del chunk.tasks[keep:]
                 chunk.end = chunk.first + keep
             if chunk.tasks:
