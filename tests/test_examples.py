@@ -34,6 +34,14 @@ def test_dependencies() -> None:
     assert run(str(EXAMPLES / "dependencies.py")) == "1000 numbers, sum 49875, largest 100\n"
 
 
+def test_pools() -> None:
+    assert run(str(EXAMPLES / "pools.py")).splitlines() == [
+        "lengths: [5, 6, 7]",
+        "powers: [1, 2, 4, 8, 16]",
+        "sum of the queue: 45",
+    ]
+
+
 def test_retries() -> None:
     assert run(str(EXAMPLES / "retries.py")).splitlines() == [
         "answered at attempt 3",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KEY_POLL_SECONDS = 1.0  # the first look at the keys; each next one comes after twice the time
 KEY_POLL_MAX_SECONDS = 8.0
+RESOLVER_IDLE_SECONDS = 5.0  # without a callback to wait for, then its thread ends
 POP_COUNT = 64
 PAUSE_SHARE = 0.05  # of the time waited so far: so much later at most the end of a long wait is noticed
 PAUSE_MIN_SECONDS = 0.0003
@@ -53,6 +54,8 @@ class Inbox:
         self._subscribed: set[bytes] = set()
         self._connection: Connection | None = None
         self._resolver: threading.Thread | None = None
+        self._resolver_lock = threading.Lock()
+        self._callback_came = threading.Event()
         self._poll_from = 0
         self._gathered = False  # several completions may be there: not to be popped one by one
         self._closed = False
@@ -292,25 +295,30 @@ class Inbox:
             self._call(object_id)
             return
         self.subscribe([object_id])
-        if self._resolver is None or not self._resolver.is_alive():
-            self._resolver = threading.Thread(target=self._resolve, name="warren-resolver", daemon=True)
-            self._resolver.start()
+        with self._resolver_lock:
+            self._callback_came.set()
+            if self._resolver is None:
+                self._resolver = threading.Thread(target=self._resolve, name="warren-resolver", daemon=True)
+                self._resolver.start()
 
     def _resolve(self) -> None:
         """Body of the resolver thread: pump while callbacks are outstanding, end when idle for a while."""
-        idle_since = time.monotonic()
         while not self._closed:
             if self._callbacks:
-                idle_since = time.monotonic()
                 self._client.outbox.flush()
                 self.wait(lambda: not self._callbacks, lambda: list(self._callbacks), 1.0)
-            elif time.monotonic() - idle_since > 5.0:
-                return
-            else:
-                time.sleep(0.002)
+                continue
+            self._callback_came.clear()
+            if self._callbacks or self._callback_came.wait(RESOLVER_IDLE_SECONDS):
+                continue
+            with self._resolver_lock:
+                if not self._callbacks:
+                    self._resolver = None
+                    return
 
     def close(self) -> None:
         """Wake every waiter; pump no more."""
         self._closed = True
+        self._callback_came.set()
         with self._changed:
             self._changed.notify_all()

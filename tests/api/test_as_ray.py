@@ -270,3 +270,41 @@ def test_tasks_and_their_children_reach_warren(tmp_path: Path) -> None:
     assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [
         "True 42 warren.util warren.exceptions warren.util"
     ]
+
+
+def test_rays_libraries_are_warrens_in_programs_and_in_tasks(tmp_path: Path) -> None:
+    program = write(
+        tmp_path / "prog.py",
+        """
+        import ray
+        import ray.util.multiprocessing
+        from ray.util import ActorPool
+        from ray.util.queue import Empty, Queue
+
+        @ray.remote
+        class Doubler:
+            def double(self, x):
+                return 2 * x
+
+        @ray.remote
+        def task(queue):
+            from ray.util.joblib import register_ray
+            from ray.util.multiprocessing import Pool
+            from ray.util.queue import Empty
+            pool = ActorPool([Doubler.remote()])
+            doubled = list(pool.map(lambda actor, x: actor.double.remote(x), [1, 2]))
+            with Pool(1) as pool:
+                try:
+                    queue.get_nowait()
+                except Empty:
+                    queue.put([doubled, pool.map(abs, [-1, -2]), register_ray.__module__])
+
+        ray.init(num_cpus=2, log_to_driver=False)
+        queue = Queue()
+        ray.get(task.remote(queue), timeout=25)
+        print(queue.get(timeout=5), Queue.__module__, ray.util.multiprocessing.Pool.__module__)
+        """,
+    )
+    assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [
+        "[[2, 4], [1, 2], 'warren.util.joblib'] warren.util.queue warren.util.multiprocessing.pool"
+    ]

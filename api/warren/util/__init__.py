@@ -9,6 +9,8 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "ActorPool": "warren.util.actor_pool",
+    "Executor": "warren.util.executor",
     "as_completed": "warren.util.iterate",
     "deregister_serializer": "warren_broker.serialization",
     "list_named_actors": "warren.util.actors",
