@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 LEFTOVER_TIMEOUT = 10.0  # seconds that processes and files of finished tests have to go away
 LONGEST_TEMPORARY_DIRECTORY = 40  # bytes; the path of a unix socket below it must stay under 104 (macOS)
 SHARED_MEMORY = Path("/dev/shm")
+LOCK_SUFFIX = "-lock"  # of the file that everybody in a shared-memory session holds open
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -257,4 +258,6 @@ def _files_in_foreign_use(candidates: set[Path]) -> set[Path]:
         except OSError:
             continue
         used |= {path for path in candidates if str(path) in known}
-    return used
+    # Objects that nobody maps just now belong to whoever holds the lock of their session.
+    sessions = tuple(str(path).removesuffix(LOCK_SUFFIX) for path in used if path.name.endswith(LOCK_SUFFIX))
+    return used | {path for path in candidates if sessions and str(path).startswith(sessions)}
