@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     from warren_broker.errors import WarrenBrokerError
 
+    _warn_of_passwords(options)
     try:
         if options.command == "start":
             return _start(options)
@@ -65,6 +66,20 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="URL", help="RabbitMQ (default: WARREN_BROKER_URL), or unix:///directory")
     parser.add_argument("--store", metavar="URL", help="Redis (default: WARREN_STORE_URL)")
     parser.add_argument("--prefix", help="of keys and queues (default: WARREN_PREFIX, else warren:)")
+
+
+def _warn_of_passwords(options: argparse.Namespace) -> None:
+    from urllib.parse import urlsplit
+
+    for argument, variable in (("address", "WARREN_BROKER_URL"), ("store", "WARREN_STORE_URL")):
+        try:
+            password = urlsplit(getattr(options, argument) or "").password
+        except ValueError:
+            password = None  # it cannot be taken apart, and is refused further on
+        if password:
+            logging.getLogger("warren").warning(
+                "every user of this machine can read the password in --%s: set %s instead", argument, variable
+            )
 
 
 def _amounts(text: str) -> dict[str, float]:
