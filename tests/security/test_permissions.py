@@ -1,0 +1,315 @@
+"""Accounts with the least that a driver and a node need, as docs/security.md gives them: all works, and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pika
+import pytest
+import redis
+from pika.exceptions import ChannelClosedByBroker
+
+import warren
+from tests.servers import RabbitMQServer, RedisServer, wait_until
+from warren_broker.endpoint import Endpoint
+from warren_broker.errors import ConnectError
+from warren_broker.queues import open_publisher
+from warren_broker.store.connection import Connection
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+LARGE_BYTES = 600_000
+NODE_STOP_SECONDS = 20
+ACCESS_REFUSED = 403
+
+
+def documented(language: str) -> list[list[str]]:
+    """Return the command lines that stand in a frame of the page, taken apart."""
+    frame = re.search(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert frame is not None, f"{PAGE} has no frame of {language}"
+    return [shlex.split(line) for line in frame[1].splitlines()]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one kind of process logs in with."""
+
+    broker_url: str
+    store_url: str
+
+    def environment(self, prefix: str, secret: str) -> dict[str, str]:
+        return {
+            "WARREN_BROKER_URL": self.broker_url,
+            "WARREN_STORE_URL": self.store_url,
+            "WARREN_PREFIX": prefix,
+            "WARREN_SECRET": secret,
+        }
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """A cluster's servers and the two accounts on them."""
+
+    redis: RedisServer
+    prefix: str
+    secret: str
+    driver: Account
+    node: Account
+
+    def denied(self) -> list[str]:
+        """Return what Redis has refused these accounts so far."""
+        with self.redis.client() as client:
+            return [f"{each['username']}: {each['reason']} {each['object']}" for each in client.acl_log()]
+
+
+@pytest.fixture
+def accounts(start_redis: Callable[..., RedisServer], rabbitmq_server: RabbitMQServer) -> Iterator[Accounts]:
+    """A Redis and a virtual host with both accounts; nobody else may enter."""
+    store = start_redis(password="admin-" + secrets.token_hex(4), version=(7,))
+    tag = secrets.token_hex(3)
+    vhost, prefix = f"least-{tag}", f"w{tag}:"
+    passwords = {"driver": secrets.token_hex(8), "node": secrets.token_hex(8)}
+    names = {kind: f"warren-{kind}-{tag}" for kind in passwords}
+    rabbitmq_server.add_vhost(vhost)
+    with store.client() as admin:
+        for words in documented("acl"):
+            kind = words[2].removeprefix("warren-")
+            said = [word.replace("warren:", prefix) for word in words]
+            said = [f">{passwords[kind]}" if word.startswith(">") else word for word in said]
+            admin.execute_command(*said)
+    for kind, name in names.items():
+        rabbitmq_server.evaluate(
+            f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{passwords[kind]}">>, <<"test">>).'
+        )
+    for _, _, _, user, *patterns in documented("rabbitmqctl"):
+        configure, write, read = (each.replace("warren:", prefix) for each in patterns)
+        name = names[user.removeprefix("warren-")]
+        rabbitmq_server.evaluate(
+            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"{vhost}">>, '
+            f'<<"{configure}">>, <<"{write}">>, <<"{read}">>, <<"test">>).'
+        )
+    made = {
+        kind: Account(
+            f"amqp://{names[kind]}:{passwords[kind]}@127.0.0.1:{rabbitmq_server.port}/{vhost}",
+            f"redis://warren-{kind}:{passwords[kind]}@127.0.0.1:{store.port}/0",
+        )
+        for kind in passwords
+    }
+    try:
+        yield Accounts(store, prefix, secrets.token_hex(16), made["driver"], made["node"])
+    finally:
+        for name in names.values():
+            rabbitmq_server.evaluate(f'rabbit_auth_backend_internal:delete_user(<<"{name}">>, <<"test">>).')
+        rabbitmq_server.delete_vhost(vhost)
+
+
+def command(accounts: Accounts, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a `warren` command with the account of a node."""
+    path = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, **accounts.node.environment(accounts.prefix, accounts.secret), "PYTHONPATH": path}
+    return subprocess.Popen(
+        [sys.executable, "-m", "warren_workers", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@warren.remote
+def double(value):
+    print("doubling")
+    return 2 * value
+
+
+@warren.remote
+def large():
+    return b"x" * LARGE_BYTES
+
+
+@warren.remote
+def large_size(value):
+    return len(value)
+
+
+@warren.remote
+def nested(value):
+    return warren.get(double.remote(value)) + len(warren.get(warren.put(b"y" * LARGE_BYTES)))
+
+
+@warren.remote(num_returns="streaming")
+def items(count):
+    yield from range(count)
+
+
+@warren.remote(max_retries=0)
+def once():
+    return "once"
+
+
+@warren.remote
+def asleep():
+    import time
+
+    time.sleep(60)
+
+
+@warren.remote(num_cpus=0)
+class Plain:
+    def add(self, value):
+        return value + 1
+
+
+@warren.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
+class Counter:
+    def __init__(self):
+        self.value = 0
+
+    def increment(self):
+        self.value += 1
+        return self.value
+
+    def pid(self):
+        return os.getpid()
+
+
+def all_kinds_of_work() -> None:
+    """Use what an ordinary program uses."""
+    assert warren.get([double.remote(each) for each in range(50)], timeout=30) == list(range(0, 100, 2))
+    assert warren.get(double.remote(double.remote(large_size.remote(large.remote()))), timeout=30) == 4 * LARGE_BYTES
+    assert warren.get(nested.remote(3), timeout=30) == 6 + LARGE_BYTES
+    assert warren.get(warren.put([warren.put(1)]), timeout=30)
+    assert [warren.get(each, timeout=30) for each in items.remote(5)] == list(range(5))
+    assert warren.get(once.remote(), timeout=30) == "once"
+    refs = [double.remote(each) for each in range(4)]
+    ready, _ = warren.wait(refs, num_returns=4, timeout=30)
+    assert len(ready) == 4
+    sleeper = asleep.remote()
+    warren.cancel(sleeper, force=True)
+    with pytest.raises((warren.exceptions.TaskCancelledError, warren.exceptions.WorkerCrashedError)):
+        warren.get(sleeper, timeout=30)
+    plain = Plain.options(name="plain", lifetime="detached", get_if_exists=True).remote()
+    assert warren.get(warren.get_actor("plain").add.remote(1), timeout=30) == 2
+    counter = Counter.remote()
+    assert warren.get([counter.increment.remote() for _ in range(3)], timeout=30) == [1, 2, 3]
+    os.kill(warren.get(counter.pid.remote(), timeout=30), signal.SIGKILL)
+    assert warren.get(counter.increment.remote(), timeout=30) == 4
+    warren.kill(plain)
+    assert warren.cluster_resources()["CPU"] == 4
+
+
+@pytest.fixture
+def nodes(accounts: Accounts) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two nodes that log in as nodes; what they say is shown."""
+    started = [command(accounts, "start", "--num-cpus=2", f"--name=n{number}") for number in range(2)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            try:
+                print(process.communicate(timeout=NODE_STOP_SECONDS)[0].decode(errors="replace")[-3000:])
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                raise
+
+
+@pytest.mark.timeout(120)
+def test_drivers_and_nodes_work_with_the_documented_accounts(
+    accounts: Accounts, nodes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in accounts.driver.environment(accounts.prefix, accounts.secret).items():
+        monkeypatch.setenv(name, value)
+    warren.init(address="auto")
+    try:
+        wait_until(lambda: warren.cluster_resources().get("CPU") == 4, "both nodes are there", timeout=30)
+        all_kinds_of_work()
+    finally:
+        warren.shutdown()
+    status = command(accounts, "status")
+    assert b"nodes: 2" in status.communicate(timeout=30)[0]
+    stop = command(accounts, "stop", "n0")
+    stop.communicate(timeout=30)
+    assert nodes[0].wait(NODE_STOP_SECONDS) == 0
+    assert accounts.denied() == []
+
+
+def refused(store_url: str, *words: str) -> bool:
+    """True if Redis does not let this account run a command."""
+    with redis.Redis.from_url(store_url) as client:
+        try:
+            client.execute_command(*words)
+        except redis.exceptions.NoPermissionError:
+            return True
+        except redis.exceptions.ResponseError as error:
+            return "can't access" in str(error)  # said by a script
+        return False
+
+
+def test_the_accounts_can_do_nothing_else_on_redis(accounts: Accounts):
+    prefix = accounts.prefix
+    driver, node = accounts.driver.store_url, accounts.node.store_url
+    administration = ["CONFIG GET *", "ACL LIST", "FLUSHALL", "KEYS *", "MONITOR", "SHUTDOWN", "SCRIPT FLUSH"]
+    administration += ["CLIENT KILL TYPE normal", "REPLICAOF NO ONE", "MODULE LIST", "SAVE"]
+    for url in (driver, node):
+        for line in [*administration, "GET other:cluster", "SET other:o 1", "PUBLISH other:control x"]:
+            assert refused(url, *line.split()), f"{line} was let through"
+        assert refused(url, "EVAL", "return redis.call('GET', 'other:cluster')", "0")
+    for line in (f"SET {prefix}n:00ff 1", f"HSET {prefix}nodes a b", f"HGETALL {prefix}k:{{custody}}:00ff"):
+        assert refused(driver, *line.split()), f"{line} was let through"
+        assert not refused(node, *line.split())
+    assert not refused(driver, "GET", f"{prefix}n:00ff")
+
+
+def rabbitmq_refuses(url: str, action: Callable[[pika.adapters.blocking_connection.BlockingChannel], object]) -> bool:
+    """True if RabbitMQ does not let this account do something."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        action(connection.channel())
+    except ChannelClosedByBroker as error:
+        return bool(error.reply_code == ACCESS_REFUSED)
+    finally:
+        connection.close()
+    return False
+
+
+def test_the_accounts_can_do_nothing_else_on_rabbitmq(accounts: Accounts):
+    driver, node = accounts.driver.broker_url, accounts.node.broker_url
+    task, foreign = f"{accounts.prefix}task.CPU=1", "other:task.CPU=1"
+    assert not rabbitmq_refuses(driver, lambda channel: channel.queue_declare(task))
+    assert rabbitmq_refuses(driver, lambda channel: channel.basic_get(task))
+    assert not rabbitmq_refuses(node, lambda channel: channel.basic_get(task))
+    for url in (driver, node):
+        assert rabbitmq_refuses(url, lambda channel: channel.queue_declare(foreign))
+        assert rabbitmq_refuses(url, lambda channel: channel.exchange_declare("other"))
+        assert rabbitmq_refuses(url, lambda channel: channel.basic_get(foreign)) or url == driver
+
+
+def test_a_refused_login_names_the_user_and_hides_the_password(accounts: Accounts):
+    for account in (accounts.driver, accounts.node):
+        wrong = account.store_url.replace(urlsplit(account.store_url).password or "", "wrong-4711")
+        with pytest.raises(ConnectError) as caught:
+            Connection.open(wrong)
+        assert "wrong-4711" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
+        assert "wrong user name or password" in str(caught.value)
+    secret = urlsplit(accounts.driver.broker_url).password or ""
+    endpoint = Endpoint(
+        accounts.driver.store_url,
+        accounts.driver.broker_url.replace(secret, "wrong-0815"),
+        (accounts.secret.encode(),),
+        accounts.prefix,
+    )
+    with pytest.raises(ConnectError) as refusal:
+        open_publisher(endpoint, name="stranger")
+    assert "wrong-0815" not in f"{refusal.value} {refusal.value!r} {refusal.value.__cause__!r}"
+    assert "warren-driver" in str(refusal.value)
