@@ -589,7 +589,7 @@ class Agent(ExecutorOwner):
         self._lane(header).put(piece, front=True)
 
     def put_back_unstarted(self, executor: ExecutorProcess, chunk: Chunk, tasks: list[Task]) -> None:
-        """Put tasks of a chunk that the executor will not begin back to their lane, but for those that are cancelled."""
+        """Put what the executor will not begin of a chunk back to its lane, but for what is cancelled."""
         left = [task for task in tasks if task[0] not in executor.dropped]
         if left:
             self.put_back(chunk.held, chunk.header_bytes, chunk.header, left, marked=len(left))
