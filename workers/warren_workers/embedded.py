@@ -26,7 +26,7 @@ from warren_broker.endpoint import Endpoint
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import new_node_id
 from warren_broker.parent_death import die_with_parent
-from warren_broker.shared_memory import SharedMemoryStore
+from warren_broker.shared_memory import SharedMemoryStore, raise_file_limit
 from warren_broker.store.host import host_id
 from warren_broker.store.spill import Spill
 
@@ -52,6 +52,7 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, serve until the driver is gone, take everything down."""
         request = json.loads(_read_line(self._link))
+        raise_file_limit()  # inherited by the server and the agent: an actor takes three descriptors of each
         try:
             server = EmbeddedServer.start()
         except (WarrenBrokerError, OSError) as error:

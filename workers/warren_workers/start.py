@@ -68,8 +68,10 @@ def run_node(options: StartOptions) -> int:
         WarrenBrokerError: a setting is wrong, a server cannot be reached, or the cluster would not have this node.
         ValueError: an impossible resource or label.
     """
+    from warren_broker.shared_memory import raise_file_limit
     from warren_workers.node.forker import fork_template
 
+    raise_file_limit()  # every executor and actor takes some of the agent's descriptors
     # First of all: the template is forked while this process has neither threads nor connections.
     template_pid, template_socket = fork_template()
     try:

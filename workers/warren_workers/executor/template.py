@@ -135,6 +135,8 @@ def preload() -> None:
     """Import what executors need, before the first fork."""
     import warren
     import warren.generators  # noqa: F401
+    import warren_broker.queues.embedded.publisher  # noqa: F401
+    from warren_workers.actors import runners  # noqa: F401
     from warren_workers.executor import run  # noqa: F401
 
 
