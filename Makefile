@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test chaos bench lint format clean
+.PHONY: help demo test chaos bench up down compose-test lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -12,6 +12,9 @@ help:
 	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
 	@echo "make chaos   kill servers, nodes and processes at work (minutes; the suite is young)"
 	@echo "make bench   compare with Ray, which goes into .bench/"
+	@echo "make up      start a cluster in containers: make up WORKERS=4 (again to scale it)"
+	@echo "make down    stop it; its data stay in volumes"
+	@echo "make compose-test  bring a cluster up, scale it and restart its servers while it works"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff format and repair"
 	@echo "make clean   remove environments and caches"
@@ -27,6 +30,20 @@ bench: $(VENV)/bench.stamp
 
 chaos: $(VENV)/dev.stamp
 	@WARREN_CHAOS_LONG=1 $(BIN)/python tools/test_servers.py $(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
+
+# Compose v2, or v1 where only that is there.
+COMPOSE = $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
+WORKERS ?= 2
+
+up:
+	@$(PYTHON) tools/make_env.py
+	@$(COMPOSE) up --build --detach --scale worker=$(WORKERS)
+
+down:
+	@$(COMPOSE) down
+
+compose-test: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.compose.run --compose "$(COMPOSE)"
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --quiet .

@@ -24,12 +24,11 @@ SKIPPED = {"site-packages", "__pycache__", "lib2to3", "idlelib", "turtledemo"}
 COLUMNS = ("files", "lines", "classes", "functions", "imports")
 
 
-def census_of(paths: list[str]) -> tuple[Counter[str], Counter[str]]:
-    """Parse files; return (counts by column, how often each module is imported)."""
+def census_of(sources: list[bytes]) -> tuple[Counter[str], Counter[str]]:
+    """Parse modules; return (counts by column, how often each module is imported)."""
     counts: Counter[str] = Counter()
     imported: Counter[str] = Counter()
-    for path in paths:
-        source = Path(path).read_bytes()
+    for source in sources:
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
@@ -52,9 +51,9 @@ def census_of(paths: list[str]) -> tuple[Counter[str], Counter[str]]:
 
 
 @warren.remote
-def parse(paths: list[str]) -> tuple[Counter[str], Counter[str]]:
-    """Count in one batch of files."""
-    return census_of(paths)
+def parse(sources: list[bytes]) -> tuple[Counter[str], Counter[str]]:
+    """Count in one batch of files: their text is passed, as nodes elsewhere do not have this machine's files."""
+    return census_of(sources)
 
 
 @warren.remote
@@ -84,6 +83,11 @@ def batches(root: Path) -> dict[str, list[list[str]]]:
     return result
 
 
+def read(batch: list[str]) -> list[bytes]:
+    """Return the text of files."""
+    return [Path(path).read_bytes() for path in batch]
+
+
 def table(rows: dict[str, Counter[str]], total: Counter[str], shown: int = 12) -> str:
     """Return the largest packages and the total as text."""
     line = "-" * (16 + 11 * len(COLUMNS))
@@ -108,7 +112,7 @@ def main(address: str | None = None) -> None:
 
     print("the same in this process alone ...", end=" ", flush=True)
     started = time.perf_counter()
-    alone = sum((census_of(batch)[0] for lines in work.values() for batch in lines), Counter())
+    alone = sum((census_of(read(batch))[0] for lines in work.values() for batch in lines), Counter())
     seconds_alone = time.perf_counter() - started
     print(f"{seconds_alone:.2f} s")
 
@@ -117,7 +121,7 @@ def main(address: str | None = None) -> None:
         seconds_init = time.perf_counter() - started
         slots = int(warren.cluster_resources()["CPU"])
         started = time.perf_counter()
-        leaves = {package: [parse.remote(batch) for batch in lines] for package, lines in work.items()}
+        leaves = {package: [parse.remote(read(batch)) for batch in lines] for package, lines in work.items()}
         packages = {package: add_up.remote(*refs) for package, refs in leaves.items()}
         whole = add_up.remote(*packages.values())
         for _ in progress([ref for refs in leaves.values() for ref in refs], desc="parsing"):

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "start":
             return _start(options)
-        return _stop(options) if options.command == "stop" else _status(options)
+        commands = {"stop": _stop, "status": _status, "health": _health}
+        return commands[options.command](options)
     except (WarrenBrokerError, ValueError) as error:
         print(f"warren: {error}", file=sys.stderr)
         return 1
@@ -55,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show nodes, queues, clients and messages put aside")
     _add_addresses(status)
     status.add_argument("--json", action="store_true", help="machine-readable")
+    health = commands.add_parser("health", help="exit with 0 if this host's node is alive (for health checks)")
+    _add_addresses(health)
+    health.add_argument("--name", help="of the node (default: the host's name)")
     stop = commands.add_parser("stop", help="have nodes finish what they run and leave")
     _add_addresses(stop)
     stop.add_argument("nodes", nargs="*", metavar="NODE", help="id (or its beginning) or name")
@@ -107,6 +111,17 @@ def _start(options: argparse.Namespace) -> int:
 
     known = {name: value for name, value in vars(options).items() if name != "command"}
     return run_node(StartOptions(**known))
+
+
+def _health(options: argparse.Namespace) -> int:
+    from warren_workers.health import check
+    from warren_workers.joining import find_cluster
+
+    cluster = find_cluster(options.address, options.store, options.prefix)
+    wrong = check(cluster.endpoint, options.name, timeout=cluster.connect_timeout)
+    if wrong:
+        print(wrong, file=sys.stderr)
+    return int(bool(wrong))
 
 
 def _status(options: argparse.Namespace) -> int:
