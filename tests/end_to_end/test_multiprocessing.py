@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 import warren
-from tests.end_to_end.waiting import wait_for_file
+from tests.end_to_end.waiting import wait_for_file, wait_until
 from warren.exceptions import ActorDiedError, ActorError, TaskError
 from warren.util.multiprocessing import JoinableQueue, Pool, TimeoutError
 
@@ -231,6 +232,15 @@ def test_close_lets_work_end_and_terminate_does_not(tmp_path):
     pool.join()
     with pytest.raises(ActorDiedError):
         result.get(TIMEOUT)
+
+
+def test_a_pool_that_nobody_closed_ends_with_its_last_user():
+    pool = Pool(1)
+    assert pool.map(square, range(10), chunksize=1) == [x * x for x in range(10)]
+    process = pool.apply(pid, (0,))
+    assert next(pool.imap(square, [3])) == 9
+    del pool
+    wait_until(lambda: not Path(f"/proc/{process}").exists() if sys.platform == "linux" else True)
 
 
 def test_initializers_and_fresh_processes(tmp_path):

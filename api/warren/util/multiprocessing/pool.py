@@ -294,6 +294,10 @@ class Pool:
         """A chunk's result is there. Any thread; told twice, the second counts for nothing."""
         with self._state_lock:
             self._note(chunk)
+            for process in self._processes:
+                # Not only when more work comes: chunks lead back to the pool, and it would not end with its last user.
+                while process.chunks and process.chunks[0].is_done:
+                    process.chunks.popleft()
         if chunk.job.waiting:
             self.hand_out(chunk.job)
 
