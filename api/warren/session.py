@@ -253,6 +253,7 @@ def _object_options(memory_limit: int | None, spill_url: str | None) -> dict[str
         memory_limit = _number("WARREN_SHARED_MEMORY_LIMIT", int) or None
     elif memory_limit <= 0:
         raise ValueError(f"object_store_memory must be a positive number of bytes, got {memory_limit}")
+    _number("WARREN_EXECUTOR_MEMORY_LIMIT", int)  # the node reads it; a mistake is told here
     return {
         "object_ttl": _number("WARREN_OBJECT_TTL", float) or 0.0,
         "spill_url": spill_url or os.environ.get("WARREN_SPILL_URL", ""),

@@ -16,6 +16,7 @@ Not for the embedded engine: it makes its own `Endpoint`, and pydantic takes lon
 | WARREN_CONNECT_TIMEOUT | connect_timeout | seconds to reach a server at start |
 | WARREN_OBJECT_TTL | object_ttl | seconds after which an object is deleted whoever holds it; 0 for never |
 | WARREN_SPILL_URL | spill_url | directory or fsspec URL that large objects go to when the store is full |
+| WARREN_EXECUTOR_MEMORY_LIMIT | | for nodes: bytes that an executor may take for itself; 0 for no limit |
 | WARREN_SHARED_MEMORY_LIMIT | shared_memory_limit | bytes of shared memory for objects on a host; 0 for the default |
 
 `WARREN_ADDRESS` stands for the address where no address is given: `auto`, or the URL itself.
@@ -50,6 +51,7 @@ _VARIABLES: Final = {
     "object_ttl": "WARREN_OBJECT_TTL",
     "spill_url": "WARREN_SPILL_URL",
     "shared_memory_limit": "WARREN_SHARED_MEMORY_LIMIT",
+    "executor_memory_limit": "WARREN_EXECUTOR_MEMORY_LIMIT",
 }
 _ARGUMENTS: Final = {"broker_url": "address", "store_url": "store", "secrets": "secret"}
 _ADDRESS_VARIABLE: Final = "WARREN_ADDRESS"
@@ -77,6 +79,7 @@ class Settings(BaseModel):
         object_ttl: seconds an object lives at most. Default None, no limit.
         spill_url: where large objects go when the store is full. Default None, nowhere.
         shared_memory_limit: bytes of shared memory for objects on a host. Default None, the store's own.
+        executor_memory_limit: bytes that an executor may take for itself. Default None, no limit.
 
     >>> Settings(broker_url="amqp://ada:pw@mq/jobs", store_url="redis://cache", secrets=("0123456789abcdef",))
     Settings(amqp://ada@mq/jobs, redis://cache, 1 secret, prefix='warren:')
@@ -94,6 +97,7 @@ class Settings(BaseModel):
     object_ttl: float | None = Field(None, ge=1.0)
     spill_url: SecretStr | None = None
     shared_memory_limit: int | None = Field(None, ge=1)
+    executor_memory_limit: int | None = Field(None, ge=64 << 20)
 
     @classmethod
     def load(
@@ -162,7 +166,7 @@ class Settings(BaseModel):
                 values[field] = value
         _require_addresses(values, variables, address)
         values["secrets"] = tuple(part.strip() for part in str(values["secrets"]).split(",") if part.strip())
-        for unlimited in ("object_ttl", "shared_memory_limit"):
+        for unlimited in ("object_ttl", "shared_memory_limit", "executor_memory_limit"):
             if str(values.get(unlimited, "")).strip() in ("0", "0.0"):
                 del values[unlimited]
         try:

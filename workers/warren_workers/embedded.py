@@ -29,6 +29,7 @@ from warren_broker.parent_death import die_with_parent
 from warren_broker.shared_memory import SharedMemoryStore, raise_file_limit
 from warren_broker.store.host import host_id
 from warren_broker.store.spill import Spill
+from warren_workers.node.memory import limit_from_environment
 
 STOP_SECONDS = 2.0
 
@@ -70,6 +71,7 @@ class Supervisor:
                 "session": session,
                 "host": host_id(),
                 "node_id": new_node_id(),
+                "executor_memory": limit_from_environment(),
                 **request["objects"],
             }
             agent = self._fork_agent(config)

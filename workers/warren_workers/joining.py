@@ -9,6 +9,7 @@ from warren_broker import cluster_file
 from warren_broker.endpoint import Endpoint
 from warren_broker.settings import Settings
 from warren_broker.store.host import shared_session
+from warren_workers.node.memory import limit_from_environment
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Joining:
         connect_timeout: seconds to reach a server.
         spill_url: directory or URL that large values go to when the store is full; "" for none.
         memory_limit: bytes that objects may take of this host's shared memory; None for what there is.
+        executor_memory: bytes that an executor may take for itself; None for no limit.
     """
 
     endpoint: Endpoint
@@ -34,6 +36,7 @@ class Joining:
     connect_timeout: float = 5.0
     spill_url: str = ""
     memory_limit: int | None = None
+    executor_memory: int | None = None
 
 
 def find_cluster(address: str | None, store: str | None, prefix: str | None) -> Joining:
@@ -47,11 +50,18 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None) -> 
     Raises:
         SettingsError: something is missing or impossible.
         ConnectError: no cluster is in that directory.
+        ValueError: an impossible WARREN_EXECUTOR_MEMORY_LIMIT.
     """
     address = address or os.environ.get("WARREN_ADDRESS") or None
     if address is not None and cluster_file.is_address(address):
         cluster = cluster_file.read(address)
-        return Joining(cluster.endpoint, cluster.session, cluster.node_lease, cluster.client_lease)
+        return Joining(
+            cluster.endpoint,
+            cluster.session,
+            cluster.node_lease,
+            cluster.client_lease,
+            executor_memory=limit_from_environment(),
+        )
     settings = Settings.load(address, store, prefix=prefix)
     endpoint = settings.endpoint()
     return Joining(
@@ -63,4 +73,5 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None) -> 
         settings.connect_timeout,
         settings.spill_url.get_secret_value() if settings.spill_url else "",
         settings.shared_memory_limit,
+        settings.executor_memory_limit,
     )

@@ -113,6 +113,7 @@ def _configure(options: StartOptions) -> NodeConfig:
         object_ttl=cluster.object_ttl,
         spill_url=cluster.spill_url,
         memory_limit=cluster.memory_limit,
+        executor_memory=cluster.executor_memory,
         lease=cluster.node_lease,
         client_lease=cluster.client_lease,
     )

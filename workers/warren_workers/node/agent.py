@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from warren.exceptions import NodeDiedError, TaskCancelledError, WorkerCrashedError, store_error
+from warren.exceptions import NodeDiedError, OutOfMemoryError, TaskCancelledError, WorkerCrashedError, store_error
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import WarrenBrokerError
@@ -62,6 +62,7 @@ from warren_workers.node.handback import HandBack
 from warren_workers.node.heartbeat import Heartbeat
 from warren_workers.node.intake import Held, Lane, Piece
 from warren_workers.node.ledger import Grant, Ledger
+from warren_workers.node.memory import MemoryWatch
 from warren_workers.node.output import OutputReader
 from warren_workers.node.owners import Owners
 from warren_workers.node.recall import Recall
@@ -143,6 +144,7 @@ class Agent(ExecutorOwner):
         self.continuations = Continuations(self)
         self.janitor = Janitor(self)
         self.clients = ExecutorClients(self)
+        self.memory = MemoryWatch(self, config.executor_memory)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -159,6 +161,7 @@ class Agent(ExecutorOwner):
         self.redelivery.start()
         self.owners.start()
         self.clients.start()
+        self.memory.start()
         self._service()
         if self._ready is not None:
             self._ready()
@@ -698,8 +701,11 @@ class Agent(ExecutorOwner):
             error = TaskCancelledError(task[0].hex(), f"Its worker process {executor.pid} was ended.")
             self.commit_error(chunk.held, header, task, error, outstanding=True)
         elif header.max_retries == 0 or 0 <= header.max_retries < attempt:
-            text = f"The worker process {executor.pid} died while it ran {header.name}."
-            self.commit_error(chunk.held, header, task, WorkerCrashedError(text), outstanding=True)
+            text = f"The worker process {executor.pid} died while it ran {header.name}"
+            crash: Exception = WorkerCrashedError(text + ".")
+            if culprit and executor.over_memory:
+                crash = OutOfMemoryError(f"{text}: {executor.over_memory}.")
+            self.commit_error(chunk.held, header, task, crash, outstanding=True)
         else:
             # Alone, so that a task which kills its process takes no innocent ones with it again.
             self.put_back(chunk.held, chunk.header_bytes, header, [(task[0], task[1], attempt, *task[3:])], marked=1)

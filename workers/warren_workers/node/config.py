@@ -28,6 +28,7 @@ class NodeConfig:
         object_ttl: seconds after which objects are deleted whoever holds them; 0 never.
         spill_url: directory or URL that large values go to when the store is full; "" for none.
         memory_limit: bytes that objects may take of this host's shared memory; None for what there is.
+        executor_memory: bytes that an executor may take for itself; None for no limit.
         lease: seconds without a heartbeat after which others take over.
         client_lease: seconds without a sign of life after which a client counts as dead.
     """
@@ -42,6 +43,7 @@ class NodeConfig:
     object_ttl: float = 0.0
     spill_url: str = ""
     memory_limit: int | None = None
+    executor_memory: int | None = None
     lease: float = 10.0
     client_lease: float = CLIENT_LEASE_SECONDS
 

@@ -90,6 +90,7 @@ class ExecutorProcess:
         self.idle_since = time.monotonic()
         self.retiring = False
         self.leaving = ""
+        self.over_memory = ""  # why it was killed, if it took more memory than it may
         self.cancelled: set[bytes] = set()  # while they ran
         self.dropped: dict[bytes, bool] = {}  # cancelled before they began (by force or not): their errors stand
         self.last_name = ""
