@@ -56,7 +56,7 @@ _VARIABLES: Final = {
 _ARGUMENTS: Final = {"broker_url": "address", "store_url": "store", "secrets": "secret"}
 _ADDRESS_VARIABLE: Final = "WARREN_ADDRESS"
 _BROKER_SCHEMES: Final = ("amqp", "amqps")
-_STORE_SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "unix")
+_STORE_SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix")
 _PREFIX_EXTRA: Final = frozenset("_-.:")
 _HIDDEN: Final = frozenset(("broker_url", "store_url", "secrets", "spill_url"))
 

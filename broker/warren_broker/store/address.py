@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from warren_broker.errors import ConnectError, without_password
 
 DEFAULT_PORT: Final = 6379
+DEFAULT_SENTINEL_PORT: Final = 26379
+_SENTINEL: Final = "+sentinel"
 
 
 class Address(NamedTuple):
@@ -24,6 +26,8 @@ class Address(NamedTuple):
         database: number of the logical database.
         tls: True for `rediss`.
         options: the query.
+        sentinels: host and port of each Sentinel; () if the server itself is named.
+        service: what the Sentinels call the server.
     """
 
     url: str
@@ -35,6 +39,8 @@ class Address(NamedTuple):
     database: int
     tls: bool
     options: dict[str, str]
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
 
     def __repr__(self) -> str:
         """Show the address, and no password."""
@@ -42,7 +48,10 @@ class Address(NamedTuple):
 
 
 def parse(url: str) -> Address:
-    """Return the parts of a `redis://`, `rediss://` or `unix://` URL.
+    """Return the parts of a `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `rediss+sentinel://` URL.
+
+    Sentinels are named as `redis+sentinel://user:password@host:26379,host:26379/service/db`; user and password are
+    those of the server, and `?sentinel_username=...&sentinel_password=...` those of the Sentinels.
 
     Raises:
         ConnectError: it is none of these, or malformed.
@@ -50,39 +59,59 @@ def parse(url: str) -> Address:
     Example:
         >>> parse("redis://:s%40fe@cache.example/3")[2:7]
         ('cache.example', 6379, '', 's@fe', 3)
+    >>> parse("redis+sentinel://one,two:26380/main").sentinels
+    (('one', 26379), ('two', 26380))
     """
 
     def wrong(cause: str) -> ConnectError:
         return ConnectError(
-            url, cause, "Write it as redis://[user:password@]host[:port][/db], rediss://... or unix:///path/to/socket."
+            url,
+            cause,
+            "Write it as redis://[user:password@]host[:port][/db], rediss://..., unix:///path/to/socket or "
+            "redis+sentinel://[user:password@]host[:port],.../service[/db].",
         )
 
     try:
         parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORT
+        scheme = parts.scheme.removesuffix(_SENTINEL)
+        watched = scheme != parts.scheme
+        sentinels = _hosts(parts.netloc) if watched else ()
+        port = DEFAULT_PORT if watched else parts.port or DEFAULT_PORT
     except ValueError:
         raise wrong("the address cannot be parsed (is a character of the password not percent-encoded?)") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
+    if scheme not in ("redis", "rediss", "unix") or (watched and scheme == "unix"):
         raise wrong("it is not a Redis address")
     options = dict(parse_qsl(parts.query))
     local = parts.scheme == "unix"
     if local and not parts.path:
         raise wrong("the path of the socket is missing")
-    database = options.get("db") or ("" if local else parts.path.strip("/")) or "0"
+    service, path = "", parts.path.strip("/")
+    if watched:
+        service, _, path = path.partition("/")
+        if not service or not sentinels:
+            raise wrong("the name of the service that the Sentinels watch over is missing")
+    database = options.get("db") or ("" if local else path) or "0"
     if not database.isdigit():
         # Not quoted: it may be the rest of a password with an unescaped "/".
         raise wrong("the database (what follows the host) must be a whole number")
     return Address(
         url=url,
         path=unquote(parts.path) if local else "",
-        host=parts.hostname or "localhost",
+        host=sentinels[0][0] if watched else parts.hostname or "localhost",
         port=port,
         username=unquote(parts.username or "") or options.get("username", ""),
         password=unquote(parts.password or "") or options.get("password", ""),
         database=int(database),
-        tls=parts.scheme == "rediss",
+        tls=scheme == "rediss",
         options=options,
+        sentinels=sentinels,
+        service=unquote(service),
     )
+
+
+def _hosts(netloc: str) -> tuple[tuple[str, int], ...]:
+    found = [urlsplit(f"//{each}") for each in netloc.rpartition("@")[2].split(",") if each]
+    return tuple((each.hostname or "localhost", each.port or DEFAULT_SENTINEL_PORT) for each in found)
 
 
 def wrap_tls(raw: socket.socket, address: Address) -> socket.socket:

@@ -22,7 +22,7 @@ import hiredis
 
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, ConnectionLost, ReplyTimeout, StoreError, without_password
-from warren_broker.store import refusals
+from warren_broker.store import refusals, sentinel
 from warren_broker.store.address import Address, parse, wrap_tls
 
 # How long a reply may take before the connection counts as lost. Far above any healthy pause of Redis (a fork for
@@ -99,8 +99,8 @@ class Connection:
         """Connect, authenticate, select the database and check the server's version.
 
         Args:
-            endpoint_or_url: an endpoint (its `store_url`) or a `redis://`, `rediss://` or `unix://` URL. TLS options
-                stand in the query as in redis-py: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs`.
+            endpoint_or_url: an endpoint (its `store_url`) or a URL, see `address.parse`. TLS options stand in the
+                query as in redis-py: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs`.
             timeout: seconds until it gives up, all told (a server that still loads its data is waited for).
             name: what `CLIENT LIST` shows for this connection.
 
@@ -165,6 +165,9 @@ class Connection:
                 sock.close()
                 raise
         else:
+            if address.sentinels:
+                host, port = sentinel.find_master(address, timeout)
+                address = address._replace(host=host, port=port)
             sock = socket.create_connection((address.host, address.port), timeout)
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -210,6 +213,11 @@ class Connection:
         self.server_version = tuple(int(part) for part in version.split(".") if part.isdigit())
         if self.server_version < refusals.OLDEST_REDIS:
             raise refusals.too_old(self._address, version)
+        if facts.get(b"mode") == b"cluster":
+            raise refusals.is_cluster(self._address)
+        if facts.get(b"role") in (b"replica", b"slave"):
+            assert self._sock is not None
+            raise refusals.is_replica(self._address, *_peer(self._sock))
         for reply in replies[1:]:
             if isinstance(reply, StoreError):
                 if str(reply).startswith("LOADING"):
@@ -269,7 +277,14 @@ class Connection:
             self.close()
             raise
         if reply.__class__ is StoreError:
-            raise reply
+            raise self._refused(reply)
+        return reply
+
+    def _refused(self, reply: StoreError) -> StoreError:
+        """Return what to raise for an error reply: a master that became a replica is as good as gone."""
+        if str(reply).startswith("READONLY"):
+            self.close()
+            return ConnectionLost(f"{without_password(self._address.url)} is no master any more: {reply}")
         return reply
 
     def call_blocking(self, *args: Argument, timeout: float) -> Any:
@@ -319,6 +334,9 @@ class Connection:
         except BaseException:
             self.close()
             raise
+        for reply in replies:
+            if reply.__class__ is StoreError and str(reply).startswith("READONLY"):
+                raise self._refused(reply)
         if forgotten:
             self._repeat_forgotten(commands, replies)
         return replies
@@ -423,7 +441,7 @@ class Connection:
         if self._owed:
             self._owed -= 1
         if reply.__class__ is StoreError:
-            raise reply
+            raise self._refused(reply)
         return reply
 
     def read_into(self, target: memoryview) -> bool:
@@ -559,6 +577,11 @@ class Connection:
             raise BlockingIOError from None
         finally:
             sock.settimeout(self._timeout or None)
+
+
+def _peer(sock: socket.socket) -> tuple[str, int]:
+    peer = sock.getpeername()
+    return (peer[0], peer[1]) if isinstance(peer, tuple) else (str(peer), 0)
 
 
 # Source of every script made in this process, by digest: what NOSCRIPT is answered with.

@@ -24,6 +24,24 @@ def too_old(address: Address, version: str) -> ConnectError:
     )
 
 
+def is_cluster(address: Address) -> ConnectError:
+    """Return the error for a server in cluster mode (see docs/decisions/003-no-redis-cluster.md)."""
+    return ConnectError(
+        address.url,
+        "the server runs in cluster mode",
+        "warren's scripts change keys of several slots in one step, which Redis Cluster cannot do. Use a Redis without "
+        "`cluster-enabled`, and Sentinel (redis+sentinel://) for failover.",
+    )
+
+
+def is_replica(address: Address, host: str, port: int) -> ConnectError:
+    """Return the error for a server that takes no writes."""
+    remedy = "Name its master, or the Sentinels: redis+sentinel://host:26379/service."
+    if address.sentinels:
+        remedy = "A failover is under way: try again when it is over."
+    return ConnectError(address.url, f"the server at {host}:{port} is a replica", remedy)
+
+
 def refused(address: Address, answer: str) -> ConnectError:
     """Return the error for a server that is there and answered the greeting with the error `answer`."""
     cause = f"the server answered {answer!r}"
