@@ -525,6 +525,7 @@ class Agent(ExecutorOwner):
         for chunk, _ in retried:
             chunk.held.outstanding += 1
         settled: list[tuple[Held, int]] = []
+        noted = False
         while chunks and chunks[0].first < upto:
             chunk = chunks[0]
             if tasks:
@@ -540,12 +541,14 @@ class Agent(ExecutorOwner):
                 count = upto - chunk.first
                 del chunk.tasks[:count]
                 chunk.first = upto
-            if chunk.clears_note and not retried:
-                chunk.held.continues = None
+            if chunk.clears_note:
+                noted = True
+                if not retried:
+                    chunk.held.continues = None
             settled.append((chunk.held, count))
             helds.append(chunk.held)
         if dependants:
-            self.publish_dependants(helds, [tuple(each) for each in dependants])
+            self.publish_dependants(helds, [tuple(each) for each in dependants], noted=noted)
         if continuation is not None:
             self.continuations.adopt(executor, upto, continuation)
         for held, count in settled:
@@ -789,8 +792,14 @@ class Agent(ExecutorOwner):
         if outstanding:
             self.settle(held, 1)
 
-    def publish_dependants(self, helds: list[Held], dependants: list[Dependant]) -> None:
-        """Publish released tasks; their releasers' deliveries stay unacknowledged until the broker has them."""
+    def publish_dependants(self, helds: list[Held], dependants: list[Dependant], *, noted: bool = False) -> None:
+        """Publish released tasks; their releasers' deliveries stay unacknowledged until the broker has them.
+
+        Args:
+            helds: what the releasers belong to.
+            dependants: the released.
+            noted: they may be noted as continuations, which stand for them until then.
+        """
         for held in helds:
             held.outstanding += 1
         left = len(dependants)
@@ -802,7 +811,10 @@ class Agent(ExecutorOwner):
                 self.loop.add_callback(settle)
 
         def settle() -> None:
-            self.store.launched(dependants)
+            if noted:
+                self.continuations.clear(self.node_id, dependants)
+            else:
+                self.store.launched(dependants)
             for held in helds:
                 self.settle(held, 1)
 

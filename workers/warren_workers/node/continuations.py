@@ -1,8 +1,8 @@
 """Tasks that executors went on with by themselves (`warren_workers.executor.continuing`), as their agent sees them.
 
 A continuation came by no delivery. Its safety is in Redis: the script that hands it over notes its spec in the node's
-hash of continuations, and the script that commits its result removes both. If the node dies between the two, the
-janitor of another one publishes what is noted there, as far as it has no result.
+hash of continuations, and the script that commits its result removes both (and notes what that releases in turn, until
+it is published). If the node dies, the janitor of another one publishes what is noted there, as far as it has no result.
 
 Only the first run, by the executor that took it, ends that way. A continuation that comes back to the agent (the
 executor died, is blocked, or is to try it again) is work like any other, and the agent clears its note in the end.
@@ -53,9 +53,10 @@ class Continuations:
         assert held.continues is not None
         spec, tag, suffix = held.continues
         held.continues = None
-        self._clear(self._agent.node_id, [(spec, b"", held.queue, 0, tag, suffix)])
+        self.clear(self._agent.node_id, [(spec, b"", held.queue, 0, tag, suffix)])
 
-    def _clear(self, node: bytes, dependants: list[Dependant]) -> None:
+    def clear(self, node: bytes, dependants: list[Dependant]) -> None:
+        """Forget specs and notes of what has ended or is on its queue."""
         store, keys = self._agent.store, self._agent.keys
         store.launched(dependants)
         store.call(b"HDEL", keys.continuations(node), *[spec for spec, *_ in dependants])
@@ -84,12 +85,12 @@ class Continuations:
         left = agent.redelivery.not_ended(dependants)
         ended = [each for each in dependants if each not in left]
         if gone or ended:
-            self._clear(node, gone + ended)
+            self.clear(node, gone + ended)
         for each in left:
             agent.publisher.publish(
                 each[2],
                 each[1],
                 priority=each[3],
-                on_confirm=lambda each=each: agent.loop.add_callback(lambda: self._clear(node, [each])),  # type: ignore[misc]
+                on_confirm=lambda each=each: agent.loop.add_callback(lambda: self.clear(node, [each])),  # type: ignore[misc]
             )
         return len(noted)

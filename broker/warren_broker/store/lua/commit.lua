@@ -83,10 +83,9 @@ for i = 17, #ARGV, 2 do
           -- Kept until it is published for certain: a crash before that commits again and comes here again.
           keep = true
           for _, part in ipairs({to_run and 'r' or 't', who, along(suffix, standing[i + 1] or ARGV[i + 1]) .. spec[2], spec[3], spec[4], suffix}) do left[#left + 1] = part end
-          if to_run then
-            mine = ''
-            redis.call('HSET', ARGV[13], who, tag .. suffix)
-          end
+          if to_run then mine = '' end
+          -- What a continuation releases is noted too: no delivery stands for it until it is published.
+          if to_run or ARGV[14] ~= '' then redis.call('HSET', ARGV[13], who, tag .. suffix) end
         else
           redis.call('SREM', key, waiter)
         end
