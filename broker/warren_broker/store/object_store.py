@@ -484,27 +484,25 @@ class ObjectStore:
 
     # -- clients, jobs, nodes ----------------------------------------------------------------------------------------
 
+    def time(self) -> float:
+        """Return the time by the clock of Redis, in seconds: clocks of nodes and drivers may be hours apart."""
+        seconds, microseconds = self.call(b"TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
     def register_client(self, client: bytes, lease: float) -> None:
         """Give a client a sign of life for `lease` seconds."""
-        self.pipeline(
-            [
-                (b"SET", self.keys.client(client), b"1", b"PX", int(lease * 1000)),
-                (b"ZADD", self.keys.clients, time.time() + lease, client),
-            ]
-        )
+        self.script("renew", *self._renewal(client, lease), b"1")
 
     def renew_client(self, client: bytes, lease: float) -> bool:
         """Keep a client's sign of life for `lease` seconds more; False if it counts as dead and is cleared away."""
-        now, milliseconds = time.time(), int(lease * 1000)
-        reply = self.script("renew", self.keys.client(client), self.keys.clients, client, milliseconds, now + lease)
-        return bool(reply == 1)
+        return bool(self.script("renew", *self._renewal(client, lease), b"0") == 1)
 
     def keep_clients(self, clients: Sequence[bytes], lease: float) -> None:
         """Keep the signs of life of those clients that have one."""
-        end, milliseconds = time.time() + lease, int(lease * 1000)
-        self.pipeline_of_scripts(
-            [("renew", (self.keys.client(each), self.keys.clients, each, milliseconds, end)) for each in clients]
-        )
+        self.pipeline_of_scripts([("renew", (*self._renewal(each, lease), b"0")) for each in clients])
+
+    def _renewal(self, client: bytes, lease: float) -> tuple[Any, ...]:
+        return self.keys.client(client), self.keys.clients, client, int(lease * 1000)
 
     def is_alive(self, client: bytes) -> bool:
         """True until somebody clears up after a client (its lease may have ended while Redis was away)."""
@@ -538,7 +536,7 @@ class ObjectStore:
         message = self.signer.seal(b"control", encode(["cancel", task_id, client, force, recursive]))
         self.pipeline(
             [
-                (b"ZADD", keys.cancelled, time.time() + 3600, task_id),
+                (b"ZADD", keys.cancelled, self.time() + 3600, task_id),
                 (b"PUBLISH", keys.control_channel, message),
             ]
         )

@@ -153,7 +153,7 @@ class Agent(ExecutorOwner):
         self.watch.start()
         self.heartbeat.run_once()
         self.watch.run_once()
-        for task_id in self.store.call(b"ZRANGEBYSCORE", self.keys.cancelled, time.time(), b"+inf") or ():
+        for task_id in self.store.call(b"ZRANGEBYSCORE", self.keys.cancelled, self.store.time(), b"+inf") or ():
             self.cancelled[task_id] = time.time()
         self.heartbeat.start()
         self.actors.start()

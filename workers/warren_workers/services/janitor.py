@@ -98,7 +98,7 @@ class Janitor:
 
     def _clear_clients(self) -> Iterator[None]:
         store, keys = self._store, self._keys
-        expired = store.call(b"ZRANGEBYSCORE", keys.clients, b"-inf", time.time())
+        expired = store.call(b"ZRANGEBYSCORE", keys.clients, b"-inf", store.time())
         living = store.pipeline([(b"EXISTS", keys.client(client)) for client in expired])
         dead = {client for client, alive in zip(expired, living, strict=True) if not alive}
         if not dead:
@@ -160,6 +160,7 @@ class Janitor:
         agent = self._agent
         store, keys = self._store, self._keys
         died = keys.nodes + b":died"
+        now = store.time()
         for node in store.call(b"HKEYS", keys.nodes):
             if node == agent.node_id:
                 continue
@@ -169,7 +170,7 @@ class Janitor:
             count = agent.custody.adopt(node) + agent.continuations.publish_of(node)
             if count:
                 log.warning("node %s is dead; %d messages that it had go back", node.hex()[:8], count)
-            if not store.call(b"HSETNX", died, node, str(time.time())):
+            if not store.call(b"HSETNX", died, node, str(now)):
                 since = float(store.call(b"HGET", died, node) or 0)
-                if time.time() - since > DEAD_NODES_KEPT_SECONDS:
+                if now - since > DEAD_NODES_KEPT_SECONDS:
                     store.pipeline([(b"HDEL", keys.nodes, node), (b"HDEL", died, node)])
