@@ -2,6 +2,7 @@
 
 One small process without threads. It starts the private server, forks the agent (which forks the template), starts the
 agent again if it dies, and takes everything down when the driver's end of the link closes, however the driver ended.
+An agent that cannot start is tried a few times with growing pauses, and then given up with the reason.
 
     driver --link--> supervisor --+-- redis-server
                                   '-- agent --> template --> executors
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import secrets
 import select
@@ -32,6 +34,14 @@ from warren_broker.store.spill import Spill
 from warren_workers.node.memory import limit_from_environment
 
 STOP_SECONDS = 2.0
+# Pauses before an agent is started again, by how many ended in a row soon after their start or before it.
+RESTART_PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0)
+LASTING_SECONDS = 30.0  # an agent that lived so long ends the row
+REASON_BYTES = 2000
+_READY = b"1"
+_FAILED = b"!"
+
+log = logging.getLogger("warren.node")
 
 
 class Supervisor:
@@ -74,7 +84,10 @@ class Supervisor:
                 "executor_memory": limit_from_environment(),
                 **request["objects"],
             }
-            agent = self._fork_agent(config)
+            agent, reason = self._fork_agent(config)
+            if not agent:
+                self._answer({"error": f"the node could not be started: {reason}"})
+                return 1
             self._answer(
                 {
                     "store_url": server.url,
@@ -85,45 +98,74 @@ class Supervisor:
                     "directory": str(server.run_dir),
                 }
             )
-            self._watch(server, agent, config)
+            return self._watch(server, agent, config)
         finally:
             server.stop()
             SharedMemoryStore(session).clear()
             if request["objects"]["spill_url"]:
                 Spill(request["objects"]["spill_url"], session).clear()
-        return 0
 
     def _answer(self, facts: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             self._link.sendall(json.dumps(facts).encode() + b"\n")
 
-    def _fork_agent(self, config: dict[str, Any]) -> int:
-        """Fork the agent; return its pid once it takes work."""
+    def _fork_agent(self, config: dict[str, Any]) -> tuple[int, str]:
+        """Fork the agent; return its pid once it takes work, or 0 and why it does not."""
         ready_read, ready_write = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(ready_read)
             _run_agent(config, ready_write, (self._link.fileno(), self._wake))
         os.close(ready_write)
-        with os.fdopen(ready_read, "rb") as ready:
-            ready.read(1)
-        return pid
+        try:
+            readable, _, _ = select.select([ready_read, self._link.fileno()], [], [])
+            told = os.read(ready_read, REASON_BYTES) if ready_read in readable else b""
+        finally:
+            os.close(ready_read)
+        if told == _READY:
+            return pid, ""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        reason = told.removeprefix(_FAILED).decode(errors="replace")
+        return 0, reason or f"its process ended with status {os.waitstatus_to_exitcode(status)}"
 
-    def _watch(self, server: EmbeddedServer, agent: int, config: dict[str, Any]) -> None:
+    def _watch(self, server: EmbeddedServer, agent: int, config: dict[str, Any]) -> int:
+        """Start dead agents again until the driver is gone; return the exit code."""
+        in_a_row, started, start_at, reason, code = 0, time.monotonic(), math.inf, "", 0
         while not self._ending:
-            readable, _, _ = select.select([self._link.fileno(), self._wake], [], [])
+            pause = None if agent else max(0.0, start_at - time.monotonic())
+            readable, _, _ = select.select([self._link.fileno(), self._wake], [], [], pause)
             if self._wake in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
-                done, _ = os.waitpid(agent, os.WNOHANG)
-                if done:
-                    # A dead node's work comes back to the next one: a new agent is a new node.
-                    config["node_id"] = new_node_id()
-                    agent = self._fork_agent(config)
+                if agent and os.waitpid(agent, os.WNOHANG)[0]:
+                    agent = 0
+                    in_a_row = 0 if time.monotonic() - started > LASTING_SECONDS else in_a_row
+                    start_at = time.monotonic() + RESTART_PAUSES[min(in_a_row, len(RESTART_PAUSES) - 1)]
+                    in_a_row += 1
                 if not server.alive():
                     break
             if self._link.fileno() in readable and not self._link.recv(4096):
                 break
+            if not agent and time.monotonic() >= start_at:
+                # A dead node's work comes back to the next one: a new agent is a new node.
+                config["node_id"] = new_node_id()
+                started = time.monotonic()
+                agent, reason = self._fork_agent(config)
+                if not agent:
+                    if in_a_row >= len(RESTART_PAUSES):
+                        log.error("the node could not be started again, %d times in a row: %s", in_a_row, reason)
+                        code = 1
+                        break
+                    log.warning("the node could not be started again: %s", reason)
+                    start_at = time.monotonic() + RESTART_PAUSES[in_a_row]
+                    in_a_row += 1
+        if agent:
+            self._end_agent(agent)
+        return code
+
+    def _end_agent(self, agent: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(agent, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
@@ -154,15 +196,17 @@ def _run_agent(config: dict[str, Any], ready: int, close: tuple[int, ...]) -> No
         from warren_workers.node.agent import Agent
         from warren_workers.node.config import NodeConfig
 
-        agent = Agent(NodeConfig(**config), template, ready=lambda: os.write(ready, b"1"))
+        agent = Agent(NodeConfig(**config), template, ready=lambda: os.write(ready, _READY))
         signal.signal(signal.SIGTERM, lambda *_: agent.stop())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         agent.run()
         code = 0
-    except BaseException:
+    except BaseException as error:
         import traceback
 
         traceback.print_exc()
+        with contextlib.suppress(OSError):
+            os.write(ready, _FAILED + f"{type(error).__name__}: {error}".encode()[: REASON_BYTES - 1])
     finally:
         with contextlib.suppress(Exception):
             sys.stderr.flush()
