@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from warren import infeasible
 from warren.actor_client import CHECK_SECONDS, ActorClient
-from warren.exceptions import GetTimeoutError, ObjectLostError, TaskCancelledError, load_task_error
+from warren.exceptions import GetTimeoutError, ObjectLostError, TaskCancelledError, load_task_error, unreadable
 from warren.inbox_notes import NoteHandler
 from warren.lifetimes import FINISH_SECONDS, Lifetimes, store_full
 from warren.object_ref import ObjectRef, made_here
@@ -33,7 +33,7 @@ from warren_broker.ids import FIRST_INDEX, INDEX_ARGUMENTS, TASK_BYTES, TaskIds,
 from warren_broker.messages import DYNAMIC, STREAMING, Completion, encode_completion
 from warren_broker.queues.protocol import Publisher
 from warren_broker.records import CONTAINING_TAG, ERROR_TAG, LARGE_TAG, NONE_TAG, PLAIN_TAG
-from warren_broker.serialization import Packed, pack, unpack
+from warren_broker.serialization import Packed, UnpickleError, pack, unpack
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.signing import Signer
 from warren_broker.store.keys import Keys
@@ -487,20 +487,24 @@ class Client:
 
         Raises:
             Whatever the task raised, as an instance of TaskError and of its own class.
+            WarrenSystemError: the value cannot be put together in this process.
         """
         kind = record[0]
-        if kind == NONE_TAG:
-            return None
-        if kind == PLAIN_TAG:
-            return unpack(record[1:])
-        if kind == CONTAINING_TAG:
-            value = unpack(records.read_containing(record)[1])
-        elif kind == LARGE_TAG:
-            value = self._load_large(key, record)
-        elif kind == ERROR_TAG:
-            raise load_task_error(record[1:])
-        else:
-            raise ValueError(f"object {key.hex()} has a record of unknown kind {record[:1]!r}")
+        try:
+            if kind == NONE_TAG:
+                return None
+            if kind == PLAIN_TAG:
+                return unpack(record[1:])
+            if kind == CONTAINING_TAG:
+                value = unpack(records.read_containing(record)[1])
+            elif kind == LARGE_TAG:
+                value = self._load_large(key, record)
+            elif kind == ERROR_TAG:
+                raise load_task_error(record[1:])
+            else:
+                raise ValueError(f"object {key.hex()} has a record of unknown kind {record[:1]!r}")
+        except UnpickleError as error:
+            raise unreadable(error) from error
         if settle:
             self.lifetimes.settle()
         return value

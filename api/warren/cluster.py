@@ -100,7 +100,7 @@ def nodes() -> list[dict[str, Any]]:
             "RuntimeEnvAgentPort": 0,
             "DeathReason": 0 if record["alive"] else 1,
             "DeathReasonMessage": "" if record["alive"] else "its lease ended",
-            "Resources": dict(record["totals"]) if record["alive"] else {},
+            "Resources": _resources(record, "totals") if record["alive"] else {},
             "Labels": labels_of(record),
         }
         for record in node_records(_connected())
@@ -129,9 +129,14 @@ def _sum(field: str) -> dict[str, float]:
     total: dict[str, float] = {}
     for record in node_records(_connected()):
         if record["alive"]:
-            for name, amount in record[field].items():
+            for name, amount in _resources(record, field).items():
                 total[name] = round(total.get(name, 0.0) + amount, 4)
     return total
+
+
+def _resources(record: dict[str, Any], field: str) -> dict[str, float]:
+    """Return a node's resources, with its room for objects as Ray has it among them."""
+    return {**record[field], "object_store_memory": float(record["objects"][field != "totals"])}
 
 
 def _connected() -> Client:

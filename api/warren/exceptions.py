@@ -7,6 +7,7 @@ one clause. How the failure of a task travels is in `warren.task_error`.
 from __future__ import annotations
 
 import enum
+import traceback
 from dataclasses import dataclass
 from typing import Final
 
@@ -440,6 +441,12 @@ class WarrenSystemError(WarrenError):
     def __str__(self) -> str:
         text = f"System error: {self.client_exc}"
         return f"{text}\ntraceback: {self.traceback_str}" if self.traceback_str else text
+
+
+def unreadable(error: BaseException) -> WarrenSystemError:
+    """Return the public error for a value whose pickle raised an error, the cause of `error`, when it was read."""
+    cause = error.__cause__
+    return WarrenSystemError(str(error), None if cause is None else "".join(traceback.format_exception(cause)))
 
 
 class AuthenticationError(_MessageError):

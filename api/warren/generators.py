@@ -14,7 +14,7 @@ from warren.exceptions import GetTimeoutError
 from warren.object_ref import ObjectRef, made_here
 from warren_broker.ids import object_id
 from warren_broker.messages import Completion
-from warren_broker.records import ERROR_TAG
+from warren_broker.records import ERROR_TAG, count_in
 
 if TYPE_CHECKING:
     from warren.client import Client
@@ -64,7 +64,7 @@ class ObjectRefGenerator:
                 client.store.put_records([(key, record)])
                 client.inbox.accept(Completion(b"", 0, 0.0, [key, record]))
             else:
-                self._count = client.load(end, record)
+                self._count = count_in(record)
         return self._stream.next > self._count
 
     def is_finished(self) -> bool:
@@ -79,7 +79,7 @@ class ObjectRefGenerator:
         return self._next_is_here()
 
     def completed(self) -> ObjectRef[Any]:
-        """Return a ref that is ready when the task has ended."""
+        """Return a ref that is ready when the task has ended; its value is None."""
         return self._end_ref
 
     def _advance(self, timeout: float | None) -> ObjectRef[Any]:

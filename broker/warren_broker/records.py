@@ -4,7 +4,7 @@ The first byte says what follows; large values are described by a manifest (see 
 
 | byte | record |
 |---|---|
-| `N` | None |
+| `N` | None; of the end of a stream also how many items it had: 8 bytes |
 | `P` | a pickle |
 | `C` | a pickle that contains refs: msgpack [[object id, ...], pickle] |
 | `E` | an error, as `warren.exceptions` stores it |
@@ -66,6 +66,16 @@ class Manifest(msgspec.Struct, array_like=True, gc=False):
 _encode = msgspec.msgpack.Encoder().encode
 _decode_containing = msgspec.msgpack.Decoder(tuple[list[bytes], bytes]).decode
 _decode_manifest = msgspec.msgpack.Decoder(Manifest).decode
+
+
+def counted(count: int) -> bytes:
+    """Return the record of a None that also tells how many items a stream had."""
+    return NONE + count.to_bytes(8, "big")
+
+
+def count_in(record: bytes) -> int:
+    """Return the count in a `counted` record."""
+    return int.from_bytes(record[1:], "big")
 
 
 def plain(data: bytes) -> bytes:

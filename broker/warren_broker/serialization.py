@@ -26,6 +26,8 @@ from typing import Any, Final, cast
 
 import cloudpickle
 
+from warren_broker.errors import WarrenBrokerError
+
 PROTOCOL: Final = 5
 OUT_OF_BAND_BYTES: Final = 4 * 1024
 """Buffers smaller than this are always in the stream."""
@@ -182,7 +184,9 @@ class _Sink:
         """
         size = len(part)
         kind = type(part)
-        if not self.parts or part[0] == _FRAME or kind not in _OUT_OF_BAND:
+        if not self.parts or kind not in _OUT_OF_BAND:
+            return False
+        if part[0] == _FRAME and int.from_bytes(part[1:9], "little") == size - 9:
             return False
         before = self.parts[-1]
         if kind is bytearray:
@@ -347,18 +351,24 @@ def _dump(pickler: CodePickler, value: Any, refs: dict[bytes, None] | None, name
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
+class UnpickleError(WarrenBrokerError):
+    """A value cannot be put together here; what its pickle stream, or a class's own code, raised is the cause."""
+
+
 def unpack(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
     """Return the value of a pickle stream and its buffers.
 
     Raises:
-        ModuleNotFoundError: a module is missing here; the message says what to do.
+        UnpickleError: it raised an error; if a module is missing here, the message says what to do.
     """
     try:
         if buffers:
             return pickle.loads(data, buffers=buffers)
         return pickle.loads(data)
     except ModuleNotFoundError as error:
-        raise missing_module(error) from error
+        raise UnpickleError(str(missing_module(error))) from error
+    except Exception as error:
+        raise UnpickleError(f"{type(error).__name__}: {error}") from error
 
 
 def missing_module(error: ModuleNotFoundError) -> ModuleNotFoundError:

@@ -254,6 +254,14 @@ class SharedMemoryStore:
             os.close(lock)
 
     @property
+    def capacity_bytes(self) -> int:
+        """Bytes that the session's files may take: its limit, or all that the file system has but a reserve."""
+        found = os.statvfs(self.directory)
+        size = found.f_blocks * found.f_frsize
+        size -= min(_RESERVE_BYTES, size // _RESERVE_SHARE)
+        return size if self.limit_bytes is None else min(size, self.limit_bytes)
+
+    @property
     def used_bytes(self) -> int:
         """Bytes that the session's files take (those without a name, still viewed, not counted)."""
         used = 0

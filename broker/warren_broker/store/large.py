@@ -269,6 +269,13 @@ class LargeObjects:
                 log.warning("a spilled value was not deleted: %s", error)
         return self._chunks.keys(object_id, manifest.token, manifest.chunks)
 
+    def memory(self) -> tuple[int, int]:
+        """Return the bytes of shared memory that objects of this host may take, and how many of them are free."""
+        if self._memory is None:
+            return 0, 0
+        capacity = self._memory.capacity_bytes
+        return capacity, max(0, capacity - self._memory.used_bytes)
+
     def trim(self) -> None:
         """Delete spare files that were kept for reuse. Call it about once a second."""
         if self._memory is not None:

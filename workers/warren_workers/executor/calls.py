@@ -11,6 +11,8 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from types import GeneratorType
 from typing import Any
 
 from warren.actor_client import death_record
@@ -22,6 +24,7 @@ from warren.exceptions import (
     capture_task_error,
     store_error,
     store_input_failure,
+    unreadable,
 )
 from warren.exit import ActorExit
 from warren.generators import DynamicObjectRefGenerator
@@ -30,7 +33,7 @@ from warren.object_ref import ObjectRef, made_here
 from warren_broker import records
 from warren_broker.ids import FIRST_INDEX, object_id
 from warren_broker.messages import DYNAMIC, STREAMING, Task, TaskHeader
-from warren_broker.serialization import pack, unpack
+from warren_broker.serialization import UnpickleError, pack, unpack
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_workers.executor.commit import Committer, Results
 
@@ -109,6 +112,7 @@ class CallRunner:
         Raises:
             Retry: it is to be retried instead.
         """
+        self.discard(out)
         if isinstance(error, DependencyFailed):
             record = records.ERROR + store_input_failure(error.record[1:], header.name)
         else:
@@ -117,7 +121,6 @@ class CallRunner:
             if isinstance(error, KeyboardInterrupt):
                 self.client.cancel_children(task[0], force=False)
             record = records.ERROR + self.error_of(header, task, error)
-        self.discard(out)
         self.client.failed()
         fill(header, task, record, out)
 
@@ -136,7 +139,10 @@ class CallRunner:
         if not payload:
             return (), {}
         if payload[:1] == b"P":
-            args, kwargs = unpack(payload[1:])
+            try:
+                args, kwargs = unpack(payload[1:])
+            except UnpickleError as error:
+                raise unreadable(error) from error
         else:
             (record,) = self.store.fetch([payload[1:]])
             if record is None:
@@ -204,25 +210,9 @@ class CallRunner:
             if value is not None:
                 print(f"{header.name} has num_returns=0 but returned a value; it is dropped", file=sys.stderr)
         elif count > 1:
-            try:
-                values = list(value)
-            except TypeError:
-                raise ValueError(
-                    f"{header.name} has num_returns={count}, so it must return {count} values; "
-                    f"it returned one object of type {type(value).__name__}"
-                ) from None
-            if len(values) != count:
-                raise ValueError(f"{header.name} has num_returns={count} but returned {len(values)} values")
-            for at, each in enumerate(values):
-                self.store_result(object_id(task[0], at + 1), each, out)
+            self._store_several(header, task, value, out)
         elif count == DYNAMIC:
-            refs = []
-            for at, each in enumerate(iterate(value)):
-                key = object_id(task[0], at + 2)
-                self.store_result(key, each, out)
-                refs.append(made_here(key, self.client.references))
-            # In one commit with the value that holds them: the owner deletes results that nothing refers to.
-            self.store_result(task[0] + FIRST_INDEX, DynamicObjectRefGenerator(refs), out)
+            self._store_dynamic(header, task, value, out)
         else:
             stream = Stream(self, header, task, out)
             try:
@@ -233,6 +223,69 @@ class CallRunner:
             except BaseException as error:
                 stream.fail(error)
             stream.end()
+
+    def _store_several(self, header: TaskHeader, task: Task, value: Any, out: Results) -> None:
+        """Store one result for each item. What was stored before an item failed stands, as in Ray.
+
+        Raises:
+            TypeError: not a collection.
+            ValueError: a wrong number of items (of a generator: too few, what it yields beyond is not asked for).
+        """
+        count = header.num_returns
+        if isinstance(value, GeneratorType):
+            value = islice(value, count)
+        else:
+            try:
+                length = len(value)
+            except TypeError:
+                raise TypeError(
+                    f"{header.name} has num_returns={count}, so it must return {count} values; "
+                    f"it returned one object of type {type(value).__name__}"
+                ) from None
+            if length != count:
+                raise ValueError(f"{header.name} has num_returns={count} but returned {length} values")
+        made = 0
+        try:
+            for each in value:
+                self.store_result(object_id(task[0], made + 1), each, out)
+                made += 1
+            if made < count:
+                raise ValueError(f"{header.name} has num_returns={count} but yielded {made} values")
+        except Exception as error:
+            record = self._item_failed(header, task, error, out)
+            for at in range(made, count):
+                out.items += (object_id(task[0], at + 1), record)
+
+    def _store_dynamic(self, header: TaskHeader, task: Task, value: Any, out: Results) -> None:
+        """Store each item, and the value that lists them; if the producer fails, its error is the last item."""
+        items = iterate(value)
+        refs: list[ObjectRef[Any]] = []
+        at = 2
+        try:
+            for each in items:
+                key = object_id(task[0], at)
+                self.store_result(key, each, out)
+                refs.append(made_here(key, self.client.references))
+                at += 1
+        except Exception as error:
+            key = object_id(task[0], at)
+            out.items += (key, self._item_failed(header, task, error, out))
+            refs.append(made_here(key, self.client.references))
+        # In one commit with the value that holds them: the owner deletes results that nothing refers to.
+        self.store_result(task[0] + FIRST_INDEX, DynamicObjectRefGenerator(refs), out)
+
+    def _item_failed(self, header: TaskHeader, task: Task, error: Exception, out: Results) -> bytes:
+        """Return the record of an error that takes the place of one result among several.
+
+        Raises:
+            Exception: the same error, if it is to be retried.
+        """
+        if self.to_be_retried(header, task, error):
+            raise error
+        self.client.failed()
+        record = records.ERROR + self.error_of(header, task, error)
+        out.bytes += len(record)
+        return record
 
     def emit(self, owner: bytes, out: Results) -> None:
         """Commit in the middle of a call: its items so far, without counting it as ended."""
@@ -340,7 +393,8 @@ class Stream:
 
     def end(self) -> None:
         """No more items."""
-        self._runner.store_result(object_id(self._task[0], 0), self.made, self._out)
+        # Reads as None, as in Ray; the generator finds in it how many items there are.
+        self._out.items += (object_id(self._task[0], 0), records.counted(self.made))
         self._out.ended.append(self._task[0])
 
 

@@ -86,6 +86,7 @@ class Heartbeat:
             "pid": os.getpid(),
             "totals": agent.config.totals,
             "available": self._told,
+            "objects": agent.store.large.memory(),
             "labels": agent.config.labels,
             "started": self._started,
             "hostname": os.uname().nodename,
