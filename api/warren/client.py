@@ -37,8 +37,9 @@ from warren_broker.serialization import Packed, UnpickleError, pack, unpack
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.signing import Signer
 from warren_broker.store.keys import Keys
-from warren_broker.store.large import PATIENCE_SECONDS, ObjectLost
+from warren_broker.store.large import ObjectLost
 from warren_broker.store.object_store import ObjectStore
+from warren_broker.store.room import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     pass
@@ -52,8 +53,10 @@ TIDY_SECONDS = 1.0  # between two collections of cycles after failures
 SLOTS_SECONDS = 3.0  # between two looks at how much the cluster can run at once
 SEND_DELAY_SECONDS = 0.001
 DELETE_AT = 2000  # dropped handles: then the caller collects them itself
+UNCOUNTED_BYTES = 1024  # arguments and results of up to this much are sent also when the store is full of values
 ARGUMENTS_INLINE_BYTES = 100 * 1024  # larger arguments travel as an object of their own
 UNSENT_PUTS = 500  # small puts kept back: then the caller sends them
+UNSENT_BYTES = 256 * 1024  # of them
 CLIENT_LEASE_SECONDS = 30.0
 CANCEL_GRACE_SECONDS = 0.15  # for a node that runs the task to claim the cancellation
 
@@ -130,6 +133,7 @@ class Client:
         self.actors: ActorClient = ActorClient(self)
         self._actors_checked_at = 0.0
         self.unsent_puts: dict[bytes, bytes] = {}
+        self._unsent_bytes = 0
         self.plans: dict[bytes, list[Plan]] = {}
         self.queues_used: set[str] = set()  # by tasks and creations of actors
         self.block_hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
@@ -173,6 +177,7 @@ class Client:
 
         Raises:
             TypeError: an argument cannot be pickled; the message names the path to it.
+            ObjectStoreFullError: no room for the arguments.
         """
         if task_id is None:
             ids = self.detached_task_ids if plan.header.lifetime else self.task_ids
@@ -230,6 +235,9 @@ class Client:
         What the arguments refer to is pinned under `pin_as`, the task's id but for streams and actors.
         """
         packed = pack((args, kwargs))
+        stays = not packed.buffers and len(packed.data) <= ARGUMENTS_INLINE_BYTES
+        if stays and len(packed.data) > UNCOUNTED_BYTES:
+            self._require_room(len(packed.data))
         dependencies: list[bytes] = []
         inline: dict[bytes, bytes] = _EMPTY
         refs = packed.refs
@@ -245,13 +253,17 @@ class Client:
                     inline = known
                 dependencies = list(dict.fromkeys(dependencies))
             self.references.pin(pin_as, refs)
-        if not packed.buffers and len(packed.data) <= ARGUMENTS_INLINE_BYTES:
+        if stays:
             return (b"P" + packed.data), dependencies, inline
         # The refs are pinned with the task: this object need not hold them.
         packed.refs = ()
         arguments = task_id + INDEX_ARGUMENTS
         self.register()
-        record = self._stored(arguments, packed)
+        try:
+            record = self._stored(arguments, packed)
+        except BaseException:
+            self.references.unpin(pin_as)
+            raise
         self.references.pin(pin_as, (arguments,))
         self.inbox.values[arguments] = record
         return b"O" + arguments, dependencies, inline
@@ -259,7 +271,10 @@ class Client:
     def _send_unsent(self, refs: Sequence[bytes]) -> None:
         """A ref leaves this process: what it names must be in the store before."""
         if self.unsent_puts and any(ref in self.unsent_puts for ref in refs):
-            self.flush_puts()
+            try:
+                self.flush_puts()
+            except ObjectStoreFull as error:
+                raise store_full(error) from error
 
     def export(self, digest: bytes, pickled: bytes) -> None:
         """Store a pickled function under its content hash, once a session."""
@@ -291,14 +306,20 @@ class Client:
             record = self._stored(key, packed)
         elif packed.refs:
             record = records.containing(packed.refs, packed.data)
-            self.lifetimes.put_with_refs(key, record, packed.refs)
+            self._require_room(len(record))
+            try:
+                self.lifetimes.put_with_refs(key, record, packed.refs)
+            except ObjectStoreFull as error:
+                raise store_full(error) from error
         else:
             record = records.plain(packed.data)
+            self._require_room(len(record))
             self.unsent_puts[key] = record
+            self._unsent_bytes += len(record)
         ref = made_here(key, self.references)
         self.inbox.values[key] = record
         waiting = len(self.unsent_puts)
-        if waiting >= UNSENT_PUTS:
+        if waiting >= UNSENT_PUTS or self._unsent_bytes > UNSENT_BYTES:
             try:
                 self.flush_puts()
             except ObjectStoreFull as error:
@@ -308,6 +329,17 @@ class Client:
         if len(self.references.dropped) > DELETE_AT:
             self.collect()
         return ref
+
+    def _require_room(self, size: int) -> None:
+        """Return when a small value may be written.
+
+        Raises:
+            ObjectStoreFullError: no room.
+        """
+        try:
+            self.store.room.require(size)
+        except ObjectStoreFull as error:
+            raise store_full(error) from error
 
     def _stored(self, key: bytes, packed: Packed) -> bytes:
         """Store a value of ours at once; return its record.
@@ -342,6 +374,7 @@ class Client:
                 self.store.when_room(lambda: self.store.put_records(unsent), patience=PATIENCE_SECONDS if wait else 0.0)
                 for key, _ in unsent:
                     self.unsent_puts.pop(key, None)
+            self._unsent_bytes = 0
 
     def settle(self) -> None:
         """A task has ended: register what its process still refers to, before that end is committed."""

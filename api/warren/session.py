@@ -163,7 +163,7 @@ def init(
             if address in (None, "local"):
                 totals = _totals(num_cpus, num_gpus, _memory, resources)
                 spill_url = kwargs.get("object_spilling_directory")
-                _start_embedded(session, totals, labels or {}, _object_options(object_store_memory, spill_url))
+                _start_embedded(session, totals, labels or {}, object_options(object_store_memory, spill_url))
             else:
                 given = {
                     "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources,
@@ -243,8 +243,8 @@ def _start_embedded(
     )
 
 
-def _object_options(memory_limit: int | None, spill_url: str | None) -> dict[str, Any]:
-    """Return what the environment says of objects on the embedded engine, as keywords of `Client`.
+def object_options(memory_limit: int | None, spill_url: str | None) -> dict[str, Any]:
+    """Return what the environment says of objects, as keywords of `Client`.
 
     Raises:
         ValueError: a value that is no such number.
@@ -282,7 +282,12 @@ def _connect(session: Session, address: str, store: str | None) -> None:
         cluster = cluster_file.read(address)
         check_cluster(cluster.endpoint)
         session.client = _client(
-            cluster.endpoint, slots=1, session=cluster.session, host=host_id(), lease=cluster.client_lease
+            cluster.endpoint,
+            slots=1,
+            session=cluster.session,
+            host=host_id(),
+            lease=cluster.client_lease,
+            **object_options(None, None),
         )
         session.client.refresh_slots()
         return

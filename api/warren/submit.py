@@ -12,14 +12,18 @@ Batch size follows the mean run time that completions report (design, section 6)
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from warren_broker.messages import Task, TaskHeader, encode_frame, encode_header
+from warren_broker.shared_memory import ObjectStoreFull
 
 if TYPE_CHECKING:
     from warren.client import Client
+
+log = logging.getLogger("warren")
 
 FLUSH_AT = 200  # tasks waiting: then the caller sends them itself
 BATCH_TASKS_MAX = 200  # measured: beyond this nothing is gained (design, section 6)
@@ -171,6 +175,11 @@ class Outbox:
             return
         self._client.register()
         with self._flush_lock:
+            try:
+                self._client.flush_puts(wait=False)
+            except ObjectStoreFull as error:
+                # They are kept. Nothing that is sent here refers to them: who passes a ref on sends its value first.
+                log.debug("small puts wait for room: %s", error)
             with self._lock:
                 batches = [(plan, plan.pending) for plan in self._dirty]
                 for plan in self._dirty:
@@ -182,7 +191,6 @@ class Outbox:
                 parked, self._parked = self._parked, []
                 self._dirty = []
                 self._waiting = 0
-            self._client.flush_puts()
             for plan, tasks in batches:
                 self._publish(plan, tasks)
             for line, calls in lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from warren.session import object_options
 from warren_broker import cluster_file
 from warren_broker.endpoint import Endpoint
 from warren_broker.settings import Settings
@@ -55,11 +56,15 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None) -> 
     address = address or os.environ.get("WARREN_ADDRESS") or None
     if address is not None and cluster_file.is_address(address):
         cluster = cluster_file.read(address)
+        objects = object_options(None, None)
         return Joining(
             cluster.endpoint,
             cluster.session,
             cluster.node_lease,
             cluster.client_lease,
+            objects["object_ttl"],
+            spill_url=objects["spill_url"],
+            memory_limit=objects["memory_limit"],
             executor_memory=limit_from_environment(),
         )
     settings = Settings.load(address, store, prefix=prefix)

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from warren_broker import machine, records
+from warren_broker import records
 from warren_broker.errors import ConnectError, ConnectionLost, StoreError
-from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.store.connection import Connection
 
 if TYPE_CHECKING:
@@ -27,11 +26,6 @@ IN_FLIGHT: Final = 4
 """Chunks sent whose replies were not read yet."""
 
 FULL_RETRY_SECONDS: Final = 0.05
-# Large values leave this much of Redis to what keeps the cluster going: specs, results, leases.
-_RESERVE_SHARE: Final = 20
-_RESERVE_BYTES: Final = 64 << 20
-# Below this, asking for the room first costs more than being told that there is none.
-_ASK_BYTES: Final = 1 << 20
 
 
 class Chunks:
@@ -68,7 +62,7 @@ class Chunks:
         size = sum([view.nbytes for view in views])
         deadline = time.monotonic() + patience
         while True:
-            full = self._lack(size)
+            full = self._store.room.lack(size)
             if full is None:
                 try:
                     return self._persist(lambda: self._write_all(object_id, token, views))
@@ -78,34 +72,11 @@ class Chunks:
                     if not str(error).startswith("OOM"):
                         raise
                     self.delete(self.keys(object_id, token, _count(views)))
-                    full = ObjectStoreFull(size, 0, "Redis (its `maxmemory`)")
+                    full = self._store.room.refused(size)
             if time.monotonic() >= deadline or full.hopeless:
                 raise full
             self._store.on_full()
             time.sleep(FULL_RETRY_SECONDS)
-
-    def _lack(self, size: int) -> ObjectStoreFull | None:
-        """Return the error if there is no room for `size` bytes, as far as can be known beforehand."""
-        if size < _ASK_BYTES:
-            return None
-        facts = dict(line.split(b":", 1) for line in self._store.call(b"INFO", b"memory").splitlines() if b":" in line)
-        used, limit = int(facts.get(b"used_memory", 0)), int(facts.get(b"maxmemory", 0))
-        if limit:
-            reserve = min(_RESERVE_BYTES, limit // _RESERVE_SHARE)
-            free = max(0, limit - used - reserve)
-            place = f"Redis, whose `maxmemory` is {limit:,} bytes"
-            if size > free:
-                return ObjectStoreFull(size, free, place, hopeless=size > limit - reserve)
-            return None
-        if self._store.endpoint.embedded:
-            free = machine.available_memory()
-            place = "the machine's memory"
-        else:
-            free = max(0, int(facts.get(b"total_system_memory", 0)) - int(facts.get(b"used_memory_rss", used)))
-            place = "the memory of Redis' machine"
-            if not int(facts.get(b"total_system_memory", 0)):
-                return None
-        return ObjectStoreFull(size, free, place, hopeless=True) if size > free else None
 
     def _write_all(self, object_id: bytes, token: bytes, views: Sequence[memoryview]) -> int:
         ttl = self._store.ttl_milliseconds

@@ -30,14 +30,12 @@ from warren_broker.shared_memory import ObjectStoreFull, SharedMemoryStore
 from warren_broker.signing import SIGNATURE_BYTES
 from warren_broker.store import spill
 from warren_broker.store.chunks import Chunks, count_of
+from warren_broker.store.room import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from warren_broker.store.object_store import ObjectStore
 
 log = logging.getLogger("warren")
-
-PATIENCE_SECONDS: Final = 10.0
-"""How long a writer waits for room before it fails."""
 
 # A copy that this host made of a value it read: the highest bit of the process id in the token.
 _COPY_BIT: Final = 0x80

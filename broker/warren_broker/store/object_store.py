@@ -19,13 +19,13 @@ from warren_broker.errors import ConnectError, ConnectionLost, StoreError
 from warren_broker.ids import CLIENT_BYTES, NODE_BYTES
 from warren_broker.queues.names import is_exclusive
 from warren_broker.serialization import Packed
-from warren_broker.shared_memory import ObjectStoreFull
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store import scripts
 from warren_broker.store.connection import Connection, Script
 from warren_broker.store.keys import Keys
-from warren_broker.store.large import PATIENCE_SECONDS, LargeObjects
+from warren_broker.store.large import LargeObjects
 from warren_broker.store.lives import Lives
+from warren_broker.store.room import PATIENCE_SECONDS, Room
 
 CLIENT_LEASE_SECONDS = 30.0  # after which a client that gave no sign of life counts as dead
 PUT_ASIDE_KEPT = 1000
@@ -82,6 +82,7 @@ class ObjectStore:
         self._tags: dict[bytes, bytes] = {}
         self._here = b"1" if endpoint.embedded else b"0"
         self.patience = EMBEDDED_PATIENCE_SECONDS if endpoint.embedded else SERVER_PATIENCE_SECONDS
+        self.room = Room(self)
         self.large = LargeObjects(self, session=session, host=host, spill_url=spill_url, limit_bytes=memory_limit)
         self.lives = Lives(self)
         self._closed = False
@@ -194,7 +195,7 @@ class ObjectStore:
                 now = time.monotonic()
                 deadline = deadline or now + patience
                 if now >= deadline:
-                    raise ObjectStoreFull(size, 0, "Redis (its `maxmemory`)") from error
+                    raise self.room.refused(size) from error
             self.on_full()
             time.sleep(FULL_RETRY_SECONDS)
 
@@ -296,6 +297,7 @@ class ObjectStore:
             record = records.containing(packed.refs, packed.data) if packed.refs else records.plain(packed.data)
         else:
             record = self.large.write(object_id, packed)
+        self.room.require(len(record))
         self.when_room(lambda: self.put_records([(object_id, record)]), size=len(record))
         return record
 

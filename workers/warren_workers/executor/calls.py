@@ -16,7 +16,7 @@ from types import GeneratorType
 from typing import Any
 
 from warren.actor_client import death_record
-from warren.client import Client
+from warren.client import UNCOUNTED_BYTES, Client
 from warren.exceptions import (
     ObjectLostError,
     TaskCancelledError,
@@ -192,6 +192,8 @@ class CallRunner:
         packed = pack(value)
         if not packed.buffers and not packed.refs and len(packed.data) <= records.INLINE_LIMIT_BYTES:
             record = b"P" + packed.data
+            if len(record) > UNCOUNTED_BYTES:
+                self.store.room.require(len(record))
         else:
             if packed.refs:
                 self.client.outbox.flush()

@@ -1,0 +1,114 @@
+"""Room in Redis for values: who asks for it before writing leaves some to what keeps the cluster going.
+
+At `maxmemory` Redis refuses every write: leases, heartbeats, queues. So nobody writes values up to that limit:
+
+    0 ............................ values of any size ... | small values only | leases, specs, inboxes, errors |
+                                                          limit - 2 * reserve  limit - reserve              limit
+
+Asking costs a round trip. For small values every process has an *allowance*, an eighth of what was left when it asked
+last, and asks again when that is used up: many processes together may overdraw a little, for which the reserve is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from warren_broker import machine, records
+from warren_broker.shared_memory import ObjectStoreFull
+
+if TYPE_CHECKING:
+    from warren_broker.store.object_store import ObjectStore
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a writer waits for room before it fails."""
+
+RETRY_SECONDS: Final = 0.05
+# What is left to others: a share of the limit, but not more than that many bytes.
+_RESERVE_SHARE: Final = 40
+_RESERVE_BYTES: Final = 32 << 20
+# One process may write an eighth of what is left before it asks again, and so much without any limit.
+_ALLOWANCE_SHARE: Final = 8
+_ALLOWANCE_BYTES: Final = 64 << 20
+# Below this, asking for the room of a large value costs more than being told that there is none.
+_ASK_BYTES: Final = 1 << 20
+
+
+class Room:
+    """Knows how much values may take. Any thread may call anything; a lost update of the allowance does no harm."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._allowance = 0
+
+    def require(self, size: int, *, patience: float = PATIENCE_SECONDS) -> None:
+        """Return when a small value of `size` bytes may be written. HOT PATH.
+
+        Raises:
+            ObjectStoreFull: it may not within `patience` seconds.
+        """
+        self._allowance -= size
+        if self._allowance < 0:
+            self._wait(size, patience)
+
+    def _wait(self, size: int, patience: float) -> None:
+        deadline = 0.0
+        while True:
+            used, limit, _, _ = self._facts()
+            if not limit:
+                self._allowance = _ALLOWANCE_BYTES
+                return
+            left = limit - used - _reserve(limit)
+            if size <= left:
+                self._allowance = min(_ALLOWANCE_BYTES, left // _ALLOWANCE_SHARE)
+                return
+            self._allowance = 0
+            now = time.monotonic()
+            deadline = deadline or now + patience
+            if now >= deadline:
+                raise ObjectStoreFull(size, max(0, left), _place(limit))
+            self._store.on_full()
+            time.sleep(RETRY_SECONDS)
+
+    def lack(self, size: int) -> ObjectStoreFull | None:
+        """Return the error if there is no room for a large value of `size` bytes, as far as can be known beforehand."""
+        if size < _ASK_BYTES:
+            return None
+        used, limit, rss, system = self._facts()
+        if limit:
+            # A chunk counts twice while Redis receives it.
+            reserve = 2 * _reserve(limit) + min(size, records.CHUNK_BYTES)
+            free = max(0, limit - used - reserve)
+            if size > free:
+                return ObjectStoreFull(size, free, _place(limit), hopeless=size > limit - reserve)
+            return None
+        if self._store.endpoint.embedded:
+            free = machine.available_memory()
+            place = "the machine's memory"
+        else:
+            if not system:
+                return None
+            free = max(0, system - rss)
+            place = "the memory of Redis' machine"
+        return ObjectStoreFull(size, free, place, hopeless=True) if size > free else None
+
+    def refused(self, size: int) -> ObjectStoreFull:
+        """Return the error for a value that Redis refused."""
+        used, limit, _, _ = self._facts()
+        return ObjectStoreFull(size, max(0, limit - used - 2 * _reserve(limit)), _place(limit))
+
+    def _facts(self) -> tuple[int, int, int, int]:
+        """Return Redis' (used memory, limit, resident memory, memory of its machine); 0 for what it does not tell."""
+        text = self._store.call(b"INFO", b"memory")
+        facts = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
+        used = int(facts.get(b"used_memory", 0))
+        resident = int(facts.get(b"used_memory_rss", used))
+        return used, int(facts.get(b"maxmemory", 0)), resident, int(facts.get(b"total_system_memory", 0))
+
+
+def _reserve(limit: int) -> int:
+    return min(_RESERVE_BYTES, limit // _RESERVE_SHARE)
+
+
+def _place(limit: int) -> str:
+    return f"Redis, whose `maxmemory` is {limit:,} bytes"
