@@ -201,12 +201,13 @@ class Committer:
             self._sent = []
             self._offer = offer
             commands = []
-            for owner, results in _by_tag(gathered):
-                if not results.items and not results.ended:
-                    continue
+            parts = [each for each in _by_tag(gathered) if each[1].items or each[1].ended]
+            ends, self.ends = self.ends, NO_CONTINUATION
+            for at, (owner, results) in enumerate(parts, 1):
                 completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
                 entry = encode_completion(self._store.signer, owner, completion)
-                arguments = self._arguments(owner, results, entry)
+                # The note goes with the last of them: the continuation's own result is not behind it.
+                arguments = self._arguments(owner, results, entry, ends if at == len(parts) else NO_CONTINUATION)
                 self._sent.append((owner, results, entry, arguments))
                 commands.append(arguments)
             if commands:
@@ -214,12 +215,11 @@ class Committer:
             if last:
                 self._settle()
 
-    def _arguments(self, owner: bytes, results: Results, entry: bytes) -> list[bytes]:
+    def _arguments(self, owner: bytes, results: Results, entry: bytes, ends: tuple[bytes, bytes, bytes]) -> list[bytes]:
         items = results.items
         preparer = self._client if results.prepared else b""
         durable = self.state() if self.state is not None else NOT_DURABLE
         offer, self._offer = self._offer, ""
-        ends, self.ends = self.ends, NO_CONTINUATION
         detached = items and items[0][:CLIENT_BYTES] != owner
         return self._store.commit_arguments(
             items[0][:CLIENT_BYTES] if detached else owner,

@@ -227,8 +227,8 @@ class Executor:
                 committer.tasks += 1
                 committer.bytes += out.bytes
                 committer.upto = first + at + 1
-                if not retried:
-                    committer.ends = self._continues
+                if not retried and self._continues is not NO_CONTINUATION:
+                    committer.ends = self._continues  # until it is committed: other tasks may end before that
             if committer.full() or end - self._gathered_since > COMMIT_SECONDS or header.max_retries == 0:
                 committer.commit(last=header.max_retries == 0)
             if header.max_calls:
