@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test chaos bench up down compose-test lint format clean
+.PHONY: help demo test chaos soak bench up down compose-test lint format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
 	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
 	@echo "make chaos   kill servers, nodes and processes at work (minutes; the suite is young)"
+	@echo "make soak    50,000 tasks and puts on each engine while executors are killed; shows what is kept (10 minutes)"
 	@echo "make bench   compare with Ray, which goes into .bench/"
 	@echo "make up      start a cluster in containers: make up WORKERS=4 (again to scale it)"
 	@echo "make down    stop it; its data stay in volumes"
@@ -30,6 +31,9 @@ bench: $(VENV)/bench.stamp
 
 chaos: $(VENV)/dev.stamp
 	@WARREN_CHAOS_LONG=1 $(BIN)/python tools/test_servers.py $(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
+
+soak: $(VENV)/dev.stamp
+	@PYTHONPATH=. $(BIN)/python tools/test_servers.py $(BIN)/python -m tests.end_to_end.soak $(SOAK_ARGS)
 
 # Compose v2, or v1 where only that is there.
 COMPOSE = $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from warren import infeasible
@@ -58,6 +59,7 @@ ARGUMENTS_INLINE_BYTES = 100 * 1024  # larger arguments travel as an object of t
 UNSENT_PUTS = 500  # small puts kept back: then the caller sends them
 UNSENT_BYTES = 256 * 1024  # of them
 CLIENT_LEASE_SECONDS = 30.0
+LATE_SECONDS = 5.0  # after a cancellation: results may still come, of which nobody is told otherwise
 CANCEL_GRACE_SECONDS = 0.15  # for a node that runs the task to claim the cancellation
 
 _EMPTY: dict[bytes, bytes] = {}
@@ -146,6 +148,7 @@ class Client:
         self.streams: dict[bytes, Stream] = {}
         self.untidy = False  # a task failed: tracebacks make cycles, and these may hold refs
         self._tidy_at = 0.0
+        self.interrupts: AbstractContextManager[None] = nullcontext()  # holds back the cancellation of what runs
         self.executing = False  # True in executors, which settle when a task ends
         self._registered = False
         self._cancelling: deque[tuple[float, bytes, int]] = deque()
@@ -159,6 +162,7 @@ class Client:
         self._slots_at = 0.0
         self._trim_at = 0.0
         self._finish_at = 0.0
+        self._late_until = 0.0
         self._infeasible_at = time.monotonic() + infeasible.CHECK_SECONDS
         self.infeasible = infeasible.InfeasibleCheck(self)
 
@@ -348,11 +352,12 @@ class Client:
             ObjectStoreFullError: no room.
         """
         try:
-            record = self.store.put_packed(key, packed)
+            with self.interrupts:
+                record = self.store.put_packed(key, packed)
+                if packed.refs:
+                    self.store.lives.hold(b"o" + key, packed.refs)
         except ObjectStoreFull as error:
             raise store_full(error) from error
-        if packed.refs:
-            self.store.lives.hold(b"o" + key, packed.refs)
         return record
 
     def flush_puts(self, *, wait: bool = True) -> None:
@@ -667,6 +672,7 @@ class Client:
             self.in_flight = max(0, self.in_flight - 1)
             return
         self.store.announce_cancel(self.keys, task_id, self.id, force=force, recursive=recursive)
+        self._late_until = time.monotonic() + LATE_SECONDS
         self._cancelling.append((time.monotonic() + CANCEL_GRACE_SECONDS, task_id, results))
         self.kick()
 
@@ -753,7 +759,7 @@ class Client:
                 self._died()
             self._lease_at = now + self._lease / 10
         self.outbox.flush()
-        if self.in_flight:
+        if self.in_flight or now < self._late_until:
             self.inbox.drain()
         self._tidy()
         if not self.executing:
@@ -778,6 +784,7 @@ class Client:
             self.store.large.trim()
             self._trim_at = now + 1.0
         if now >= self._finish_at:
+            self.inbox.drain()  # second results of tasks that ran twice
             self.lifetimes.finish()
             self._finish_at = now + FINISH_SECONDS
 

@@ -36,6 +36,7 @@ from warren_broker.messages import DYNAMIC, STREAMING, Task, TaskHeader
 from warren_broker.serialization import UnpickleError, pack, unpack
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_workers.executor.commit import Committer, Results
+from warren_workers.executor.interrupts import Interrupts
 
 BACKPRESSURE_POLL_SECONDS = 0.005
 
@@ -75,6 +76,7 @@ class CallRunner:
         self.store = client.store
         self.committer = committer
         self.node_id = node_id
+        self.interrupts = client.interrupts = Interrupts()
         self.is_cancelled: Callable[[bytes], bool] = lambda task_id: False  # tasks are interrupted; actors set it
 
     def run(self, header: TaskHeader, function: Callable[..., Any], task: Task, out: Results) -> None:
@@ -126,10 +128,11 @@ class CallRunner:
 
     def discard(self, out: Results) -> None:
         """Forget results of a call, half done."""
-        del out.items[:]
-        if out.prepared:
-            prepared, out.prepared = out.prepared, []
-            self.store.lives.settle(self.client.id, prepared, lost=[key for key, _ in prepared])
+        with self.interrupts:
+            del out.items[:]
+            if out.prepared:
+                prepared, out.prepared = out.prepared, []
+                self.store.lives.settle(self.client.id, prepared, lost=[key for key, _ in prepared])
 
     # -- arguments ---------------------------------------------------------------------------------------------------
 
@@ -195,12 +198,13 @@ class CallRunner:
             if len(record) > UNCOUNTED_BYTES:
                 self.store.room.require(len(record))
         else:
-            if packed.refs:
-                self.client.outbox.flush()
-                self.client.flush_puts()
-            self.client.register()  # whoever finds us dead undoes what we prepared and did not commit
-            record = self.store.lives.prepare(self.client.id, key, packed)
-            out.prepared.append((key, record))
+            with self.interrupts:
+                if packed.refs:
+                    self.client.outbox.flush()
+                    self.client.flush_puts()
+                self.client.register()  # whoever finds us dead undoes what we prepared and did not commit
+                record = self.store.lives.prepare(self.client.id, key, packed)
+                out.prepared.append((key, record))
         out.items += (key, record)
         out.bytes += len(record)
 
@@ -291,7 +295,7 @@ class CallRunner:
 
     def emit(self, owner: bytes, out: Results) -> None:
         """Commit in the middle of a call: its items so far, without counting it as ended."""
-        with self.committer.lock:
+        with self.interrupts, self.committer.lock:
             part = Results()
             part.items, out.items = out.items, []
             part.prepared, out.prepared = out.prepared, []
@@ -377,7 +381,8 @@ class Stream:
     def wait_for_reader(self, sleep: Callable[[float], Any]) -> None:
         """Pause until the reader has caught up."""
         if self._header.backpressure:
-            self._runner.committer.commit(last=False)
+            with self._runner.interrupts:
+                self._runner.committer.commit(last=False)
             while self.reader_is_behind():
                 sleep(BACKPRESSURE_POLL_SECONDS)
 
@@ -387,6 +392,7 @@ class Stream:
         Raises:
             BaseException: the same error, if it is to be retried.
         """
+        self._runner.discard(self._out)  # an item that was interrupted half way; those before it are emitted
         if self._runner.to_be_retried(self._header, self._task, error):
             raise error
         record = records.ERROR + self._runner.error_of(self._header, self._task, error)

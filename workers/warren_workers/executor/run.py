@@ -281,7 +281,7 @@ class Executor:
 
     def _on_interrupt(self, *_: Any) -> None:
         if self.task_id is not None and self.progress.is_cancelled(self.task_id):
-            raise KeyboardInterrupt
+            self.runner.interrupts.arrived()
 
 
 def main(sock: Any, page: int, config: dict[str, Any]) -> int:

@@ -1,0 +1,236 @@
+"""Objects as users see them: large ones without copies, thousands of refs, values with a way of their own."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import numpy
+import pytest
+
+import warren
+from tests.end_to_end.inspection import assert_kept
+from warren import current
+from warren.util import deregister_serializer, register_serializer
+from warren.util.check_serialize import inspect_serializability
+from warren_broker import machine
+
+pytestmark = pytest.mark.usefixtures("session")
+
+GIBIBYTE = 1 << 30
+
+
+@warren.remote
+def identity(value: Any) -> Any:
+    return value
+
+
+@warren.remote
+def total(*numbers: int, first: Any = None) -> int:
+    return sum(numbers)
+
+
+@warren.remote
+def is_writeable(array: Any) -> bool:
+    return bool(array.flags.writeable)
+
+
+def mapped_files() -> set[str]:
+    """Return the shared-memory files that this process has mapped."""
+    with open("/proc/self/maps") as maps:
+        return {line.split(maxsplit=5)[5] for line in maps if "/dev/shm/warren-" in line}
+
+
+def requests_read() -> int:
+    """Return how often the session's Redis has read from its connections."""
+    text = current.client().store.call(b"INFO", b"stats")
+    return int(dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)[b"total_reads_processed"])
+
+
+# -- large values ----------------------------------------------------------------------------------------------------
+
+
+def test_arrays_are_mapped_not_copied() -> None:
+    ref = warren.put(numpy.arange(1_000_000))
+    before = mapped_files()
+    first, second = warren.get(ref), warren.get([ref])[0]
+    assert len(mapped_files() - before) == 1
+    assert not first.flags.writeable
+    assert not second.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 1
+    assert not warren.get(is_writeable.remote(ref))
+    result = warren.get(identity.remote(ref))
+    assert not result.flags.owndata
+    part = first[10:20]
+    del first, second, result, ref
+    gc.collect()
+    assert_kept()
+    assert part.tolist() == list(range(10, 20))
+    assert len(mapped_files() - before) == 1
+    del part
+    assert mapped_files() <= before
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_large_bytes_keep_their_type(kind: type) -> None:
+    value = kind(bytes(range(256)) * 4096)
+    assert warren.get(warren.put(value)) == value
+    back = warren.get(identity.remote(value))
+    assert type(back) is kind
+    assert back == value
+
+
+def test_several_buffers_and_odd_shapes() -> None:
+    value = {
+        "empty": numpy.empty((0, 5)),
+        "fortran": numpy.asfortranarray(numpy.arange(200_000.0).reshape(400, 500)),
+        "strided": numpy.arange(400_000)[::2],
+        "many": [numpy.full(20_000, at) for at in range(50)],
+        "text": "x" * 300_000,
+    }
+    for back in warren.get([warren.put(value), identity.remote(value)]):
+        assert back["empty"].shape == (0, 5)
+        assert (back["fortran"] == value["fortran"]).all()
+        assert back["fortran"].flags.f_contiguous
+        assert (back["strided"] == value["strided"]).all()
+        assert [int(each[-1]) for each in back["many"]] == list(range(50))
+        assert back["text"] == value["text"]
+
+
+def test_data_frames() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": range(100_000), "b": numpy.arange(100_000.0)})
+    pandas.testing.assert_frame_equal(warren.get(identity.remote(warren.put(frame))), frame)
+
+
+def test_arrow_tables() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a": list(range(100_000))})
+    assert warren.get(identity.remote(warren.put(table))).equals(table)
+
+
+def test_an_object_of_more_than_two_gibibytes() -> None:
+    size = 2 * GIBIBYTE + 4096
+    if machine.available_memory() < 8 * GIBIBYTE:
+        pytest.skip("needs 8 GiB of free memory")
+    value = numpy.zeros(size, numpy.uint8)
+    value[-1] = value[size // 2] = 7
+    ref = warren.put(value)
+    del value
+    back = warren.get(ref)
+    assert back.nbytes == size
+    assert int(back[-1]) == int(back[size // 2]) == 7
+    assert warren.get(total.remote(1, first=ref), timeout=50) == 1
+    warren.free(ref)
+    del back, ref
+    gc.collect()
+    assert_kept()
+
+
+# -- many refs -------------------------------------------------------------------------------------------------------
+
+
+def test_thousands_of_refs_take_few_round_trips() -> None:
+    refs = warren.get(put_many.remote(3000))  # of another owner: nobody tells us of their values by itself
+    before = requests_read()
+    assert warren.get(refs) == list(range(3000))
+    ready, rest = warren.wait(refs, num_returns=3000, timeout=10)
+    assert (len(ready), rest) == (3000, [])
+    assert requests_read() - before < 200
+    del refs, ready
+
+
+@warren.remote
+def put_many(count: int) -> list[Any]:
+    return [warren.put(at) for at in range(count)]
+
+
+def test_an_object_that_holds_ten_thousand_refs() -> None:
+    outer = warren.put([warren.put(at) for at in range(10_000)])
+    gc.collect()
+    inner = warren.get(outer)
+    del outer
+    gc.collect()
+    assert warren.get(inner) == list(range(10_000))
+    del inner
+    gc.collect()
+    assert_kept()
+
+
+def test_a_task_with_ten_thousand_refs_as_arguments() -> None:
+    refs = [warren.put(at) for at in range(10_000)]
+    assert warren.get(total.remote(*refs), timeout=40) == sum(range(10_000))
+    results = [identity.remote(at) for at in range(1000)]
+    assert warren.get(total.remote(*results, *refs[:100]), timeout=40) == sum(range(1000)) + sum(range(100))
+    del refs, results
+    gc.collect()
+    assert_kept()
+
+
+@pytest.mark.parametrize("fetch_local", [True, False])
+def test_wait_with_and_without_fetching(fetch_local: bool) -> None:
+    refs = [warren.put(numpy.ones(100_000)), identity.remote(numpy.ones(100_000)), identity.remote(1)]
+    ready, rest = warren.wait(refs, num_returns=3, timeout=20, fetch_local=fetch_local)
+    assert (ready, rest) == (refs, [])
+    assert warren.get(ready[1]).sum() == 100_000
+
+
+# -- values with a way of their own ----------------------------------------------------------------------------------
+
+
+class Handle:
+    """Cannot be pickled: it has a lock."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lock = threading.Lock()
+
+
+def test_a_registered_serializer_is_used_on_the_way_there_and_back() -> None:
+    with pytest.raises(TypeError, match="lock"):
+        warren.put({"handles": [Handle("a")]})
+    register_serializer(Handle, serializer=lambda handle: handle.name, deserializer=Handle)
+    try:
+        assert warren.get(warren.put({"handles": [Handle("a")]}))["handles"][0].name == "a"
+
+        @warren.remote
+        def name_of(handle: Any) -> str:
+            return str(handle.name)
+
+        assert warren.get(name_of.remote(Handle("b"))) == "b"
+    finally:
+        deregister_serializer(Handle)
+    with pytest.raises(TypeError, match="lock"):
+        identity.remote(Handle("c"))
+
+
+def test_the_path_to_what_cannot_be_pickled_is_told() -> None:
+    culprit = {"config": [1, {"deep": threading.Lock()}]}
+    with pytest.raises(TypeError, match=r"\['config'\]\[1\]\['deep'\]"):
+        warren.put(culprit)
+    with pytest.raises(TypeError, match="deep"):
+        identity.remote(culprit)
+
+    @warren.remote(max_retries=0)
+    def returns_it() -> Any:
+        return {"deep": threading.Lock()}
+
+    with pytest.raises(TypeError, match="deep"):
+        warren.get(returns_it.remote())
+    ok, failures = inspect_serializability(culprit, name="culprit", print_file=open("/dev/null", "w"))  # noqa: SIM115
+    assert not ok
+    assert failures
+
+
+def test_a_value_that_breaks_when_it_is_read() -> None:
+    class Breaks:
+        def __reduce__(self) -> Any:
+            return int, ("not a number",)
+
+    ref = warren.put([Breaks()])
+    with pytest.raises(warren.exceptions.WarrenSystemError, match="not a number"):
+        warren.get(ref)
+    with pytest.raises(warren.exceptions.WarrenSystemError, match="not a number"):
+        warren.get(identity.remote(ref))
