@@ -262,6 +262,33 @@ def put_large(ray: Any, tasks: Tasks) -> float:
     return _median_of(7, timed)
 
 
+def set_large(ray: Any, tasks: Tasks) -> float:
+    """Put the same bytes into the cluster's Redis with nothing but SET, in chunks as warren's."""
+    import numpy
+    import redis
+
+    from warren import current
+
+    chunk = 8 << 20
+    data = numpy.ones(64 << 20, dtype=numpy.uint8).data
+    names = [f"benchmark:{at}" for at in range(0, data.nbytes, chunk)]
+    with redis.Redis.from_url(current.client().endpoint.store_url) as client:
+
+        def once() -> None:
+            for at, name in enumerate(names):
+                client.set(name, data[at * chunk : (at + 1) * chunk])
+
+        def timed() -> float:
+            client.unlink(*names)
+            time.sleep(0.2)
+            return _rate(64, once)
+
+        once()
+        rate = _median_of(7, timed)
+        client.unlink(*names)
+    return rate
+
+
 def get_large(ray: Any, tasks: Tasks) -> float:
     import numpy
 
@@ -337,6 +364,7 @@ WORKLOADS: dict[str, Workload] = {
     "idle_actors_20": Workload(_idle_actors(20), ACTOR, "bytes/actor", "memory of 20 idle actors", quick=False),
     "idle_actors_1000": Workload(_idle_actors(1000), ACTOR, "bytes/actor", "of 1,000", ours_only=True, quick=False),
     "put_64mib": Workload(put_large, OBJECT, "MiB/s", "put of a 64 MiB array"),
+    "set_64mib": Workload(set_large, OBJECT, "MiB/s", "bare SET of as much in chunks of 8 MiB", ours_only=True),
     "get_64mib": Workload(get_large, OBJECT, "gets/s", "get of a 64 MiB array"),
     "task_64mib_argument": Workload(task_large_argument, OBJECT, "tasks/s", "a task with the ref of 64 MiB"),
     "task_8mib_result": Workload(task_large_result, OBJECT, "tasks/s", "a task that returns 8 MiB, and get"),

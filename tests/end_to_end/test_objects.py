@@ -12,8 +12,7 @@ import pytest
 import warren
 from tests.end_to_end.inspection import assert_kept
 from warren import current
-from warren.util import deregister_serializer, register_serializer
-from warren.util.check_serialize import inspect_serializability
+from warren.util import deregister_serializer, inspect_serializability, register_serializer
 from warren_broker import machine
 
 pytestmark = pytest.mark.usefixtures("session")

@@ -13,6 +13,7 @@ _HOME = {
     "Executor": "warren.util.executor",
     "as_completed": "warren.util.iterate",
     "deregister_serializer": "warren_broker.serialization",
+    "inspect_serializability": "warren.util.check_serialize",
     "list_named_actors": "warren.util.actors",
     "map_unordered": "warren.util.iterate",
     "progress": "warren.util.progress_bar",
