@@ -2,7 +2,7 @@
 
 A continuation came by no delivery. Its safety is in Redis: the script that hands it over notes its spec in the node's
 hash of continuations, and the script that commits its result removes both (and notes what that releases in turn, until
-it is published). If the node dies, the janitor of another one publishes what is noted there, as far as it has no result.
+it is published). If the node dies, the janitor of another one publishes what is noted there and has no result.
 
 Only the first run, by the executor that took it, ends that way. A continuation that comes back to the agent (the
 executor died, is blocked, or is to try it again) is work like any other, and the agent clears its note in the end.
