@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from warren.actor_client import death_record, owner_gone_cause
-from warren.exceptions import ActorUnavailableError, TaskCancelledError, store_error
+from warren.exceptions import ActorUnavailableError, store_error
 from warren_broker import records
 from warren_broker.messages import (
     KIND_ACTOR_CREATION,
@@ -139,8 +139,8 @@ class ActorManager:
         agent = self._agent
         actor_id = header.actor
         held.outstanding += len(tasks)
-        if agent.cancelled:
-            tasks = self._without_cancelled(held, header, tasks)
+        if agent.cancelling.known:
+            tasks = agent.cancelling.without_cancelled(held, header, tasks, outstanding=True)
         hosted = self.hosted.get(actor_id)
         if hosted is not None:
             self._send(hosted, held, header_bytes, header, tasks)
@@ -150,16 +150,6 @@ class ActorManager:
         else:
             waiting = self._waiting.setdefault(actor_id, deque())
             waiting.extend((held, header_bytes, header, task) for task in tasks)
-
-    def _without_cancelled(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        kept = []
-        for task in tasks:
-            if task[0] in self._agent.cancelled:
-                record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
-                self._agent.commit_record(held, header, task, record, outstanding=True)
-            else:
-                kept.append(task)
-        return kept
 
     @staticmethod
     def _send(hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:

@@ -52,6 +52,7 @@ from warren_workers.channel import BLOCKED, BYE, CREATED, DONE, DONE_SET, EXIT, 
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.actors import ActorManager
 from warren_workers.node.affinity import Affinity
+from warren_workers.node.cancelling import Cancelling
 from warren_workers.node.clients import ExecutorClients
 from warren_workers.node.config import NodeConfig
 from warren_workers.node.continuations import Continuations
@@ -81,7 +82,6 @@ SERVICE_IDLE_SECONDS = 0.25
 STUCK_SECONDS = 0.1  # a task runs so long: what was sent with it and behind it is taken back
 IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
-CANCELS_KEPT = 10000
 MEAN_KEPT = 4096
 
 
@@ -118,7 +118,6 @@ class Agent(ExecutorOwner):
         self.idle: dict[tuple[bytes, bytes], list[ExecutorProcess]] = {}
         self.starting: dict[tuple[str, bytes, bytes], int] = {}
         self.means: dict[bytes, float] = {}
-        self.cancelled: dict[bytes, float] = {}
         self.jobs: dict[bytes, dict[str, Any]] = {}
         self.delayed: dict[bytes, Callable[[], None]] = {}  # tasks whose exception is retried after a while
         self.draining = False
@@ -142,6 +141,7 @@ class Agent(ExecutorOwner):
         self.owners = Owners(self)
         self.custody = Custody(self)
         self.continuations = Continuations(self)
+        self.cancelling = Cancelling(self)
         self.janitor = Janitor(self)
         self.clients = ExecutorClients(self)
         self.memory = MemoryWatch(self, config.executor_memory)
@@ -153,8 +153,7 @@ class Agent(ExecutorOwner):
         self.watch.start()
         self.heartbeat.run_once()
         self.watch.run_once()
-        for task_id in self.store.call(b"ZRANGEBYSCORE", self.keys.cancelled, self.store.time(), b"+inf") or ():
-            self.cancelled[task_id] = time.time()
+        self.cancelling.start()
         self.heartbeat.start()
         self.actors.start()
         self.janitor.start()
@@ -288,8 +287,8 @@ class Agent(ExecutorOwner):
 
     def admit(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         """Take tasks of a delivery as work for this node. HOT PATH."""
-        if self.cancelled:
-            tasks = self._without_cancelled(held, header, tasks)
+        if self.cancelling.known:
+            tasks = self.cancelling.without_cancelled(held, header, tasks)
         if not tasks or (self.owners.gone and self.owners.is_gone(header)):
             return
         source = held.source
@@ -319,15 +318,6 @@ class Agent(ExecutorOwner):
         if lane is None:
             lane = self.lanes[key] = Lane(key, ResourceRequest.parse(header.resources))
         return lane
-
-    def _without_cancelled(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        kept = []
-        for task in tasks:
-            if task[0] in self.cancelled:
-                self.commit_error(held, header, task, TaskCancelledError(task[0].hex()))
-            else:
-                kept.append(task)
-        return kept
 
     # -- admission and dispatch --------------------------------------------------------------------------------------
 
@@ -602,23 +592,6 @@ class Agent(ExecutorOwner):
         if len(left) < len(tasks):
             self.settle(chunk.held, len(tasks) - len(left))
 
-    def interrupt_dropped(self, executor: ExecutorProcess) -> None:
-        """A task may have begun while it was being cancelled: it is interrupted after all."""
-        if not executor.chunks:
-            executor.dropped.clear()
-            return
-        running = executor.running()
-        if running is None:
-            return
-        task_id = running[0].tasks[running[1]][0]
-        if task_id not in executor.dropped or task_id in executor.cancelled:
-            return
-        executor.cancelled.add(task_id)
-        if executor.dropped[task_id]:
-            executor.kill()
-        else:
-            executor.interrupt(task_id)
-
     def _on_blocked(self, executor: ExecutorProcess, current: int) -> None:
         """The executor waits in get: its CPUs are free for others, what it has not started goes to others."""
         lane = executor.lane
@@ -821,7 +794,7 @@ class Agent(ExecutorOwner):
         for _, frame, queue, priority, _, _ in dependants:
             self.publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
 
-    # -- cancelling --------------------------------------------------------------------------------------------------
+    # -- control messages --------------------------------------------------------------------------------------------
 
     def on_control(self, data: bytes) -> None:
         """A control message from any client."""
@@ -831,62 +804,13 @@ class Agent(ExecutorOwner):
             self.store.put_aside("control", data, str(error))
             return
         if message[0] == "cancel":
-            self._cancel(message[1], message[2], force=message[3])
+            self.cancelling.cancel(message[1], message[2], force=message[3])
         elif message[0] == "kill-actor":
             self.actors.kill(message[1], no_restart=message[2], cause=message[3])
         elif message[0] == "drain" and message[1] == self.node_id:
             self.on_drain("warren stop")
         elif message[0] == "job-ended":
             self.end_job(message[1])
-
-    def _cancel(self, task_id: bytes, client: bytes, *, force: bool) -> None:
-        for executor in list(self.executors.values()):
-            for chunk in executor.chunks:
-                for at, task in enumerate(chunk.tasks):
-                    if task[0] == task_id:
-                        self.cancel_held(executor, chunk, chunk.first + at, task, client, force=force)
-                        return
-        for lane in self.lanes.values():
-            for line in lane.pieces.values():
-                for piece in line:
-                    for task in piece.tasks:
-                        if task[0] == task_id:
-                            piece.tasks.remove(task)
-                            lane.waiting -= 1
-                            self.commit_error(
-                                piece.held, piece.header, task, TaskCancelledError(task_id.hex()), outstanding=True
-                            )
-                            return
-        while len(self.cancelled) > CANCELS_KEPT:
-            self.cancelled.pop(next(iter(self.cancelled)))
-        self.cancelled[task_id] = time.time()
-
-    def cancel_held(
-        self, executor: ExecutorProcess, chunk: Chunk, sequence: int, task: Task, client: bytes, *, force: bool
-    ) -> None:
-        """Cancel a task that was sent to an executor."""
-        if executor.actor:
-            note = Completion(b"", 0, 0.0, [], [task[0]], "cancel-claimed")
-            self.store.tell(client, encode_completion(self.signer, client, note))
-            self.actors.cancel(executor, task[0])
-            return
-        if executor.progress.started[0] - 1 != sequence:
-            # Sent but not begun (or done and not reported): the first result stands, whichever it is.
-            executor.progress.cancel(task[0])
-            executor.dropped[task[0]] = force
-            items: list[bytes] = []
-            record = records.ERROR + store_error(TaskCancelledError(task[0].hex()))
-            for key in result_ids(task[0], chunk.header.num_returns):
-                items += (key, record)
-            self.commit(chunk.held, chunk.header, items, [])
-            return
-        note = Completion(b"", 0, 0.0, [], [task[0]], "cancel-claimed")
-        self.store.tell(client, encode_completion(self.signer, client, note))
-        executor.cancelled.add(task[0])
-        if force:
-            executor.kill()
-        else:
-            executor.interrupt(task[0])
 
     def end_job(self, job: bytes) -> None:
         """A driver said goodbye: its executors are of no use any more."""

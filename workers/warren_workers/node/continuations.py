@@ -45,8 +45,9 @@ class Continuations:
         chunk = Chunk(Piece(held, header_bytes, header, deque()), sequence, [task])
         chunk.clears_note = True
         executor.chunks.appendleft(chunk)
-        if self._agent.cancelled and task[0] in self._agent.cancelled:
-            self._agent.cancel_held(executor, chunk, sequence, task, header.owner, force=False)
+        cancelling = self._agent.cancelling
+        if task[0] in cancelling.known:
+            cancelling.cancel_sent(executor, chunk, sequence, task, header.owner, force=False)
 
     def settled(self, held: Held) -> None:
         """A continuation has ended, or is on its queue, and its note is still there."""

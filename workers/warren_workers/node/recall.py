@@ -39,7 +39,7 @@ class Recall:
         now = time.monotonic()
         for executor in list(self._agent.executors.values()):
             if executor.dropped:
-                self._agent.interrupt_dropped(executor)
+                self._agent.cancelling.interrupt_dropped(executor)
             if executor.revoked:
                 self._finish(executor)
             elif executor.chunks and executor.state is State.LEASED:
