@@ -263,29 +263,40 @@ def put_large(ray: Any, tasks: Tasks) -> float:
 
 
 def set_large(ray: Any, tasks: Tasks) -> float:
-    """Put the same bytes into the cluster's Redis with nothing but SET, in chunks as warren's."""
+    """Send the same bytes to the cluster's Redis with nothing but SET, in chunks as warren's, over a plain socket."""
+    import socket
+    from urllib.parse import urlsplit
+
     import numpy
-    import redis
 
     from warren import current
 
+    address = urlsplit(current.client().endpoint.store_url)
     chunk = 8 << 20
     data = numpy.ones(64 << 20, dtype=numpy.uint8).data
-    names = [f"benchmark:{at}" for at in range(0, data.nbytes, chunk)]
-    with redis.Redis.from_url(current.client().endpoint.store_url) as client:
+    family = socket.AF_INET if address.hostname else socket.AF_UNIX
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.connect((address.hostname, address.port) if address.hostname else address.path)
 
         def once() -> None:
-            for at, name in enumerate(names):
-                client.set(name, data[at * chunk : (at + 1) * chunk])
+            for at in range(0, data.nbytes, chunk):
+                sock.sendall(b"*3\r\n$3\r\nSET\r\n$11\r\nbenchmark:%d\r\n$%d\r\n" % (at // chunk, chunk))
+                sock.sendall(data[at : at + chunk])
+                sock.sendall(b"\r\n")
+                assert sock.recv(100) == b"+OK\r\n"
+
+        def delete() -> None:
+            sock.sendall(b"UNLINK " + b" ".join([b"benchmark:%d" % at for at in range(8)]) + b"\r\n")
+            sock.recv(100)
 
         def timed() -> float:
-            client.unlink(*names)
+            delete()
             time.sleep(0.2)
             return _rate(64, once)
 
         once()
         rate = _median_of(7, timed)
-        client.unlink(*names)
+        delete()
     return rate
 
 
