@@ -8,11 +8,14 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import warren
+from tests.chaos.proxy import Proxy
 from tests.servers import RabbitMQServer, RedisServer, wait_until
 from warren.cluster_utils import Cluster, ClusterNode
+from warren_broker import cluster_file
 
 NODE_LEASE = 3.0  # seconds; the default of 10 would only make the scenarios longer
 CLIENT_LEASE = 6.0  # instead of 30
@@ -50,6 +53,24 @@ class Stage:
         for _ in range(2):
             self.cluster.add_node(num_cpus=NODE_CPUS)
         self.cluster.connect(log_to_driver=False)
+
+    def add_node_behind(self, *proxies: Proxy) -> ClusterNode:
+        """Add a node that reaches broker and store by two proxies only."""
+        broker, store = proxies
+        mine = cluster_file.read(self.cluster.address)
+        endpoint = replace(
+            mine.endpoint,
+            broker_url=(mine.endpoint.broker_url or "").replace(f":{self.rabbitmq.port}/", f":{broker.port}/"),
+            store_url=mine.endpoint.store_url.replace(f":{self.redis.port}/", f":{store.port}/"),
+        )
+        directory = self.redis.directory.parent / f"behind-{broker.port}"
+        directory.mkdir(mode=0o700)
+        address = self.cluster.address
+        self.cluster.address = cluster_file.write(directory, replace(mine, endpoint=endpoint))
+        try:
+            return self.cluster.add_node(num_cpus=NODE_CPUS)
+        finally:
+            self.cluster.address = address
 
     def stop(self) -> None:
         """End everything but the servers."""
