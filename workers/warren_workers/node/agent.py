@@ -638,8 +638,11 @@ class Agent(ExecutorOwner):
 
     def _on_exited(self, pid: int, status: int) -> None:
         executor = self.executors.get(pid)
-        if executor is not None and os.WIFSIGNALED(status):
+        if executor is None:
+            return
+        if os.WIFSIGNALED(status):
             executor.leaving = executor.leaving or f"killed by signal {os.WTERMSIG(status)}"
+        executor.on_exit()
 
     def on_executor_gone(self, executor: ExecutorProcess) -> None:
         """Its channel ended: run again, or fail, what it had."""

@@ -157,6 +157,22 @@ class ExecutorProcess:
             for message in self._splitter.feed(data):
                 self._owner.on_executor_message(self, message)
 
+    def on_exit(self) -> None:
+        """The process has ended: act on what it said last, then on its end.
+
+        The channel alone does not tell: a child that the process has forked holds it open.
+        """
+        while self.state is not State.DEAD:
+            try:
+                data = self._sock.recv(_READ_BYTES)
+            except OSError:  # nothing more is there
+                data = b""
+            if not data:
+                self._owner.on_executor_gone(self)
+                return
+            for message in self._splitter.feed(data):
+                self._owner.on_executor_message(self, message)
+
     def running(self) -> tuple[Chunk, int] | None:
         """Return the chunk and index of the task that runs now (as the shared page says)."""
         sequence = self.progress.started[0] - 1
