@@ -43,6 +43,14 @@ def once(directory: str) -> None:
     time.sleep(30)
 
 
+def is_running(process: Path) -> bool:
+    """True if there is a process with that directory under /proc, and it is not just waiting to be collected."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_the_most_urgent_tasks_run_first(start_cluster, tmp_path):
     start_cluster({"num_cpus": 1})
     path = tmp_path / "order"
@@ -127,14 +135,18 @@ def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
         with open(Path(directory, "ran"), "a") as file:
             file.write(f"{value}\n")
         if value == 7:
+            Path(directory, "pid").write_text(str(os.getpid()))
+            Path(directory, "began").touch()
             wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
         return value + 1
 
     ref = link.remote(0, str(tmp_path))
     for _ in range(11):
         ref = link.remote(ref, str(tmp_path))
-    wait_until(lambda: path.exists() and path.read_text().endswith("7\n"), "link 7 runs")
+    wait_until((tmp_path / "began").exists, "link 7 runs")
+    executor = Path("/proc", (tmp_path / "pid").read_text())
     cluster.remove_node(node, allow_graceful=False)
+    wait_until(lambda: not is_running(executor), "the executor has ended with its node")
     (tmp_path / "go").touch()
     cluster.add_node(num_cpus=1)
     assert warren.get(ref, timeout=40) == 12
