@@ -44,6 +44,19 @@ NO_CONTINUATION = (b"", b"", b"")
 Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
 
 
+def is_full(error: BaseException) -> bool:
+    """Return True for Redis' answer to a write at `maxmemory`; Redis 6 wraps what a script is told into more text."""
+    return "OOM command not allowed" in str(error)
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """Return replies of which none is an error; raise the first that is."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
 class ObjectStore:
     """Objects and their lives, in Redis. Every method may be called from any thread.
 
@@ -87,6 +100,8 @@ class ObjectStore:
         self.lives = Lives(self)
         self._closed = False
         self._met = False
+        self.waits_for_room = False
+        """Whether a full server is waited for like one that is away: for a node, which has nobody to tell."""
         self._outage_ended = -math.inf
         self._scripts: dict[str, Script] = {}
         self.on_full: Callable[[], None] = lambda: None  # what may make room is done before a full store is asked again
@@ -118,8 +133,8 @@ class ObjectStore:
         with self._lock:
             try:
                 return self.connection.call(*args)
-            except (ConnectionLost, ConnectError) as error:
-                lost = error
+            except (StoreError, ConnectError) as error:
+                lost = self._passing(error)
         return self._again(lost, lambda: self.connection.call(*args))
 
     def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -128,23 +143,18 @@ class ObjectStore:
             return []
         with self._lock:
             try:
-                replies: list[Any] | None = self.connection.pipeline(commands)
-            except (ConnectionLost, ConnectError) as error:
-                replies, lost = None, error
-        if replies is None:
-            replies = self._again(lost, lambda: self.connection.pipeline(commands))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+                return _checked(self.connection.pipeline(commands))
+            except (StoreError, ConnectError) as error:
+                lost = self._passing(error)
+        return list(self._again(lost, lambda: _checked(self.connection.pipeline(commands))))
 
     def script(self, name: str, *args: Any) -> Any:
         """Run one of our scripts (all of them may safely run twice). See `call`."""
         with self._lock:
             try:
                 return self._script(name)((), args)
-            except (ConnectionLost, ConnectError) as error:
-                lost = error
+            except (StoreError, ConnectError) as error:
+                lost = self._passing(error)
         return self._again(lost, lambda: self._script(name)((), args))
 
     def pipeline_of_scripts(
@@ -158,15 +168,10 @@ class ObjectStore:
             return []
         with self._lock:
             try:
-                replies: list[Any] | None = self._run_scripts(calls, before)
-            except (ConnectionLost, ConnectError) as error:
-                replies, lost = None, error
-        if replies is None:
-            replies = self._again(lost, lambda: self._run_scripts(calls, before))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies[len(before) :]
+                return _checked(self._run_scripts(calls, before))[len(before) :]
+            except (StoreError, ConnectError) as error:
+                lost = self._passing(error)
+        return list(self._again(lost, lambda: _checked(self._run_scripts(calls, before)))[len(before) :])
 
     def _run_scripts(
         self, calls: Sequence[tuple[str, tuple[Any, ...]]], before: Sequence[tuple[Any, ...]]
@@ -190,7 +195,7 @@ class ObjectStore:
             try:
                 return action()
             except StoreError as error:
-                if not str(error).startswith("OOM"):
+                if not is_full(error):
                     raise
                 now = time.monotonic()
                 deadline = deadline or now + patience
@@ -206,7 +211,13 @@ class ObjectStore:
             script = self._scripts[name] = connection.script(scripts.source_of(name))
         return script
 
-    def _again(self, lost: ConnectionLost | ConnectError, run: Callable[[], Any]) -> Any:
+    def _passing(self, error: StoreError | ConnectError) -> StoreError | ConnectError:
+        """Return an error that may be over soon; raise any other."""
+        if isinstance(error, (ConnectionLost, ConnectError)) or (self.waits_for_room and is_full(error)):
+            return error
+        raise error
+
+    def _again(self, lost: StoreError | ConnectError, run: Callable[[], Any]) -> Any:
         """Repeat what was interrupted until the server is back.
 
         Waiting happens here and nowhere else: whoever calls the store would otherwise have to undo half of what it
@@ -215,15 +226,19 @@ class ObjectStore:
         started = time.monotonic()
         delay = 0.0
         while True:
-            if not self._met or self._closed or time.monotonic() - started > self.patience:
+            full = is_full(lost)
+            patience = SERVER_PATIENCE_SECONDS if full else self.patience
+            if not self._met or self._closed or time.monotonic() - started > patience:
                 raise lost
+            if full:
+                self.on_full()
             time.sleep(delay)
             delay = min(0.25, delay * 2 + 0.01)
             try:
                 with self._lock:
                     result = run()
-            except (ConnectionLost, ConnectError) as error:
-                lost = error
+            except (StoreError, ConnectError) as error:
+                lost = self._passing(error)
                 continue
             if time.monotonic() - started > OUTAGE_SECONDS:
                 self._outage_ended = time.monotonic()

@@ -131,6 +131,8 @@ class Agent(ExecutorOwner):
         self.forker = Forker(self.loop, template, self._on_forked, self._on_exited)
         self.output = OutputReader(self)
         self.heartbeat = Heartbeat(self)
+        self.store.waits_for_room = True
+        self.store.on_full = self.heartbeat.stay
         self.watch = ControlWatch(self)
         self.actors = ActorManager(self)
         self.affinity = Affinity(self)
@@ -224,6 +226,15 @@ class Agent(ExecutorOwner):
         self.loop.close()
 
     def _service(self) -> None:
+        try:
+            self._look_after_work()
+        except WarrenBrokerError as error:
+            log.warning("cannot look after waiting work now: %s", error)
+        finally:
+            busy = any(executor.chunks for executor in self.executors.values()) or self.heartbeat.has_news()
+            self.loop.call_later(SERVICE_SECONDS if busy else SERVICE_IDLE_SECONDS, self._service)
+
+    def _look_after_work(self) -> None:
         """Every `SERVICE_SECONDS`: hand back what waits too long, retire idle executors."""
         now = time.monotonic()
         if not self.draining:
@@ -243,8 +254,6 @@ class Agent(ExecutorOwner):
                     executor.idle_since = now
                     executor.retiring = False
                     surplus -= 1
-        busy = any(executor.chunks for executor in self.executors.values()) or self.heartbeat.has_news()
-        self.loop.call_later(SERVICE_SECONDS if busy else SERVICE_IDLE_SECONDS, self._service)
 
     # -- queues ------------------------------------------------------------------------------------------------------
 

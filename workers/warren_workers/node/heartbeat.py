@@ -93,6 +93,11 @@ class Heartbeat:
             "draining": agent.draining,
         }
 
+    def stay(self) -> None:
+        """Keep our record while Redis is full: it takes no new one then, but lets an old one live on."""
+        agent = self._agent
+        agent.store.connection.call(b"PEXPIRE", agent.keys.node(agent.node_id), int(agent.config.lease * 1000))
+
     def run_once(self) -> None:
         """Write our record, read the others'."""
         agent = self._agent

@@ -1,0 +1,118 @@
+"""What Redis does besides dying: its ways to keep data, a full memory, a failover to the replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import warren
+from tests.chaos.ledger import Ledger
+from tests.chaos.sentinels import Sentinels
+from tests.chaos.stage import NODE_LEASE, Stage
+from tests.chaos.workload import Counter, Workload, plain
+from tests.servers import RabbitMQServer, RedisServer, free_port
+
+SUBMISSIONS = 100
+FULL_SECONDS = NODE_LEASE + 2
+
+
+def probe(ledger: Ledger) -> None:
+    assert warren.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
+
+
+@pytest.fixture
+def make_stage(
+    servers: tuple[RabbitMQServer, RedisServer], start_redis: Callable[..., RedisServer], seed: int
+) -> Iterator[Callable[[RedisServer, str | None], Stage]]:
+    """Return a function that makes a stage on a Redis of the test's own, from `start_redis`, which outlives it."""
+    print(f"WARREN_CHAOS_SEED={seed}")
+    rabbitmq, _ = servers
+    rabbitmq.start()
+    made: list[Stage] = []
+
+    def make(server: RedisServer, store_url: str | None = None) -> Stage:
+        stage = Stage(rabbitmq, server, seed, store_url=store_url)
+        made.append(stage)
+        stage.start()
+        return stage
+
+    yield make
+    for stage in made:
+        print(stage.logs())
+        stage.stop()
+
+
+def test_everysec_loses_nothing_when_the_process_is_killed(
+    make_stage: Callable[..., Stage], start_redis: Callable[..., RedisServer], ledger: Ledger
+):
+    """What was written is with the kernel, and survives the process (not the machine: docs/operations.md)."""
+    stage = make_stage(start_redis(appendonly=True, appendfsync="everysec"))
+    workload = Workload(ledger, stage.random)
+    for _ in range(3):
+        workload.submit(SUBMISSIONS // 3)
+        stage.restart_redis()
+        stage.healed()
+        stage.recovery("kill -9 of Redis with appendfsync everysec", lambda: probe(ledger))
+    workload.finish()
+
+
+def test_work_waits_while_redis_is_full(
+    make_stage: Callable[..., Stage], start_redis: Callable[..., RedisServer], ledger: Ledger
+):
+    server = start_redis(appendonly=True)
+    stage = make_stage(server)
+    workload = Workload(ledger, stage.random)
+    workload.submit(SUBMISSIONS)
+    with server.client() as client:
+        # Nothing that is deleted meanwhile makes room for anything.
+        client.config_set("maxmemory", client.info("memory")["used_memory"] // 2)
+        try:
+            late = [plain.remote(ledger.path, f"late-{number}", number) for number in range(50)]
+            ready, _ = warren.wait(late, num_returns=len(late), timeout=FULL_SECONDS)
+            assert not ready, "a full Redis takes results"
+            for number, ref in enumerate(late):
+                ledger.add(f"late-{number}", ref, number * 3 + 1)
+            assert len([node for node in warren.nodes() if node["Alive"]]) == 2, "a full Redis makes nodes die"
+        finally:
+            client.config_set("maxmemory", 0)
+    stage.healed()
+    stage.recovery("a full Redis", lambda: probe(ledger))
+    workload.submit(SUBMISSIONS // 2)
+    workload.finish()
+
+
+@pytest.fixture
+def sentinels(session_directory: Path) -> Iterator[Sentinels]:
+    """A master, a replica and their Sentinels."""
+    servers = Sentinels(session_directory / f"sentinels-{free_port()}")
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.stop()
+
+
+def test_work_goes_on_with_the_replica_after_a_failover(
+    sentinels: Sentinels, make_stage: Callable[..., Stage], ledger: Ledger
+):
+    """What the replica had not received when its master died is lost, so the master dies when nothing is on its way."""
+    stage = make_stage(sentinels.servers[0], sentinels.url)
+    counter = Counter.remote()
+    assert warren.get([counter.increment.remote() for _ in range(20)], timeout=20)[-1] == 20
+    for number in range(20):
+        ledger.add(f"plain-{number}", plain.remote(ledger.path, f"plain-{number}", number), number * 3 + 1)
+    ledger.check()
+    kept = warren.put(b"kept" * 50_000)
+    with sentinels.servers[0].client() as client:
+        assert client.wait(1, 5000) == 1
+    sentinels.servers[0].kill()
+    stage.healed()
+    stage.recovery("the death of the master", lambda: probe(ledger))
+    workload = Workload(ledger, stage.random)
+    workload.submit(SUBMISSIONS)
+    workload.finish()
+    assert warren.get(counter.increment.remote(), timeout=20) == 21
+    assert warren.get(kept, timeout=10) == b"kept" * 50_000
+    assert sentinels.master() is sentinels.servers[1]
