@@ -35,14 +35,16 @@ class Stage:
         healed_at: when the last fault was over (`time.monotonic`).
     """
 
-    def __init__(self, rabbitmq: RabbitMQServer, redis: RedisServer, seed: int) -> None:
+    def __init__(
+        self, rabbitmq: RabbitMQServer, redis: RedisServer, seed: int, *, store_url: str | None = None
+    ) -> None:
         self.rabbitmq = rabbitmq
         self.redis = redis
         self.random = random.Random(seed)
         self.cluster = Cluster(
             engine="rabbitmq",
             broker_url=rabbitmq.url,
-            store_url=redis.url,
+            store_url=store_url or redis.url,
             node_lease=NODE_LEASE,
             client_lease=CLIENT_LEASE,
         )
