@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,18 +67,30 @@ def test_work_waits_while_redis_is_full(
     stage = make_stage(server)
     workload = Workload(ledger, stage.random)
     workload.submit(SUBMISSIONS)
+    living: list[int] = []
+
+    def make_room() -> None:
+        # By another thread than that which submits: it waits for room.
+        time.sleep(FULL_SECONDS)
+        living.append(len([node for node in warren.nodes() if node["Alive"]]))
+        with server.client() as client:
+            client.config_set("maxmemory", 0)
+
     with server.client() as client:
         # Nothing that is deleted meanwhile makes room for anything.
         client.config_set("maxmemory", client.info("memory")["used_memory"] // 2)
-        try:
-            late = [plain.remote(ledger.path, f"late-{number}", number) for number in range(50)]
-            ready, _ = warren.wait(late, num_returns=len(late), timeout=FULL_SECONDS)
-            assert not ready, "a full Redis takes results"
-            for number, ref in enumerate(late):
-                ledger.add(f"late-{number}", ref, number * 3 + 1)
-            assert len([node for node in warren.nodes() if node["Alive"]]) == 2, "a full Redis makes nodes die"
-        finally:
-            client.config_set("maxmemory", 0)
+    started = time.monotonic()
+    operator = threading.Thread(target=make_room, name="operator")
+    operator.start()
+    try:
+        for number in range(50):
+            ledger.add(f"late-{number}", plain.remote(ledger.path, f"late-{number}", number), number * 3 + 1)
+        last = plain.remote(ledger.path, "last", 1)
+        assert warren.get(last, timeout=FULL_SECONDS + 10) == 4
+        assert time.monotonic() - started >= FULL_SECONDS, "a full Redis takes results"
+    finally:
+        operator.join()
+    assert living == [2], "a full Redis makes nodes die"
     stage.healed()
     stage.recovery("a full Redis", lambda: probe(ledger))
     workload.submit(SUBMISSIONS // 2)

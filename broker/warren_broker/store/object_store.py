@@ -341,9 +341,8 @@ class ObjectStore:
             The records, None for those to come; the ids of those that will never come: their owner is gone.
         """
         parts = [object_ids[at : at + FETCH_AT_ONCE] for at in range(0, len(object_ids), FETCH_AT_ONCE)]
-        replies = self.pipeline_of_scripts(
-            [("subscribe", (self._prefix, client, *self._pairs(part))) for part in parts]
-        )
+        calls = [("subscribe", (self._prefix, client, *self._pairs(part))) for part in parts]
+        replies = self.when_room(lambda: self.pipeline_of_scripts(calls))
         found: list[bytes | None] = []
         orphans: list[bytes] = []
         for object_id, stored in zip(object_ids, [each for reply in replies for each in reply], strict=True):
@@ -448,9 +447,13 @@ class ObjectStore:
             (self._prefix, self.keys.spec(task_id), frame, queue, priority, *self._pairs(dependencies))
             for task_id, frame, queue, priority, dependencies in specs
         ]
-        with self._lock:
-            script = self._script("park")
-            replies = self.pipeline([script.command((), each) for each in arguments])
+
+        def run() -> list[Any]:
+            with self._lock:
+                script = self._script("park")
+                return self.pipeline([script.command((), each) for each in arguments])
+
+        replies = self.when_room(run)
         return [reply == 1 for reply in replies]
 
     def start_once(self, node: bytes, task_ids: Sequence[bytes]) -> list[bytes]:
@@ -481,7 +484,8 @@ class ObjectStore:
     def put_function(self, digest: bytes, pickled: bytes) -> None:
         """Store a pickled function under its content hash."""
         # Over one that is there: it is the same function, but may be signed with a secret that is being replaced.
-        self.call(b"SET", self.keys.function(digest), self.signer.seal(b"function" + digest, pickled))
+        sealed = self.signer.seal(b"function" + digest, pickled)
+        self.when_room(lambda: self.call(b"SET", self.keys.function(digest), sealed), size=len(pickled))
 
     def get_function(self, digest: bytes) -> bytes:
         """Return a pickled function.
@@ -562,11 +566,15 @@ class ObjectStore:
         """Tell every node of a queue that is published to for the first time (an actor's host needs no telling)."""
         if is_exclusive(queue):
             return
-        self.pipeline([(b"SADD", self.keys.queues, queue), (b"PUBLISH", self.keys.queues_channel, queue)])
+        self._announce(self.keys.queues, queue)
 
     def announce_priorities(self, queue: str) -> None:
         """Tell every node that the tasks of a queue have priorities: what is most urgent must not wait on a node."""
-        self.pipeline([(b"SADD", self.keys.prioritized, queue), (b"PUBLISH", self.keys.queues_channel, queue)])
+        self._announce(self.keys.prioritized, queue)
+
+    def _announce(self, among: bytes, queue: str) -> None:
+        commands = [(b"SADD", among, queue), (b"PUBLISH", self.keys.queues_channel, queue)]
+        self.when_room(lambda: self.pipeline(commands))
 
     def is_prioritized(self, queue: str) -> bool:
         """True if tasks of the queue have priorities."""
