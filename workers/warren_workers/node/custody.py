@@ -5,7 +5,7 @@ When its work is done the entry goes. When the node's lease ends, the janitor of
 one step (they are in that node's custody then, and so survive its end too) and puts what is left of them back on the
 queues.
 
-    held --10 s--> in custody (Redis) + acknowledged --done--> entry deleted
+    held --5 s---> in custody (Redis) + acknowledged --done--> entry deleted
                           |  '-----this node leaves--> published again, entry deleted
                           '--------this node is dead-> adopted --> published again, entry deleted
 
@@ -42,7 +42,7 @@ from warren_workers.node.intake import Held
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
 
-CUSTODY_SECONDS: Final = 10.0
+CUSTODY_SECONDS: Final = 5.0  # well below the shortest `consumer_timeout` that anybody sets
 GIVE_BACK_SECONDS: Final = 5.0  # for the broker to confirm what a leaving node gives back
 
 log = logging.getLogger("warren.node")
