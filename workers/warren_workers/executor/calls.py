@@ -10,7 +10,9 @@ import os
 import pickle
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from types import GeneratorType
 from typing import Any
@@ -78,6 +80,24 @@ class CallRunner:
         self.node_id = node_id
         self.interrupts = client.interrupts = Interrupts()
         self.is_cancelled: Callable[[bytes], bool] = lambda task_id: False  # tasks are interrupted; actors set it
+        self._forked = False
+        os.register_at_fork(after_in_child=self._on_fork)
+
+    def _on_fork(self) -> None:
+        self._forked = True
+
+    def end_child(self, error: BaseException | None = None) -> None:
+        """A child that a call has forked ends where it would return from the call: only the parent answers."""
+        code = 0
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            traceback.print_exception(type(error), error, error.__traceback__)
+            code = 1
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
     def run(self, header: TaskHeader, function: Callable[..., Any], task: Task, out: Results) -> None:
         """Run one call; its results, or its error, are in `out` afterwards.
@@ -100,6 +120,8 @@ class CallRunner:
 
     def store_value(self, header: TaskHeader, task: Task, value: Any, out: Results) -> None:
         """Store what a call returned."""
+        if self._forked:
+            self.end_child()
         if header.num_returns == 1:
             if value is None:
                 out.items += (task[0] + FIRST_INDEX, b"N")
@@ -114,6 +136,8 @@ class CallRunner:
         Raises:
             Retry: it is to be retried instead.
         """
+        if self._forked:
+            self.end_child(error)
         self.discard(out)
         if isinstance(error, DependencyFailed):
             record = records.ERROR + store_input_failure(error.record[1:], header.name)
@@ -192,6 +216,8 @@ class CallRunner:
 
     def store_result(self, key: bytes, value: Any, out: Results) -> None:
         """Store one value as the object `key`."""
+        if self._forked:
+            self.end_child()  # inside of a generator
         packed = pack(value)
         if not packed.buffers and not packed.refs and len(packed.data) <= records.INLINE_LIMIT_BYTES:
             record = b"P" + packed.data
