@@ -3,7 +3,9 @@
 | environment | means |
 |---|---|
 | `WARREN_CHAOS_SEED` | the seed; else a random one, which every test prints |
-| `WARREN_CHAOS_LONG` | `1` for the long form (`make chaos`): more work, more faults, more scenarios |
+| `WARREN_CHAOS_LONG` | `1` for the long form (`make chaos`): more work, more faults |
+
+`pytest -m chaos tests/chaos` runs all scenarios in their short form; `make test` those that are marked `in_every_run`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.ledger import Ledger
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Stage, report
 from tests.chaos.workload import Workload
 from tests.servers import RabbitMQServer, RedisServer
 
@@ -29,7 +31,7 @@ LONG_TIMEOUT = 600  # seconds for one scenario of the long form
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything here, and give the long form the time it needs."""
+    """Mark everything here, and give the long form the time it needs; what is `in_every_run` is in `make test` too."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -41,7 +43,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def seed() -> int:
     """The seed of this run."""
     given = os.environ.get("WARREN_CHAOS_SEED")
-    return int(given) if given else random.SystemRandom().randrange(1_000_000)
+    seed = int(given) if given else random.SystemRandom().randrange(1_000_000)
+    report.append(f"WARREN_CHAOS_SEED={seed}")
+    return seed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell the seed, and how long each recovery took."""
+    if report:
+        terminalreporter.section("chaos")
+        for line in report:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

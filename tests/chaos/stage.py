@@ -23,6 +23,9 @@ NODE_CPUS = 2
 RECOVERY_GOAL = 5.0  # seconds after a fault heals
 RECOVERY_TIMEOUT = 20.0
 
+report: list[str] = []
+"""What the end of a run tells: how long each recovery took."""
+
 
 class Stage:
     """Two servers, two nodes and a driver (this process).
@@ -169,7 +172,8 @@ class Stage:
         wait_until(works, f"work goes on after {what}", timeout=RECOVERY_TIMEOUT)
         seconds = time.monotonic() - self.healed_at
         late = "" if seconds <= RECOVERY_GOAL else f" (the goal is {RECOVERY_GOAL:g} s)"
-        print(f"recovery from {what}: {seconds:.2f} s{late}")
+        report.append(f"recovery from {what}: {seconds:.2f} s{late}")
+        print(report[-1])
         return seconds
 
 

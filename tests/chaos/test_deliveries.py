@@ -95,6 +95,7 @@ def meddler(stage: Stage) -> Iterator[Meddler]:
         client.publisher = genuine
 
 
+@pytest.mark.in_every_run
 def test_doubled_and_reordered_messages_do_no_harm(meddler: Meddler, workload: Workload):
     workload.submit(SUBMISSIONS)
     meddler.end()
@@ -102,6 +103,7 @@ def test_doubled_and_reordered_messages_do_no_harm(meddler: Meddler, workload: W
     assert meddler.doubled > 10, "nothing was doubled"
 
 
+@pytest.mark.in_every_run
 def test_a_call_that_arrives_twice_runs_once(meddler: Meddler, ledger: Ledger):
     echo, counter = Echo.remote(ledger.path), Counter.remote()
     for number in range(CALLS):

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
+
 import warren
 from tests.chaos import caller
 from tests.chaos.conftest import LONG
-from tests.chaos.stage import NODE_CPUS, Stage
+from tests.chaos.stage import NODE_CPUS, Stage, report
 from tests.chaos.workload import Counter
 from tests.servers import wait_until
 
@@ -36,6 +38,7 @@ def told(path: Path) -> list[int]:
     return [int(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
+@pytest.mark.in_every_run
 def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
     name = "durable counter"
     counter = Counter.options(name=name, namespace="chaos").remote()
@@ -83,7 +86,8 @@ def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
             before = count()
             if before < INCREMENTS:
                 wait_until(lambda before=before: count() > before, f"the count grows after {what}", 30)
-                print(f"recovery of a durable actor from {what}: {time.monotonic() - stage.healed_at:.2f} s")
+                report.append(f"recovery of a durable actor from {what}: {time.monotonic() - stage.healed_at:.2f} s")
+                print(report[-1])
         for process in callers:
             assert process.wait(OUTCOME_TIMEOUT) == 0
     numbers = [told(file) for file in files]

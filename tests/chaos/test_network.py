@@ -83,8 +83,11 @@ def there(network: Network) -> NodeAffinitySchedulingStrategy:
 
 @pytest.mark.parametrize(
     ("to_server", "to_client"),
-    [(True, True), (True, False), (False, True)],
-    ids=["both-ways", "to-the-servers", "from-the-servers"],
+    [
+        pytest.param(True, True, id="both-ways", marks=pytest.mark.in_every_run),
+        pytest.param(True, False, id="to-the-servers"),
+        pytest.param(False, True, id="from-the-servers"),
+    ],
 )
 def test_a_node_that_is_cut_off_does_no_harm(
     stage: Stage, network: Network, ledger: Ledger, to_server: bool, to_client: bool

@@ -111,6 +111,7 @@ def innocents(ledger: Ledger, name: str) -> None:
         ledger.add(key, plain.remote(ledger.path, key, number), number * 3 + 1)
 
 
+@pytest.mark.in_every_run
 def test_a_task_that_kills_its_process_each_time_takes_no_others_along(stage: Stage, ledger: Ledger):
     innocents(ledger, "before")
     poison = [suicide.remote(ledger.path, f"poison-{number}") for number in range(3)]
@@ -123,6 +124,7 @@ def test_a_task_that_kills_its_process_each_time_takes_no_others_along(stage: St
     assert [effects[f"poison-{number}"] for number in range(3)] == [RETRIES + 1] * 3
 
 
+@pytest.mark.in_every_run
 def test_an_executor_that_exits_beside_a_child_of_its_own_is_missed(stage: Stage, ledger: Ledger):
     started = time.monotonic()
     ref = leave_a_child_and_exit.remote(ledger.path, "poison")
@@ -133,6 +135,7 @@ def test_an_executor_that_exits_beside_a_child_of_its_own_is_missed(stage: Stage
     ledger.check()
 
 
+@pytest.mark.in_every_run
 def test_a_forked_child_never_answers_for_its_parent(stage: Stage, ledger: Ledger):
     for number in range(5):
         for task, right in (

@@ -9,6 +9,8 @@ import sys
 import time
 from contextlib import suppress
 
+import pytest
+
 import warren
 from tests.chaos import driver
 from tests.chaos.conftest import LONG
@@ -27,6 +29,7 @@ def probe(workload: Workload) -> None:
     assert warren.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
 
 
+@pytest.mark.in_every_run
 def test_killed_executors_and_actor_hosts_lose_nothing(stage: Stage, workload: Workload):
     for _ in range(ROUNDS):
         workload.submit(SUBMISSIONS // ROUNDS)
@@ -37,6 +40,7 @@ def test_killed_executors_and_actor_hosts_lose_nothing(stage: Stage, workload: W
     workload.finish()
 
 
+@pytest.mark.in_every_run
 def test_a_killed_agent_is_made_good_by_the_others(stage: Stage, workload: Workload):
     for _ in range(4 if LONG else 1):
         workload.submit(SUBMISSIONS // 4)

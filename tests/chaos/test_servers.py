@@ -46,7 +46,13 @@ def submit_beside(workload: Workload, fault: Callable[[], None]) -> None:
         raise failures[0]
 
 
-@pytest.mark.parametrize(("name", "fault"), FAULTS, ids=[name.replace(" ", "-") for name, _ in FAULTS])
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        pytest.param(name, fault, id=name.replace(" ", "-"), marks=[pytest.mark.in_every_run] * name.startswith("kill"))
+        for name, fault in FAULTS
+    ],
+)
 def test_work_outlives_its_servers(stage: Stage, workload: Workload, name: str, fault: Callable[[Stage], None]):
     def probe() -> None:
         assert warren.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4

@@ -78,6 +78,7 @@ def forgeries(bomb: bytes, valid: bytes) -> st.SearchStrategy[bytes]:
     )
 
 
+@pytest.mark.in_every_run
 def test_no_forgery_is_unpickled_and_work_goes_on(stage: Stage, marker: Path, tmp_path: Path):
     logging.getLogger("warren").setLevel(logging.CRITICAL)
     client = current.client()
@@ -150,6 +151,7 @@ def test_no_forgery_is_unpickled_and_work_goes_on(stage: Stage, marker: Path, tm
             store.call(b"SREM", keys.queues, member)
 
 
+@pytest.mark.in_every_run
 def test_a_forged_function_is_not_loaded(stage: Stage, marker: Path):
     client = current.client()
 
@@ -166,6 +168,7 @@ def test_a_forged_function_is_not_loaded(stage: Stage, marker: Path):
     assert int(client.store.call(b"GET", client.keys.put_aside + b":count")) > 0
 
 
+@pytest.mark.in_every_run
 def test_a_client_with_another_secret_gets_nothing_done(stage: Stage, marker: Path, tmp_path: Path):
     """A whole forged task, right in every byte but for the secret."""
     client = current.client()
