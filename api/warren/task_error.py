@@ -104,7 +104,7 @@ class TaskError(WarrenError):
         actor_repr: `repr` of the actor, None for a task.
         actor_id: hex id of the actor, None for a task.
         dependants: tasks that did not run because of this failure, the one whose result was read first.
-        note: what became of the cause on its way, "" if it arrived whole.
+        note: what became of the cause on its way, or what helps against it; "" if there is nothing to say.
     """
 
     __module__ = _PUBLIC_MODULE
@@ -300,6 +300,7 @@ def capture_task_error(
     text = _traceback_text(exc)
     inner = exc.cause if isinstance(exc, TaskError) else exc
     cause, note = _dump_cause(inner, text)
+    note = note or _remedy(inner)
     return _ErrorRecord(
         _RECORD_VERSION,
         True,
@@ -414,6 +415,18 @@ def _dump_cause(cause: BaseException, text: str) -> tuple[bytes, str]:
         reason = _one_line(error)
         replacement = WarrenError(f"{_class_name(cause)} could not be pickled ({reason}). It read:\n{text}")
         return dump_exception(replacement), f"the exception itself could not be pickled: {reason}"
+
+
+def _remedy(error: BaseException) -> str:
+    """Return what helps against an import that failed on the node; "" for any other error."""
+    # Only as the interpreter words it: where warren itself misses a module, the error says what to do already.
+    if type(error) is not ModuleNotFoundError or str(error) != f"No module named {error.name!r}":
+        return ""
+    package = str(error.name).partition(".")[0]
+    return (
+        f"the node that ran this has no {package}: install it there; the image of docker-compose.yml installs what "
+        "WARREN_EXTRA_REQUIREMENTS in .env names"
+    )
 
 
 def _traceback_text(error: BaseException) -> str:

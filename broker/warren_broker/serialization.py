@@ -376,7 +376,8 @@ def missing_module(error: ModuleNotFoundError) -> ModuleNotFoundError:
     name = error.name or str(error)
     return ModuleNotFoundError(
         f"No module named {name!r} in this process, but a value or function sent to it needs it. Install it on the "
-        f"nodes, or send it along: cloudpickle.register_pickle_by_value({name.partition('.')[0]}).",
+        "nodes (the image of docker-compose.yml installs what WARREN_EXTRA_REQUIREMENTS in .env names), or send it "
+        f"along: cloudpickle.register_pickle_by_value({name.partition('.')[0]}).",
         name=error.name,
         path=error.path,
     )

@@ -169,6 +169,25 @@ def test_where_it_happened_can_be_read() -> None:
     assert raised.traceback_str.endswith("ValueError: boom\n")
 
 
+def test_a_module_that_the_node_lacks_is_named_with_what_to_do() -> None:
+    def missing(statement: str) -> ModuleNotFoundError:
+        with pytest.raises(ModuleNotFoundError) as caught:
+            exec(statement)
+        return caught.value
+
+    raised = load_task_error(failed(missing("import not_on_the_node.tools")))
+    assert isinstance(raised, ModuleNotFoundError)
+    assert raised.name == "not_on_the_node"
+    text = str(raised)
+    assert "No module named 'not_on_the_node'" in text
+    assert f"node={NODE[:8]}" in text
+    assert "has no not_on_the_node: install it there" in text
+    assert "WARREN_EXTRA_REQUIREMENTS" in text
+    # What says it all by itself, or was raised by hand, is left as it is.
+    for other in (missing("raise ModuleNotFoundError('no plug-in for this')"), ValueError("boom")):
+        assert "WARREN_EXTRA_REQUIREMENTS" not in str(load_task_error(failed(other)))
+
+
 def test_an_attribute_of_the_users_class_wins_over_ours() -> None:
     assert load_task_error(failed(OwnPid())).pid == "the user's"  # type: ignore[attr-defined]
 

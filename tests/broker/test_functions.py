@@ -206,4 +206,5 @@ def test_a_missing_module_is_named_with_the_remedy(tmp_path: Path, monkeypatch: 
     message = str(caught.value)
     assert "'only_on_the_driver'" in message
     assert "Install it on the nodes" in message
+    assert "WARREN_EXTRA_REQUIREMENTS" in message
     assert "cloudpickle.register_pickle_by_value(only_on_the_driver)" in message
