@@ -252,7 +252,11 @@ class ActorClient:
     def kill(self, actor_id: bytes, *, no_restart: bool) -> None:
         """Kill an actor's process at once; running and waiting calls fail."""
         self._client.outbox.flush()
-        self.records.kill(actor_id, no_restart=no_restart, cause=killed_cause(actor_id))
+        cause = killed_cause(actor_id)
+        state = self.records.kill(actor_id, no_restart=no_restart, cause=cause)
+        if no_restart and state != DEAD:
+            # The node hears of it a moment later: a call that comes after this must not be served any more.
+            self._gone[actor_id] = records.ERROR + cause
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
