@@ -200,12 +200,15 @@ class Client:
         if parent is not None:
             self.children.setdefault(parent, []).append(task_id)
         task = (task_id, payload, 0, dependencies, inline, 0)
-        if plan.line is not None:
-            self.outbox.add_call(plan, task)
-        elif dependencies and len(inline) < len(dependencies):
-            self.outbox.add_parked(plan, task)
-        else:
-            self.outbox.add(plan, task)
+        try:
+            if plan.line is not None:
+                self.outbox.add_call(plan, task)
+            elif dependencies and len(inline) < len(dependencies):
+                self.outbox.add_parked(plan, task)
+            else:
+                self.outbox.add(plan, task)
+        except ObjectStoreFull as error:
+            raise store_full(error) from error
         if len(references.dropped) > DELETE_AT:
             self.collect()
         return result
@@ -418,9 +421,17 @@ class Client:
             result.append(None if record == b"N" else load(ref._id, record))
         return result
 
+    def _send_waiting(self) -> None:
+        """Send what waits in the outbox before waiting for results; what finds no room is sent when there is some."""
+        try:
+            self.outbox.flush()
+        except ObjectStoreFull as error:
+            log.debug("tasks wait for room: %s", error)
+            self.kick()
+
     def _await(self, missing: list[bytes], timeout: float | None, asked: int) -> None:
         """Wait until all of `missing` are here, or one of them turned out to be an error (which is raised)."""
-        self.outbox.flush()
+        self._send_waiting()
         inbox = self.inbox
         values = inbox.values
         inbox.subscribe(missing)
@@ -463,7 +474,7 @@ class Client:
 
     def wait(self, refs: Sequence[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         """Split `refs` into (ready, not ready); see `warren.wait`. HOT PATH."""
-        self.outbox.flush()
+        self._send_waiting()
         values = self.inbox.values
         from warren.generators import ObjectRefGenerator
 

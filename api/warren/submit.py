@@ -107,7 +107,7 @@ class Outbox:
             client.in_flight += 1
             idle = client.in_flight == 1
         if idle or waiting >= FLUSH_AT:
-            self.flush()
+            self._send_with(task[0])
         elif waiting == 1:
             client.kick()
 
@@ -126,7 +126,7 @@ class Outbox:
             client.in_flight += 1
             idle = client.in_flight == 1
         if idle or waiting >= FLUSH_AT:
-            self.flush()
+            self._send_with(task[0])
         elif waiting == 1:
             client.kick()
 
@@ -138,9 +138,20 @@ class Outbox:
             waiting = self._waiting
             self._client.in_flight += 1
         if waiting >= FLUSH_AT:
-            self.flush()
+            self._send_with(task[0])
         elif waiting == 1:
             self._client.kick()
+
+    def _send_with(self, task_id: bytes) -> None:
+        """Flush; if that fails, whoever submits this task is told, unless it was sent. All others are kept."""
+        try:
+            self.flush()
+        except Exception as error:
+            if self.withdraw(task_id):
+                with self._lock:
+                    self._client.in_flight -= 1
+                raise
+            log.debug("what waits is sent later: %s", error)
 
     def withdraw(self, task_id: bytes) -> bool:
         """Take a task back that was not sent yet (`cancel`)."""
@@ -170,7 +181,14 @@ class Outbox:
         return self._waiting
 
     def flush(self) -> None:
-        """Send all that waits, from this thread. Returns when it is handed to the connection, not confirmed."""
+        """Send all that waits, from this thread. Returns when it is handed to the connection, not confirmed.
+
+        What cannot be sent is kept, in its order, for the next time: it was accepted.
+
+        Raises:
+            ObjectStoreFull: Redis is full.
+            WarrenBrokerError: a server stayed away for too long.
+        """
         if not self._waiting and not self._client.unsent_puts:
             return
         self._client.register()
@@ -191,35 +209,65 @@ class Outbox:
                 parked, self._parked = self._parked, []
                 self._dirty = []
                 self._waiting = 0
+            try:
+                for plan, tasks in batches:
+                    self._publish(plan, tasks)
+                for line, calls in lines:
+                    self._publish_calls(line, calls)
+                if parked:
+                    self._park(parked)
+            except BaseException:
+                self._keep(batches, lines, parked)
+                raise
+
+    def _keep(
+        self,
+        batches: list[tuple[Plan, list[Task]]],
+        lines: list[tuple[Line, list[tuple[Plan, Task]]]],
+        parked: list[tuple[Plan, Task]],
+    ) -> None:
+        """Put what was not sent before what came meanwhile. What is sent and unconfirmed, the publisher keeps."""
+        with self._lock:
             for plan, tasks in batches:
-                self._publish(plan, tasks)
+                if tasks and not plan.pending:
+                    self._dirty.append(plan)
+                plan.pending = tasks + plan.pending
+                self._waiting += len(tasks)
             for line, calls in lines:
-                self._publish_calls(line, calls)
-            if parked:
-                self._park(parked)
+                if calls and not line.pending:
+                    self._lines.append(line)
+                line.pending = calls + line.pending
+                self._waiting += len(calls)
+            self._parked = parked + self._parked
+            self._waiting += len(parked)
 
     def _publish(self, plan: Plan, tasks: list[Task]) -> None:
+        """Publish tasks, and take what is published out of the list."""
         client = self._client
         publish, signer = client.publisher.publish, client.signer
         size = self.batch_size(plan, len(tasks))
-        for start in range(0, len(tasks), size):
-            batch = tasks[start : start + size]
+        while tasks:
+            batch = tasks[:size]
             if size > 1 and sum([len(task[1]) for task in batch]) > BATCH_BYTES_MAX:
                 for task in batch:
                     publish(plan.next_queue(), encode_frame(signer, plan.header_bytes, [task]), priority=plan.priority)
             else:
                 publish(plan.next_queue(), encode_frame(signer, plan.header_bytes, batch), priority=plan.priority)
+            del tasks[:size]
 
     def _publish_calls(self, line: Line, calls: list[tuple[Plan, Task]]) -> None:
-        """One message for up to `BATCH_TASKS_MAX` calls: a frame for each run of calls under one plan."""
+        """One message for up to `BATCH_TASKS_MAX` calls: a frame for each run of calls under one plan.
+
+        What is published is taken out of the list.
+        """
         client = self._client
         signer = client.signer
-        for start in range(0, len(calls), BATCH_TASKS_MAX):
+        while calls:
             frames: list[bytes] = []
             run: list[Task] = []
             size = 0
             current: Plan | None = None
-            for plan, task in calls[start : start + BATCH_TASKS_MAX]:
+            for plan, task in calls[:BATCH_TASKS_MAX]:
                 if current is not None and (plan is not current or size > BATCH_BYTES_MAX):
                     frames.append(encode_frame(signer, current.header_bytes, run))
                     run = []
@@ -230,6 +278,7 @@ class Outbox:
             if current is not None:
                 frames.append(encode_frame(signer, current.header_bytes, run))
             client.publisher.publish(line.queue, b"".join(frames))
+            del calls[:BATCH_TASKS_MAX]
 
     def batch_size(self, plan: Plan, waiting: int) -> int:
         """Return how many tasks of `plan` go into one message."""
@@ -249,6 +298,7 @@ class Outbox:
                 for (plan, task), frame in zip(parked, frames, strict=True)
             ]
         )
+        # If one of these fails, all are parked again: that does no harm, the first result of each stands.
         for (plan, _), frame, now in zip(parked, frames, ready, strict=True):
             if now:
                 client.publisher.publish(plan.queue, frame, priority=plan.priority)

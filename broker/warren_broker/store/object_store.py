@@ -342,7 +342,12 @@ class ObjectStore:
         """
         parts = [object_ids[at : at + FETCH_AT_ONCE] for at in range(0, len(object_ids), FETCH_AT_ONCE)]
         calls = [("subscribe", (self._prefix, client, *self._pairs(part))) for part in parts]
-        replies = self.when_room(lambda: self.pipeline_of_scripts(calls))
+        try:
+            replies = self.pipeline_of_scripts(calls)
+        except StoreError as error:
+            if not is_full(error):
+                raise
+            return self.fetch(object_ids), []  # nobody is told, but whoever waits looks again by itself
         found: list[bytes | None] = []
         orphans: list[bytes] = []
         for object_id, stored in zip(object_ids, [each for reply in replies for each in reply], strict=True):

@@ -1,0 +1,105 @@
+"""What was submitted and could not be sent is kept: a full Redis, or a server that is away, lose no task."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+import warren
+from warren import current
+from warren_broker.errors import BrokerError
+from warren_broker.shared_memory import ObjectStoreFull
+
+TASKS = 30
+
+
+@warren.remote
+def triple(value):
+    return 3 * value
+
+
+@warren.remote
+def add(left, right):
+    return left + right
+
+
+@warren.remote(num_cpus=0)
+class Log:
+    def __init__(self):
+        self.seen = []
+
+    def append(self, value):
+        self.seen.append(value)
+        return list(self.seen)
+
+
+class Refusing:
+    """Stands in for a method: refuses some times in a row, and then does what it is asked to."""
+
+    def __init__(self, method, error, times):
+        self.method, self.error, self.times, self.refused = method, error, times, 0
+
+    def __call__(self, *args, **kwargs):
+        if self.refused < self.times:
+            self.refused += 1
+            raise self.error
+        return self.method(*args, **kwargs)
+
+
+def get_patiently(refs):
+    """Get results; a broker that is away is told to whoever waits, and the tasks are kept."""
+    for _ in range(5):
+        with suppress(BrokerError):
+            return warren.get(refs, timeout=20)
+    raise AssertionError("still refused")
+
+
+@pytest.fixture
+def busy(session):
+    """A client with something in flight: what it submits waits for the service thread."""
+    import time
+
+    @warren.remote(num_cpus=0)
+    def nap():
+        time.sleep(1.0)
+
+    ref = nap.remote()
+    yield current.client()
+    warren.get(ref, timeout=20)
+
+
+def test_tasks_that_could_not_be_published_are_sent_later(busy, monkeypatch):
+    refuse = Refusing(busy.publisher.publish, BrokerError("RabbitMQ is away"), 3)
+    monkeypatch.setattr(busy.publisher, "publish", refuse)
+    refs = [triple.remote(number) for number in range(TASKS)]
+    assert get_patiently(refs) == [3 * number for number in range(TASKS)]
+    assert refuse.refused == 3
+
+
+def test_tasks_that_could_not_be_parked_are_sent_later(busy, monkeypatch):
+    refuse = Refusing(busy.store.park, ObjectStoreFull(0, 0, "Redis"), 3)
+    monkeypatch.setattr(busy.store, "park", refuse)
+    refs = [add.remote(triple.remote(number), triple.remote(1)) for number in range(TASKS)]
+    assert warren.get(refs, timeout=20) == [3 * number + 3 for number in range(TASKS)]
+    assert refuse.refused == 3
+
+
+def test_calls_that_could_not_be_sent_keep_their_order(busy, monkeypatch):
+    log = Log.remote()
+    assert warren.get(log.append.remote(-1), timeout=20) == [-1]
+    refuse = Refusing(busy.publisher.publish, BrokerError("RabbitMQ is away"), 2)
+    monkeypatch.setattr(busy.publisher, "publish", refuse)
+    refs = [log.append.remote(number) for number in range(TASKS)]
+    assert get_patiently(refs)[-1] == [-1, *range(TASKS)]
+    assert refuse.refused == 2
+
+
+def test_who_submits_is_told_only_if_the_own_task_was_not_taken(session, monkeypatch):
+    client = current.client()
+    assert warren.get(triple.remote(1), timeout=20) == 3
+    monkeypatch.setattr(client.publisher, "publish", Refusing(client.publisher.publish, BrokerError("away"), 1))
+    with pytest.raises(BrokerError):  # an idle client sends at once
+        triple.remote(2)
+    assert client.outbox.waiting == 0 and client.in_flight == 0
+    assert warren.get(triple.remote(3), timeout=20) == 9
