@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test chaos soak bench up down compose-test lint format clean
+.PHONY: help demo test chaos soak bench up down compose-test kubernetes-check lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make up      start a cluster in containers: make up WORKERS=4 (again to scale it)"
 	@echo "make down    stop it; its data stay in volumes"
 	@echo "make compose-test  bring a cluster up, scale it and restart its servers while it works"
+	@echo "make kubernetes-check  validate the manifests in deploy/kubernetes"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff format and repair"
 	@echo "make clean   remove environments and caches"
@@ -49,6 +50,9 @@ down:
 compose-test: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.compose.run --compose "$(COMPOSE)"
 
+kubernetes-check: $(VENV)/kubernetes.stamp
+	@$(VENV)/kubernetes/bin/kubernetes-validate --strict deploy/kubernetes/*.yaml
+
 lint: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "ruff format would change files: run 'make format'" >&2; exit 1; }
@@ -77,6 +81,12 @@ $(VENV)/runtime.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	@echo "installing warren and its development tools into $(VENV)"
 	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+# In a venv of its own: it brings the schemas of all versions of Kubernetes.
+$(VENV)/kubernetes.stamp: | $(BIN)/python
+	@$(PYTHON) -m venv $(VENV)/kubernetes
+	@$(VENV)/kubernetes/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input kubernetes-validate
 	@touch $@
 
 $(VENV)/bench.stamp: pyproject.toml | $(BIN)/python

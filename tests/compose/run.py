@@ -2,8 +2,8 @@
 
     python -m tests.compose.run [--compose "docker compose"] [--keep]
 
-It uses a project name, a `.env` and ports of its own, so a cluster that runs already is left alone. Environment
-variables with names from `.env.example` (such as WARREN_BUILD_NETWORK=host) change the cluster it makes.
+It uses a project name, a `.env`, an image and ports of its own, so a cluster that runs already is left alone.
+Environment variables with names from `.env.example` (such as WARREN_BUILD_NETWORK=host) change the cluster it makes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,23 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import warren
+from tests.servers import free_port
 from tools.make_env import EXAMPLE, ROOT, write_env
 
 PROJECT = "warren-compose-test"
 UP_SECONDS = 240.0
 STEP_SECONDS = 120.0
-INCREMENTS = 3_000
 CALLERS = 4
+SHORT_TASKS = 4_000
+LONG_TASKS = 4
+LONG_SECONDS = 20.0
+DRAIN_SECONDS = 5  # shorter than the long tasks: a node that leaves has to hand them back
+CHAIN = 500
+STOP_SECONDS = 10  # for a server to stop by itself, then it is killed: nothing may be lost then, either
+IMAGE_LIMIT = 150 << 20  # bytes over its base
 
 
 class Compose:
@@ -53,23 +61,43 @@ class Compose:
         """Have that many nodes; servers and other nodes are left alone."""
         self("up", "--detach", "--no-recreate", "--scale", f"worker={workers}")
 
-    def container(self, service: str) -> str:
-        """Return the id of a service's first container."""
-        return self("ps", "--quiet", service).split()[0]
+    def containers(self, *services: str) -> list[str]:
+        """Return the ids of the containers of some services, or of all."""
+        return self("ps", "--quiet", *services).split()
+
+    def refusal(self) -> str:
+        """Return what is said where there is no `.env`; "" if nothing is wrong with that."""
+        with tempfile.NamedTemporaryFile() as empty:  # a project's own .env is not read then
+            done = subprocess.run(
+                [*self._command[:-1], empty.name, "config"],
+                cwd=ROOT,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        return done.stderr if done.returncode else ""
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on."""
-    import socket
+def docker(*arguments: str, text: str = "") -> str:
+    """Run a command of the engine, with a text for it to read; return what it printed."""
+    command = ["docker", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=STEP_SECONDS, check=False)
+    if done.returncode:
+        raise SystemExit(f"FAILED: docker {' '.join(arguments)}: {done.stderr[-2000:]}")
+    return done.stdout.strip()
 
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+
+def inspect(container: str, template: str) -> str:
+    """Return a fact about a container."""
+    return docker("inspect", "--format", template, container)
+
+
+def check(condition: object, what: str) -> None:
+    """End the test unless a condition holds."""
+    if not condition:
+        raise SystemExit(f"FAILED: {what}")
 
 
 def settle(condition: Callable[[], object], what: str, seconds: float = STEP_SECONDS) -> float:
@@ -97,6 +125,22 @@ def work(number: int, seconds: float) -> int:
     return number
 
 
+@warren.remote(priority=5)
+def long_work(number: int, begun: Any) -> int:
+    """A task that outlasts the draining of its node, and counts how often it was begun."""
+    warren.get(begun.add.remote())
+    time.sleep(LONG_SECONDS)
+    return number
+
+
+@warren.remote
+def yaml_version() -> str:
+    """Uses what WARREN_EXTRA_REQUIREMENTS names."""
+    import yaml
+
+    return str(yaml.__version__)
+
+
 @warren.remote
 def link(value: int) -> int:
     """One link of a chain."""
@@ -114,6 +158,10 @@ class Counter:
     def add(self) -> int:
         """Count one more; return how many there are."""
         self.value += 1
+        return self.value
+
+    def count(self) -> int:
+        """Return how many there are."""
         return self.value
 
 
@@ -140,66 +188,190 @@ def demo(environment: dict[str, str]) -> None:
     print("    " + "\n    ".join(done.stdout.strip().splitlines()[-3:]))
 
 
-def count_up(counter: object, seen: list[list[int]], caller: int) -> None:
+def check_image(settings: dict[str, str]) -> None:
+    """The image of nodes: small, without a compiler, not for root."""
+    image = settings["WORKER_IMAGE"]
+    sizes = [
+        int(docker("image", "inspect", "--format", "{{.Size}}", each)) for each in (image, settings["PYTHON_IMAGE"])
+    ]
+    over = sizes[0] - sizes[1]
+    check(over < IMAGE_LIMIT, f"the image is {over >> 20} MiB over its base")
+    script = "id -u; for name in cc gcc g++ clang make; do command -v $name; done; true"
+    user, *tools = docker("run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", script).split()
+    check(user != "0", "nodes run as root")
+    check(not tools, f"the image has {tools}")
+    # As docs/deployment.md has it.
+    derived = f"{image}-derived"
+    lines = f"FROM {image}\nRUN pip install --no-cache-dir tabulate\n"
+    docker("build", "--quiet", "--network", settings["WARREN_BUILD_NETWORK"], "--tag", derived, "-", text=lines)
+    docker("run", "--rm", "--network", "none", "--entrypoint", "python", derived, "-c", "import tabulate, warren")
+    docker("image", "rm", derived)
+    say(f"the image: {over / (1 << 20):.0f} MiB over its base, user {user}, no compiler; two lines extend it")
+
+
+def check_containers(compose: Compose) -> None:
+    """All are healthy; nodes have the limits that they were given, and know them."""
+    ids = compose.containers()
+    check(len(ids) == 5, f"5 containers, not {len(ids)}")
+    settle(lambda: all(inspect(each, "{{.State.Health.Status}}") == "healthy" for each in ids), "all are healthy")
+    for node in compose.containers("worker"):
+        check(docker("exec", node, "cat", "/proc/1/comm") == "tini", "process 1 of a node is tini")
+        shared = int(docker("exec", node, "df", "--output=size", "--block-size=1M", "/dev/shm").split()[-1])
+        check(shared == 256, f"/dev/shm of a node is {shared} MiB")
+        check(inspect(node, "{{.HostConfig.PortBindings}}") == "map[]", "a node publishes no port")
+    totals = warren.cluster_resources()
+    check(totals["CPU"] == 3, f"3 nodes of one CPU each offer {totals['CPU']}")
+    check(0 < totals["memory"] < 3 << 30, f"3 nodes of 1 GiB each offer {totals['memory']} bytes")
+    say(f"all 5 containers are healthy; 3 nodes offer {totals['CPU']:g} CPUs, {totals['memory'] / (1 << 30):.1f} GiB")
+
+
+def check_servers(compose: Compose, environment: dict[str, str]) -> None:
+    """The settings that matter are in force."""
+    import redis
+
+    (broker,) = compose.containers("rabbitmq")
+    status = docker("exec", broker, "rabbitmq-diagnostics", "--quiet", "status")
+    watermark = re.search(r"watermark setting: .* computed to: ([0-9.]+) gb", status)
+    check(
+        watermark and 0.5 < float(watermark[1]) < 0.7, f"RabbitMQ's watermark is {watermark}, its container has 1 GiB"
+    )
+    settings = docker("exec", broker, "rabbitmqctl", "--quiet", "environment")
+    check("{consumer_timeout,1800000}" in settings, "RabbitMQ has not read broker/rabbitmq.conf")
+    store = redis.Redis.from_url(environment["WARREN_STORE_URL"], decode_responses=True)
+    found = {name: store.config_get(name)[name] for name in ("appendonly", "maxmemory", "maxmemory-policy")}
+    wanted = {"appendonly": "yes", "maxmemory": str(1 << 30), "maxmemory-policy": "noeviction"}
+    check(found == wanted, f"Redis has {found}")
+    say("RabbitMQ and Redis have their settings; RabbitMQ's watermark follows its container's limit")
+
+
+def check_modules() -> None:
+    """What the image was told to install is there; what it lacks is named, with what to do."""
+    version = warren.get(yaml_version.remote(), timeout=STEP_SECONDS)
+    try:
+        warren.get(warren.remote(free_port).remote(), timeout=STEP_SECONDS)
+    except ModuleNotFoundError as error:
+        check("'tests'" in str(error) and "WARREN_EXTRA_REQUIREMENTS" in str(error), f"an unclear error: {error}")
+    else:
+        check(False, "nodes have the modules of the tests")
+    say(f"nodes have PyYAML {version} by WARREN_EXTRA_REQUIREMENTS; a module that they lack is named with what to do")
+
+
+def count_up(counter: Any, seen: list[int], enough: threading.Event) -> None:
     """One caller's increments, each after the answer to the one before."""
-    for _ in range(INCREMENTS // CALLERS):
-        seen[caller].append(warren.get(counter.add.remote(), timeout=STEP_SECONDS))  # type: ignore[attr-defined]
+    while not enough.wait(0.01):
+        seen.append(warren.get(counter.add.remote(), timeout=STEP_SECONDS))
 
 
-def disturb(compose: Compose) -> None:
+def scale(compose: Compose, count: int) -> None:
+    """Have that many nodes, and wait until the cluster sees them."""
+    started = time.monotonic()
+    compose.scale(count)
+    settle(lambda: nodes() == count, f"{count} nodes")
+    say(f"scaled to {count} nodes in {time.monotonic() - started:.1f} s")
+
+
+def check_back(service: str, how: str) -> None:
+    """The cluster goes on after a server was away."""
+    started = time.monotonic()
+    # Ahead of what waits: this is to show how long the cluster needs, not how much there is to do.
+    check(warren.get(work.options(priority=9).remote(1, 0.0), timeout=STEP_SECONDS) == 1, "a wrong result")
+    say(f"{how} {service}; a task's result came {time.monotonic() - started:.1f} s after it was back")
+
+
+def move(compose: Compose, service: str) -> None:
+    """Replace a server's container by another one, at another address, with the same volume."""
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    (old,) = compose.containers(service)
+    image, before = inspect(old, "{{.Config.Image}}"), inspect(old, address)
+    compose("stop", "--timeout", str(STOP_SECONDS), service)
+    compose("rm", "--force", service)
+    network = docker("network", "ls", "--quiet", "--filter", f"name=^{PROJECT}_default$")
+    # Somebody else has its address by the time it comes back.
+    squatter = docker("run", "--detach", "--network", network, "--entrypoint", "sleep", image, str(int(STEP_SECONDS)))
+    try:
+        compose.scale(3)
+        (new,) = compose.containers(service)
+        after = inspect(new, address)
+        check(new != old, "the container was not replaced")
+        check_back(service, f"replaced ({before}, now {after})")
+    finally:
+        docker("rm", "--force", "--volumes", squatter)
+
+
+def disturb(compose: Compose, begun: Any) -> None:
     """Scale and restart while work runs."""
-    for count in (5, 1):
-        compose.scale(count)
-        took = settle(lambda count=count: nodes() == count, f"{count} nodes")  # type: ignore[misc]
-        say(f"scaled to {count} nodes in {took:.1f} s")
-    compose.scale(3)
-    settle(lambda: nodes() == 3, "3 nodes again")
+    scale(compose, 5)
+    settle(lambda: warren.get(begun.count.remote()) >= LONG_TASKS, "the long tasks run")
+    scale(compose, 1)
+    scale(compose, 3)
     for service in ("rabbitmq", "redis"):
-        compose("restart", service)
-        started = time.monotonic()
-        # Ahead of what waits: this is to show how long the cluster needs, not how much there is to do.
-        if warren.get(work.options(priority=9).remote(1, 0.0), timeout=STEP_SECONDS) != 1:
-            raise SystemExit("FAILED: a wrong result")
-        say(f"restarted {service}; a task's result came {time.monotonic() - started:.1f} s after it was back")
+        compose("restart", "--timeout", str(STOP_SECONDS), service)
+        check_back(service, "restarted")
+    for service in ("rabbitmq", "redis"):
+        move(compose, service)
 
 
-def run(compose: Compose, environment: dict[str, str]) -> None:
+def run(compose: Compose, settings: dict[str, str]) -> None:
     """The whole test, on a cluster that is up."""
+    environment = {name: settings[name] for name in ("WARREN_BROKER_URL", "WARREN_STORE_URL", "WARREN_SECRET")}
     os.environ.update(environment)
-    settle_ready(environment)
-    took = settle(lambda: nodes() == 3, "3 nodes have joined", UP_SECONDS)
-    say(f"3 nodes have joined ({took:.1f} s after the driver)")
+    check_image(settings)
+    settle_ready()
+    settle(lambda: nodes() == 3, "3 nodes have joined", UP_SECONDS)
+    say("3 nodes have joined")
+    check_containers(compose)
+    check_servers(compose, environment)
+    check_modules()
     demo(environment)
 
-    counter = Counter.options(name="counter").remote()
+    counter, begun = (Counter.options(name=name).remote() for name in ("counter", "begun"))
     seen: list[list[int]] = [[] for _ in range(CALLERS)]
-    callers = [threading.Thread(target=count_up, args=(counter, seen, at)) for at in range(CALLERS)]
-    tasks = [work.remote(number, 0.05) for number in range(4_000)]
-    long = [work.remote(number, 20.0) for number in range(3)]
+    enough = threading.Event()
+    callers = [threading.Thread(target=count_up, args=(counter, each, enough), daemon=True) for each in seen]
+    tasks = [work.remote(number, 0.05) for number in range(SHORT_TASKS)]
+    long = [long_work.remote(number, begun) for number in range(LONG_TASKS)]
     chain = link.remote(0)
-    for _ in range(499):
+    for _ in range(CHAIN - 1):
         chain = link.remote(chain)
     for caller in callers:
         caller.start()
-    disturb(compose)
+    disturb(compose, begun)
+    _, open_tasks = warren.wait(tasks, num_returns=len(tasks), timeout=0)
+    check(open_tasks, "the work was done before the disturbances were")
+    say(f"that was during work: {len(open_tasks)} of {SHORT_TASKS} short tasks are still to be done")
+    enough.set()
     for caller in callers:
-        caller.join()
+        caller.join(STEP_SECONDS)
     numbers = sorted(number for each in seen for number in each)
-    if numbers != list(range(1, INCREMENTS + 1)):
-        raise SystemExit(f"FAILED: the durable actor counted {len(numbers)} times up to {max(numbers, default=0)}")
-    say(f"the durable actor counted to {INCREMENTS}; its {CALLERS} callers saw each number once")
-    if warren.get(tasks, timeout=300) != list(range(4_000)) or warren.get(long, timeout=120) != [0, 1, 2]:
-        raise SystemExit("FAILED: wrong results")
-    if warren.get(chain, timeout=120) != 500:
-        raise SystemExit("FAILED: the chain has a wrong end")
-    say("4,000 short tasks, 3 long ones and a chain of 500: every result is right")
-    warren.kill(counter)
-    del tasks, long, chain, counter
+    counted = f"the durable actor counted {len(numbers)} times up to {max(numbers, default=0)}"
+    check(numbers == list(range(1, len(numbers) + 1)), counted)
+    say(f"the durable actor counted to {len(numbers)}; its {CALLERS} callers saw each number once")
+    check(warren.get(tasks, timeout=300) == list(range(SHORT_TASKS)), "a short task's result is wrong")
+    check(warren.get(long, timeout=120) == list(range(LONG_TASKS)), "a long task's result is wrong")
+    check(warren.get(chain, timeout=120) == CHAIN, "the chain has a wrong end")
+    say(f"{SHORT_TASKS} short tasks, {LONG_TASKS} long ones and a chain of {CHAIN}: every result is right")
+    again = warren.get(begun.count.remote()) - LONG_TASKS
+    check(again > 0, "no long task was handed back by the nodes that left")
+    say(f"long tasks were handed back by nodes that left, and begun again elsewhere: {again}")
+    for actor in (counter, begun):
+        warren.kill(actor)
+    del tasks, long, chain, counter, begun, actor
     warren.shutdown()
     left_over(environment)
+    check_leaving(compose)
 
 
-def settle_ready(environment: dict[str, str]) -> None:
+def check_leaving(compose: Compose) -> None:
+    """Nodes without work go at once, by themselves."""
+    ids = compose.containers("worker")
+    started = time.monotonic()
+    compose("stop", "worker")
+    codes = {inspect(each, "{{.State.ExitCode}}") for each in ids}
+    check(codes == {"0"}, f"nodes ended with {codes}")
+    say(f"SIGTERM: 3 idle nodes have left in {time.monotonic() - started:.1f} s, all with exit code 0")
+
+
+def settle_ready() -> None:
     """Connect, once the cluster answers."""
 
     def connected() -> bool:
@@ -229,8 +401,7 @@ def left_over(environment: dict[str, str]) -> None:
         text=True,
         check=True,
     )
-    if "put aside: 0" not in done.stdout or ", 0 with messages" not in done.stdout:
-        raise SystemExit(f"FAILED: something is left:\n{done.stdout}")
+    check("put aside: 0" in done.stdout and ", 0 with messages" in done.stdout, f"something is left:\n{done.stdout}")
     say("no object, spec or message is left over, nothing was put aside")
 
 
@@ -240,30 +411,35 @@ def main() -> int:
     parser.add_argument("--compose", default="docker compose")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up in the end")
     options = parser.parse_args()
-    rabbitmq, management, redis_port = free_ports(3)
-    known = re.findall(r"^([A-Z_]+)=", EXAMPLE.read_text(), re.M)
-    given = {name: os.environ[name] for name in known if name in os.environ and not name.endswith("_URL")}
-    ports = {
-        "RABBITMQ_PORT": str(rabbitmq),
-        "RABBITMQ_MANAGEMENT_PORT": str(management),
-        "REDIS_PORT": str(redis_port),
+    example = EXAMPLE.read_text()
+    known = re.findall(r"^([A-Z_]+)=", example, re.M)
+    wanted = {
+        "WORKER_IMAGE": f"{PROJECT}-worker",
+        "WARREN_EXTRA_REQUIREMENTS": "pyyaml",
+        "WARREN_DRAIN_SECONDS": str(DRAIN_SECONDS),
+        **{name: os.environ[name] for name in known if name in os.environ and not name.endswith("_URL")},
+        **{name: str(free_port()) for name in known if name.endswith("_PORT")},
     }
     with tempfile.TemporaryDirectory(prefix="warren-compose-") as directory:
         env_file = Path(directory, ".env")
-        write_env(env_file, {**given, **ports})
-        environment = dict(re.findall(r"^(WARREN_(?:BROKER_URL|STORE_URL|SECRET))=(.*)$", env_file.read_text(), re.M))
+        write_env(env_file, wanted)
+        settings = dict(re.findall(r"^([A-Z_]+)=(.*)$", env_file.read_text(), re.M))
         compose = Compose(options.compose, env_file)
+        refusal = compose.refusal()
+        check("make up" in refusal, f"without a .env compose says {refusal!r}")
+        say("without a .env compose refuses to start, and names make up")
         try:
             compose("up", "--build", "--detach", "--scale", "worker=3")
             say("compose up: built and started")
-            run(compose, environment)
+            run(compose, settings)
             say("PASSED")
         except BaseException:
             print(compose("ps", check=False), compose("logs", "--tail", "40", check=False), sep="\n")
             raise
         finally:
             if not options.keep:
-                compose("down", "--volumes", "--remove-orphans", "--timeout", "20", check=False)
+                compose("down", "--volumes", "--remove-orphans", "--timeout", str(STOP_SECONDS), check=False)
+                subprocess.run(["docker", "image", "rm", settings["WORKER_IMAGE"]], capture_output=True, check=False)
     return 0
 
 
