@@ -75,7 +75,8 @@ def wait(
         refs: a list of different ObjectRefs or ObjectRefGenerators (ready when the next item is).
         num_returns: how many to wait for; at most so many are returned as ready.
         timeout: seconds to wait at most; None for ever, 0 to look only.
-        fetch_local: accepted; small values are always local when ready.
+        fetch_local: large values that another host made are brought to this one before they are returned as ready
+            (not with a timeout of 0); small values always are here when they are ready.
 
     Raises:
         TypeError: not a list of refs.
@@ -104,7 +105,10 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}: it must be at least 1.")
     if num_returns > len(refs):
         raise ValueError(f"num_returns is {num_returns}, but only {len(refs)} refs were given.")
-    return client.wait(refs, num_returns, timeout)
+    ready, rest = client.wait(refs, num_returns, timeout)
+    if fetch_local and timeout != 0:
+        client.bring_here(ready)
+    return ready, rest
 
 
 def put(value: Any) -> ObjectRef[Any]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from warren import infeasible
@@ -525,6 +525,15 @@ class Client:
             else:
                 not_ready.append(ref)
         return is_ready, not_ready
+
+    def bring_here(self, refs: Sequence[Any]) -> None:
+        """Have the large ones of resolved values on this host; one that is lost says so when it is read."""
+        values = self.inbox.values
+        for ref in refs:
+            record = values.get(ref._id) if type(ref) is ObjectRef else None
+            if record is not None and record[0] == LARGE_TAG:
+                with suppress(ObjectLost):
+                    self.store.large.bring_here(ref._id, records.read_manifest(record))
 
     def load(self, key: bytes, record: bytes, *, settle: bool = True) -> Any:
         """Return the value of a record, or raise the error it holds.

@@ -28,12 +28,15 @@ def objects_kept() -> Counter[str]:
                 found[kind] += 1
         if cursor == b"0":
             break
-    start = f"warren-{client.store.large._session}-"
-    for name in os.listdir(DIRECTORY):
-        rest = name.removeprefix(start)
-        if rest != name and rest != "lock" and not rest.startswith("free."):
-            found["file"] += 1
-    return found
+    found["file"] = len(files_of_objects())
+    return +found
+
+
+def files_of_objects() -> list[str]:
+    """Return the names of the session's files in shared memory that hold objects."""
+    start = f"warren-{current.client().store.large._session}-"
+    names = [(name, name.removeprefix(start)) for name in os.listdir(DIRECTORY)]
+    return [name for name, rest in names if rest != name and rest != "lock" and not rest.startswith("free.")]
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 20.0, text: Callable[[], object] = lambda: "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy
 import pytest
 
 import warren
-from tests.end_to_end.inspection import assert_kept
+from tests.end_to_end.inspection import DIRECTORY, assert_kept, files_of_objects
 from warren import current
 from warren.util import deregister_serializer, inspect_serializability, register_serializer
 from warren_broker import machine
@@ -174,6 +175,21 @@ def test_wait_with_and_without_fetching(fetch_local: bool) -> None:
     ready, rest = warren.wait(refs, num_returns=3, timeout=20, fetch_local=fetch_local)
     assert (ready, rest) == (refs, [])
     assert warren.get(ready[1]).sum() == 100_000
+
+
+def test_wait_brings_what_another_host_made(session: str) -> None:
+    if session == "embedded":
+        pytest.skip("it has one host")
+    ref = identity.remote(numpy.full(100_000, 2.0))
+    assert warren.wait([ref], timeout=20, fetch_local=False) == ([ref], [])
+    for name in files_of_objects():
+        os.unlink(os.path.join(DIRECTORY, name))  # as on a host where it was not made
+    warren.wait([ref], timeout=20, fetch_local=False)
+    warren.wait([ref], timeout=0)
+    assert files_of_objects() == []
+    assert warren.wait([ref], timeout=20) == ([ref], [])
+    assert len(files_of_objects()) == 1
+    assert warren.get(ref).sum() == 200_000
 
 
 # -- values with a way of their own ----------------------------------------------------------------------------------

@@ -197,6 +197,17 @@ class LargeObjects:
             return unpack(buffers[0], buffers[1:])
         return unpack(manifest.data, buffers)
 
+    def bring_here(self, object_id: bytes, manifest: records.Manifest) -> None:
+        """Have a value made elsewhere on this host before it is read. Nothing happens without a place to keep it.
+
+        Raises:
+            ObjectLost: its buffers are gone.
+        """
+        if self._memory is None or manifest.spill or self._store.endpoint.embedded:
+            return
+        if self._mapped(object_id, manifest) is None:
+            self._fetched(object_id, manifest)
+
     def _mapped(self, object_id: bytes, manifest: records.Manifest) -> list[memoryview] | None:
         if self._memory is None:
             return None
