@@ -155,7 +155,7 @@ class Stage:
         """The last fault is over: recovery is timed from now."""
         self.healed_at = time.monotonic()
 
-    def recovery(self, what: str, probe: Callable[[], object]) -> float:
+    def recovery(self, what: str, probe: Callable[[], object], *, timeout: float = RECOVERY_TIMEOUT) -> float:
         """Run a probe, print how long after `healed` it succeeded, and return that.
 
         Raises:
@@ -169,7 +169,7 @@ class Stage:
                 return False
             return True
 
-        wait_until(works, f"work goes on after {what}", timeout=RECOVERY_TIMEOUT)
+        wait_until(works, f"work goes on after {what}", timeout=timeout)
         seconds = time.monotonic() - self.healed_at
         late = "" if seconds <= RECOVERY_GOAL else f" (the goal is {RECOVERY_GOAL:g} s)"
         report.append(f"recovery from {what}: {seconds:.2f} s{late}")

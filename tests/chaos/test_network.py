@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,8 +12,8 @@ import pytest
 import warren
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import Proxy
-from tests.chaos.stage import NODE_LEASE, Stage
-from tests.chaos.workload import LOST, Workload, long, once
+from tests.chaos.stage import NODE_LEASE, Stage, report
+from tests.chaos.workload import LOST, Workload, long, once, plain
 from tests.servers import wait_until
 from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -71,9 +72,9 @@ def is_alive(network: Network) -> bool:
     return bool(record["Alive"])
 
 
-def works_again(network: Network, timeout: float = 5.0) -> None:
+def works_again(network: Network) -> None:
     """Run a task on that very node; raises GetTimeoutError if another one took it."""
-    if warren.get(where.options(scheduling_strategy=there(network)).remote(), timeout=timeout) != network.node.node_id:
+    if warren.get(where.options(scheduling_strategy=there(network)).remote(), timeout=5) != network.node.node_id:
         raise warren.exceptions.GetTimeoutError("it ran elsewhere")
 
 
@@ -116,16 +117,42 @@ def test_a_node_that_is_cut_off_does_no_harm(
     ledger.check()
 
 
-def test_a_slow_network_changes_nothing_but_the_time(stage: Stage, network: Network, workload: Workload):
+def test_a_slow_network_makes_no_outcome_wrong(stage: Stage, network: Network, workload: Workload):
+    """The slow node may be taken for dead: an agent waits for each round trip, and its lease here is short."""
     for proxy in network.proxies:
         proxy.delay = DELAY_SECONDS
     workload.submit(SUBMISSIONS)
-    for number in range(5):
+    for number in range(4):
+        key = f"there-{number}"
+        ref = plain.options(scheduling_strategy=there(network)).remote(workload.ledger.path, key, number)
+        workload.ledger.add(key, ref, number * 3 + 1)
+    lost = threading.Event()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            if not is_alive(network):
+                lost.set()
+
+    watcher = threading.Thread(target=look, name="watcher")
+    watcher.start()
+    try:
+        workload.finish()
+    finally:
+        ended.set()
+        watcher.join()
+    report.append(f"a node {DELAY_SECONDS:g} s away each way {'lost' if lost.is_set() else 'kept'} its lease at work")
+    print(report[-1])
+    stage.healed()
+    took: list[float] = []
+
+    def probe() -> None:
         started = time.monotonic()
-        works_again(network, timeout=30.0)
-        print(f"task {number} on the slow node took {time.monotonic() - started:.2f} s")
-        assert time.monotonic() - started >= 2 * DELAY_SECONDS, "the way there and back is not slow"
-    workload.finish()
+        works_again(network)
+        took.append(time.monotonic() - started)
+
+    stage.recovery("work on a slow network", probe, timeout=60.0)  # it is still slow
+    assert took[-1] >= 2 * DELAY_SECONDS, "the way there and back is not slow"
 
 
 def test_connections_that_are_reset_are_opened_again(stage: Stage, network: Network, workload: Workload):
