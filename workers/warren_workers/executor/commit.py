@@ -31,6 +31,9 @@ FULL_RETRY_SECONDS = 0.2
 COMMIT_TASKS = 100
 COMMIT_BYTES = 512 * 1024
 
+# (header bytes, task, the note that its result ends: spec, tag and suffix of what released it)
+Continuation = tuple[bytes, Task, tuple[bytes, bytes, bytes]]
+
 
 class Results:
     """What finished calls of one owner leave to be committed."""
@@ -104,11 +107,9 @@ class Committer:
         self.retries: list[tuple[int, Task]] = []
         self.state: Callable[[], tuple[bytes, bytes, bytes, bytes]] | None = None
         self.continuing: Continuing | None = None
-        self.continuation: tuple[bytes, Task] | None = None  # to be run next; the agent knows of it
+        self._continuation: Continuation | None = None  # to be run next; the agent knows of it
         self.ends = NO_CONTINUATION  # what was gathered has the result of this continuation
-        self._continues = NO_CONTINUATION
         self._continuations = b"" if node is None else store.keys.continuations(node)
-        self._offer = ""
         self._connection: Connection | None = None
         self._script: Script | None = None
         self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None
@@ -126,10 +127,10 @@ class Committer:
             results = self.gathered[owner] = Results()
         return results
 
-    def take_continuation(self) -> tuple[bytes, Task, tuple[bytes, bytes, bytes]] | None:
-        """Return (header bytes, task, note) of what is to be run next, once."""
-        continuation, self.continuation = self.continuation, None
-        return None if continuation is None else (*continuation, self._continues)
+    def take_continuation(self) -> Continuation | None:
+        """Return what is to be run next, once."""
+        continuation, self._continuation = self._continuation, None
+        return continuation
 
     def full(self) -> bool:
         """True if what was gathered should be committed without waiting for more."""
@@ -176,7 +177,7 @@ class Committer:
 
         Args:
             last: also wait for the replies and tell the agent.
-            offer: a queue of which one released task may become the `continuation` (with `last` only).
+            offer: a queue of which one released task may be handed over, see `take_continuation` (with `last` only).
 
         Raises:
             Fenced: nothing of this process counts any more.
@@ -199,15 +200,20 @@ class Committer:
             self.tasks = self.bytes = 0
             self.retries = []
             self._sent = []
-            self._offer = offer
             commands = []
             parts = [each for each in _by_tag(gathered) if each[1].items or each[1].ended]
             ends, self.ends = self.ends, NO_CONTINUATION
             for at, (owner, results) in enumerate(parts, 1):
                 completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
                 entry = encode_completion(self._store.signer, owner, completion)
-                # The note goes with the last of them: the continuation's own result is not behind it.
-                arguments = self._arguments(owner, results, entry, ends if at == len(parts) else NO_CONTINUATION)
+                arguments = self._arguments(
+                    owner,
+                    results,
+                    entry,
+                    offer if at == 1 else "",
+                    # The note goes with the last of them: the continuation's own result is not behind it.
+                    ends if at == len(parts) else NO_CONTINUATION,
+                )
                 self._sent.append((owner, results, entry, arguments))
                 commands.append(arguments)
             if commands:
@@ -215,11 +221,12 @@ class Committer:
             if last:
                 self._settle()
 
-    def _arguments(self, owner: bytes, results: Results, entry: bytes, ends: tuple[bytes, bytes, bytes]) -> list[bytes]:
+    def _arguments(
+        self, owner: bytes, results: Results, entry: bytes, offer: str, ends: tuple[bytes, bytes, bytes]
+    ) -> list[bytes]:
         items = results.items
         preparer = self._client if results.prepared else b""
         durable = self.state() if self.state is not None else NOT_DURABLE
-        offer, self._offer = self._offer, ""
         detached = items and items[0][:CLIENT_BYTES] != owner
         return self._store.commit_arguments(
             items[0][:CLIENT_BYTES] if detached else owner,
@@ -285,9 +292,11 @@ class Committer:
         """Note what is to be run next; return what the agent is told of it, None if it cannot be run here."""
         assert self.continuing is not None
         spec, frame, queue, _, tag, suffix = released
-        self.continuation = self.continuing.read(frame)
-        self._continues = (spec, tag, suffix)
-        return None if self.continuation is None else [spec, queue, tag, suffix, *self.continuation]
+        read = self.continuing.read(frame)
+        if read is None:
+            return None
+        self._continuation = (*read, (spec, tag, suffix))
+        return [spec, queue, tag, suffix, *read]
 
     def _replies(self, sent: list[tuple[bytes, Results, bytes, list[bytes]]]) -> list[list[Any]]:
         """Return the replies; after a lost connection all are committed again (a commit may run twice)."""

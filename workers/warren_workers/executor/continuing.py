@@ -38,10 +38,6 @@ class Continuing:
         self._header = header if plain else None
         self._links = 0
 
-    def stop(self) -> None:
-        """Continue with nothing before the next chunk."""
-        self._header = None
-
     def offer(self) -> str:
         """Return the queue whose tasks may be continued with now; "" for none."""
         header = self._header
