@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from warren.lifetimes import orphan_record
 from warren_broker.errors import WarrenBrokerError
+from warren_workers.node.periodic import every
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -39,7 +40,7 @@ class ExecutorClients:
 
     def start(self) -> None:
         """Look after them from now on."""
-        self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+        every(self._agent.loop, INTERVAL_SECONDS, self.run_once)
 
     def started(self, executor: ExecutorProcess, client_id: bytes) -> None:
         """An executor was forked with this client id."""
@@ -51,14 +52,6 @@ class ExecutorClients:
         client = self._living.pop(executor.pid, None)
         if client is not None:
             self._dead.append(client)
-
-    def _tick(self) -> None:
-        try:
-            self.run_once()
-        except WarrenBrokerError as error:
-            log.warning("Redis does not answer: %s", error)
-        finally:
-            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
 
     def run_once(self) -> None:
         """Renew leases, delete files that nobody needs, begin to clear up after those that have ended."""

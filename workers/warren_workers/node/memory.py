@@ -14,6 +14,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from warren_workers.node.periodic import every
+
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
     from warren_workers.node.executors import ExecutorProcess
@@ -71,13 +73,7 @@ class MemoryWatch:
     def start(self) -> None:
         """Watch from now on."""
         if self._limit is not None:
-            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
-
-    def _tick(self) -> None:
-        try:
-            self.run_once()
-        finally:
-            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+            every(self._agent.loop, INTERVAL_SECONDS, self.run_once)
 
     def run_once(self) -> None:
         """Kill the executors that have taken more than they may."""

@@ -11,9 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import KIND_ACTOR_CALL, TaskHeader
 from warren_workers.node.executors import State
+from warren_workers.node.periodic import every
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -40,15 +40,7 @@ class Owners:
 
     def start(self) -> None:
         """Look after owners from now on."""
-        self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
-
-    def _tick(self) -> None:
-        try:
-            self.run_once()
-        except WarrenBrokerError as error:
-            log.warning("cannot see which clients are alive: %s", error)
-        finally:
-            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+        every(self._agent.loop, INTERVAL_SECONDS, self.run_once, "cannot see which clients are alive")
 
     def is_gone(self, header: TaskHeader) -> bool:
         """True if nobody wants the results of such tasks any more."""

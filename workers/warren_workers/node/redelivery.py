@@ -17,16 +17,15 @@ something may run twice, `max_retries=0`, waits for the lease.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.exceptions import NodeDiedError
-from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import MalformedMessage, Task, TaskHeader, decode_frames, decode_header
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.intake import Held
+from warren_workers.node.periodic import every
 
 if TYPE_CHECKING:
     from warren_broker.store.object_store import Dependant
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 # So long after a process is killed, Redis has noticed too that its connections are closed.
 SETTLE_SECONDS: Final = 0.03
 DOUBT_SECONDS: Final = 1.0
-
-log = logging.getLogger("warren.node")
 
 
 class _Doubt:
@@ -61,7 +58,7 @@ class Redelivery:
 
     def start(self) -> None:
         """Look at what is in doubt from now on."""
-        self._agent.loop.call_later(DOUBT_SECONDS, self._tick)
+        every(self._agent.loop, DOUBT_SECONDS, self.run_once)
 
     def take_later(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         """Take tasks of a message that came again, once it is known whether a node was lost."""
@@ -181,14 +178,6 @@ class Redelivery:
     def doubt(self, held: Held, header_bytes: bytes, header: TaskHeader, task: Task) -> None:
         """A task that may run once only was started by another node: keep it until that ends."""
         self._doubts.append(_Doubt(held, header_bytes, header, task))
-
-    def _tick(self) -> None:
-        try:
-            self.run_once()
-        except WarrenBrokerError as error:
-            log.warning("Redis does not answer: %s", error)
-        finally:
-            self._agent.loop.call_later(DOUBT_SECONDS, self._tick)
 
     def run_once(self) -> None:
         """Decide about what is in doubt, as far as that is possible now."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.store.connection import Connection
+from warren_workers.node.periodic import every
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -35,7 +36,7 @@ class ControlWatch:
     def start(self) -> None:
         """Listen from now on."""
         self._listen()
-        self._agent.loop.call_later(RESCAN_SECONDS, self._tick)
+        every(self._agent.loop, RESCAN_SECONDS, self.run_once)
 
     def _listen(self) -> None:
         agent = self._agent
@@ -62,14 +63,6 @@ class ControlWatch:
                     self._agent.sources.consider(message[2].decode("utf-8", "replace"))
                 else:
                     self._agent.on_control(message[2])
-
-    def _tick(self) -> None:
-        try:
-            self.run_once()
-        except WarrenBrokerError as error:
-            log.warning("Redis does not answer: %s", error)
-        finally:
-            self._agent.loop.call_later(RESCAN_SECONDS, self._tick)
 
     def run_once(self) -> None:
         """Look for queues whose announcement was missed; listen again if the connection broke."""
