@@ -247,11 +247,8 @@ class Lifetimes:
             self.borrowed.clear()
         with references.lock:
             waiting = [key for key in references.counts if references.owns(key) and key not in client.inbox.values]
-        items: list[bytes] = []
-        for key in waiting:
-            items += (key, orphan_record(key))
         client.in_flight = 0
-        client.inbox.accept(Completion(b"", 0, 0.0, items))
+        client.inbox.accept(Completion(b"", 0, 0.0, orphan_items(waiting)))
         client.inbox.wake()
 
     def finish(self) -> None:
@@ -269,15 +266,17 @@ class Lifetimes:
                 pass
 
     def _orphan(self, keys: list[bytes]) -> None:
-        items: list[bytes] = []
-        for key in keys:
-            items += (key, orphan_record(key))
-        self._client.commit_errors(items)
+        self._client.commit_errors(orphan_items(keys))
 
 
 def orphan_record(object_id: bytes) -> bytes:
     """Return the record of a result that will never come since its owner is gone."""
     return records.ERROR + store_error(OwnerDiedError(object_id.hex()))
+
+
+def orphan_items(object_ids: Sequence[bytes]) -> list[bytes]:
+    """Return results (id, record, id, record, ...) that say of each object that it will never come."""
+    return [each for object_id in object_ids for each in (object_id, orphan_record(object_id))]
 
 
 def store_full(error: ObjectStoreFull) -> WarrenError:

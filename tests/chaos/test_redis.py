@@ -49,7 +49,7 @@ def make_stage(
 def test_everysec_loses_nothing_when_the_process_is_killed(
     make_stage: Callable[..., Stage], start_redis: Callable[..., RedisServer], ledger: Ledger
 ):
-    """What was written is with the kernel, and survives the process (not the machine: docs/operations.md)."""
+    """What was written is with the kernel, and survives the process (not the machine: see the README)."""
     stage = make_stage(start_redis(appendonly=True, appendfsync="everysec"))
     workload = Workload(ledger, stage.random)
     for _ in range(3):

@@ -21,10 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 from warren.exceptions import NodeDiedError, OutOfMemoryError, TaskCancelledError, WorkerCrashedError, store_error
+from warren.lifetimes import orphan_items
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import WarrenBrokerError
-from warren_broker.ids import CLIENT_BYTES, FIRST_INDEX, new_client_id, object_id
+from warren_broker.ids import FIRST_INDEX, new_client_id, object_id, owner_of
 from warren_broker.loop import Loop
 from warren_broker.messages import (
     KIND_ACTOR_CALL,
@@ -730,7 +731,7 @@ class Agent(ExecutorOwner):
         """
         completion = Completion(b"", len(ended), 0.0, items, ended)
         entry = encode_completion(self.signer, header.owner, completion)
-        owner = items[0][:CLIENT_BYTES] if items else header.owner
+        owner = owner_of(items[0]) if items else header.owner
         if owner == header.owner:
             left = self.store.commit(owner, items, entry, require_owner=True, publish=not stands)
         else:
@@ -738,9 +739,13 @@ class Agent(ExecutorOwner):
             self.store.tell(header.owner, entry)
         self._follow_up(owner, items, left, [held], stands=stands)
 
-    def commit_ownerless(self, items: list[bytes]) -> None:
-        """Commit results of an owner that is gone: those who wait for them are told, and dependants run."""
-        owner = items[0][:CLIENT_BYTES]
+    def orphan(self, object_ids: list[bytes]) -> None:
+        """Objects of the dead that somebody waits for will never come: an error takes their place.
+
+        Those who wait for them are told, and dependants run.
+        """
+        owner = owner_of(object_ids[0])
+        items = orphan_items(object_ids)
         self._follow_up(owner, items, self.store.commit(owner, items, b"", require_owner=False), [])
 
     def _follow_up(

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from warren.lifetimes import orphan_record
 from warren_broker.errors import WarrenBrokerError
 from warren_workers.node.periodic import every
 
@@ -67,7 +66,7 @@ class ExecutorClients:
             # Who never registered owns nothing, and who said goodbye is not on record any more.
             dead = store.registered(dead)
             if dead:
-                self._steps = store.lives.leave(dead, self._orphan)
+                self._steps = store.lives.leave(dead, self._agent.orphan)
                 self._step()
 
     def _step(self) -> None:
@@ -81,9 +80,3 @@ class ExecutorClients:
             log.warning("could not clear up after an executor, the janitor will: %s", error)
         else:
             self._agent.loop.call_later(STEP_PAUSE_SECONDS, self._step)
-
-    def _orphan(self, object_ids: list[bytes]) -> None:
-        items: list[bytes] = []
-        for object_id in object_ids:
-            items += (object_id, orphan_record(object_id))
-        self._agent.commit_ownerless(items)

@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from warren.lifetimes import orphan_record
 from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import decode
 from warren_broker.queues import names
@@ -110,16 +109,9 @@ class Janitor:
             if key.startswith(start):
                 jobs.append(key[len(start) :])
 
-        yield from store.lives.leave(dead, self._orphan, note_job)
+        yield from store.lives.leave(dead, self._agent.orphan, note_job)
         self._end_jobs(dead, jobs)
         log.info("cleared up after %d clients that are gone", len(dead))
-
-    def _orphan(self, object_ids: list[bytes]) -> None:
-        """Objects of the dead that somebody waits for will never come: an error takes their place."""
-        items: list[bytes] = []
-        for object_id in object_ids:
-            items += (object_id, orphan_record(object_id))
-        self._agent.commit_ownerless(items)
 
     def _end_jobs(self, dead: set[bytes], jobs: list[bytes]) -> None:
         for name in jobs:
