@@ -295,6 +295,17 @@ class RedisServer(Server):
         """Return a new client of this server, over TCP, that tries each command once; the caller closes it."""
         return redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0))
 
+    def keys(self, prefix: str = "") -> set[bytes]:
+        """Return the keys that begin with a prefix."""
+        with self.client() as client:
+            return set(client.scan_iter(match=f"{prefix}*", count=1000))
+
+    def delete(self, prefix: str) -> None:
+        """Delete the keys that begin with a prefix."""
+        with self.client() as client:
+            for key in client.scan_iter(match=f"{prefix}*", count=1000):
+                client.unlink(key)
+
     def _command(self) -> tuple[Sequence[str], Mapping[str, str]]:
         binary = find_redis_server(**self._wanted)
         if binary is None:

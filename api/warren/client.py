@@ -112,7 +112,7 @@ class Client:
         self.namespace = namespace
         self.slots = max(1, slots)
         self.driver = driver
-        self.keys = Keys(endpoint.prefix)
+        self.keys = Keys.of(endpoint)
         self.signer = Signer(endpoint.secrets)
         self.store = ObjectStore(
             endpoint,

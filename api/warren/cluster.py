@@ -15,6 +15,7 @@ from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.connection import Connection
 from warren_broker.store.keys import Keys
+from warren_broker.store.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from warren.client import Client
@@ -174,7 +175,7 @@ def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
 
 
 def _check_mark(endpoint: Endpoint, connection: Connection) -> None:
-    signer, keys = Signer(endpoint.secrets), Keys(endpoint.prefix)
+    signer, keys = Signer(endpoint.secrets), Keys.of(endpoint)
     mine: dict[str, Any] = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
     sealed = signer.seal(b"cluster", encode(mine))
     connection.call(b"SET", keys.cluster, sealed, b"NX")
@@ -233,7 +234,7 @@ def delete_cluster(endpoint: Endpoint) -> None:
     """
     connection = Connection.open(endpoint, name="warren-delete")
     try:
-        keys = Keys(endpoint.prefix)
+        keys = Keys.of(endpoint)
         found: list[bytes] = []
         cursor: Any = b""
         while cursor != b"0":
@@ -255,3 +256,10 @@ def delete_cluster(endpoint: Endpoint) -> None:
             connection.call(b"UNLINK", *found[at : at + 1000])
     finally:
         connection.close()
+    if endpoint.spread:
+        store = ObjectStore(endpoint, Signer(endpoint.secrets))
+        try:
+            for part in store.large.scan_chunks():
+                store.large.delete_chunks(part)
+        finally:
+            store.close()

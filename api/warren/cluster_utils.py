@@ -291,7 +291,7 @@ class Cluster:
 
         connection = Connection.open(self._endpoint, name="warren-cluster-utils")
         try:
-            nodes = read_nodes(connection, Keys(self._endpoint.prefix), Signer(self._endpoint.secrets))
+            nodes = read_nodes(connection, Keys.of(self._endpoint), Signer(self._endpoint.secrets))
         finally:
             connection.close()
         return {node["id"].hex() for node in nodes if node["alive"]}

@@ -13,7 +13,8 @@ class Endpoint:
         store_url: Redis, `redis://`, `rediss://` or `unix://` (embedded: `unix:///run/dir/redis.sock`).
         broker_url: RabbitMQ, `amqp://` or `amqps://`; None for the embedded engine (queues in Redis itself).
         secrets: keys that authenticate messages, newest first; the first signs, all verify.
-        prefix: what every Redis key and queue name of this cluster begins with.
+        prefix: what every Redis key and queue name of this cluster begins with (in Redis Cluster, keys have it as
+            their hash tag, see `store/keys.py`).
     """
 
     store_url: str = field(repr=False)  # URLs hold passwords
@@ -25,3 +26,8 @@ class Endpoint:
     def embedded(self) -> bool:
         """True if the queues are on the embedded engine."""
         return self.broker_url is None
+
+    @property
+    def spread(self) -> bool:
+        """True if the store is a Redis Cluster: several servers, each with a share of the keys."""
+        return self.store_url.partition("://")[0].endswith("+cluster")

@@ -56,7 +56,15 @@ _VARIABLES: Final = {
 _ARGUMENTS: Final = {"broker_url": "address", "store_url": "store", "secrets": "secret"}
 _ADDRESS_VARIABLE: Final = "WARREN_ADDRESS"
 _BROKER_SCHEMES: Final = ("amqp", "amqps")
-_STORE_SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix")
+_STORE_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 _PREFIX_EXTRA: Final = frozenset("_-.:")
 _HIDDEN: Final = frozenset(("broker_url", "store_url", "secrets", "spill_url"))
 
@@ -287,7 +295,7 @@ def _check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
         raise ValueError(f"it {shown}; needed is the address of {example} (schemes: {', '.join(schemes)})")
     try:
         parts = urlsplit(url)
-        if "," not in parts.netloc:  # Several sentinels have several ports; who connects takes them apart.
+        if "," not in parts.netloc:  # Several hosts have several ports; who connects takes them apart.
             _ = parts.port
     except ValueError:
         # The parser's own text may hold a piece of the password.

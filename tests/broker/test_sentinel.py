@@ -1,4 +1,4 @@
-"""Redis behind Sentinels: the master is found, a failover followed; replicas and Redis Cluster are refused clearly."""
+"""Redis behind Sentinels: the master is found, a failover followed; replicas are refused clearly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.sentinels import SERVICE, Sentinels
-from tests.servers import RedisServer, ServerError, free_port, wait_until
+from tests.servers import RedisServer, free_port, wait_until
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError
 from warren_broker.signing import Signer
@@ -79,19 +79,6 @@ def test_credentials_and_database_of_an_address():
     assert (address.username, address.password, address.database, address.tls) == ("ada", "p@ss", 3, True)
     assert address.sentinels == (("one", 26379), ("two", 26380)) and address.service == "main"
     assert "p@ss" not in repr(address) and "other" not in repr(address)
-
-
-def test_redis_cluster_is_refused_with_the_reason(start_redis: Callable[..., RedisServer]):
-    for attempt in range(5):
-        try:
-            server = start_redis(config={"cluster-enabled": "yes"})
-            break
-        except ServerError:
-            # It listens on its port + 10,000 too, which an outgoing connection may have at the moment.
-            if attempt == 4:
-                raise
-    with pytest.raises(ConnectError, match="cluster mode"):
-        Connection.open(server.url)
 
 
 def test_a_replica_is_refused_with_the_reason(start_redis: Callable[..., RedisServer]):

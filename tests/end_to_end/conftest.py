@@ -5,6 +5,7 @@
 | `session` | module | an initialised session with one node |
 | `engine_arguments` | module | what `Cluster` needs for the engine |
 | `start_cluster` | test | a function that starts a cluster with the given nodes and connects to it |
+| `store` | session | the Redis beside RabbitMQ: with `WARREN_TEST_STORE=cluster` a Redis Cluster of three masters |
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 import warren
+from tests.redis_cluster import RedisCluster
 from tests.servers import RabbitMQServer, RedisServer
 from warren.cluster_utils import Cluster
 
@@ -63,6 +64,20 @@ def wait_for_cpus(count: float, timeout: float = 20.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="session")
+def store(request: pytest.FixtureRequest, session_directory: Path) -> Iterator[RedisServer | RedisCluster]:
+    """The Redis of the tests with RabbitMQ."""
+    if os.environ.get("WARREN_TEST_STORE") != "cluster":
+        yield request.getfixturevalue("redis_server")
+        return
+    servers = RedisCluster(session_directory / "redis-cluster", appendonly=False)
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.stop()
+
+
 @pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
 def session(request: pytest.FixtureRequest) -> Iterator[str]:
     """An initialised session with two CPUs; its value is the engine's name."""
@@ -73,7 +88,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[str]:
         finally:
             warren.shutdown()
         return
-    store = request.getfixturevalue("redis_server")
+    store: RedisServer | RedisCluster = request.getfixturevalue("store")
     broker = request.getfixturevalue("rabbitmq_server")
     vhost = f"e2e-{secrets.token_hex(4)}"
     variables = {
@@ -97,10 +112,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[str]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        client = store.client()
-        for key in client.scan_iter(f"{variables['WARREN_PREFIX']}*"):
-            client.delete(key)
-        client.close()
+        store.delete(variables["WARREN_PREFIX"])
         broker.delete_vhost(vhost)
 
 
@@ -110,15 +122,14 @@ def engine_arguments(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]
     if request.param == "embedded":
         yield {"engine": "embedded"}
         return
-    store: RedisServer = request.getfixturevalue("redis_server")
+    store: RedisServer | RedisCluster = request.getfixturevalue("store")
     broker: RabbitMQServer = request.getfixturevalue("rabbitmq_server")
     vhost = f"cluster-{os.getpid()}"
     url = broker.add_vhost(vhost)
     try:
-        with redis.Redis.from_url(store.url) as client:
-            before = set(client.scan_iter(count=1000))
-            yield {"engine": "rabbitmq", "broker_url": url, "store_url": store.url}
-            assert set(client.scan_iter(count=1000)) <= before
+        before = store.keys()
+        yield {"engine": "rabbitmq", "broker_url": url, "store_url": store.url}
+        assert store.keys() <= before
         assert broker.queues(vhost) == []
     finally:
         broker.delete_vhost(vhost)

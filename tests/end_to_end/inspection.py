@@ -28,6 +28,8 @@ def objects_kept() -> Counter[str]:
                 found[kind] += 1
         if cursor == b"0":
             break
+    if client.endpoint.spread:
+        found["x"] = sum(len(part) for part in client.store.large.scan_chunks())
     found["file"] = len(files_of_objects())
     return +found
 

@@ -174,7 +174,7 @@ def test_another_secret_is_told(variables, monkeypatch):
 
 def _leave_mark(variables: dict[str, str], mark: dict[str, Any], *, living: bool) -> None:
     endpoint = _endpoint(variables)
-    keys, signer = Keys(endpoint.prefix), Signer(endpoint.secrets)
+    keys, signer = Keys.of(endpoint), Signer(endpoint.secrets)
     connection = Connection.open(endpoint)
     connection.call(b"SET", keys.cluster, signer.seal(b"cluster", encode(mark)))
     if living:

@@ -29,9 +29,7 @@ def check(endpoint: Endpoint, name: str | None = None, *, timeout: float = 5.0) 
     connection = Connection.open(endpoint, timeout=timeout, name="warren-health")
     try:
         nodes = [
-            each
-            for each in read_nodes(connection, Keys(endpoint.prefix), Signer(endpoint.secrets))
-            if each["name"] == name
+            each for each in read_nodes(connection, Keys.of(endpoint), Signer(endpoint.secrets)) if each["name"] == name
         ]
     finally:
         connection.close()

@@ -26,7 +26,7 @@ def collect(endpoint: Endpoint, *, timeout: float = 5.0) -> dict[str, Any]:
         ConnectError: a server cannot be reached, or the cluster is not ours.
     """
     check_cluster(endpoint, timeout=timeout)
-    keys = Keys(endpoint.prefix)
+    keys = Keys.of(endpoint)
     connection = Connection.open(endpoint, timeout=timeout, name="warren-status")
     try:
         queues = sorted(each.decode() for each in connection.call(b"SMEMBERS", keys.queues))

@@ -31,7 +31,7 @@ def stop_nodes(endpoint: Endpoint, wanted: Sequence[str] | None, *, timeout: flo
         ConnectError: a server cannot be reached.
     """
     check_cluster(endpoint, timeout=timeout)
-    keys, signer = Keys(endpoint.prefix), Signer(endpoint.secrets)
+    keys, signer = Keys.of(endpoint), Signer(endpoint.secrets)
     connection = Connection.open(endpoint, timeout=timeout, name="warren-stop")
     try:
         living = [node for node in read_nodes(connection, keys, signer) if node["alive"]]

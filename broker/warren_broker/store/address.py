@@ -10,7 +10,6 @@ from warren_broker.errors import ConnectError, without_password
 
 DEFAULT_PORT: Final = 6379
 DEFAULT_SENTINEL_PORT: Final = 26379
-_SENTINEL: Final = "+sentinel"
 
 
 class Address(NamedTuple):
@@ -28,6 +27,7 @@ class Address(NamedTuple):
         options: the query.
         sentinels: host and port of each Sentinel; () if the server itself is named.
         service: what the Sentinels call the server.
+        nodes: host and port of some servers of a Redis Cluster; () if there is none.
     """
 
     url: str
@@ -41,6 +41,7 @@ class Address(NamedTuple):
     options: dict[str, str]
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
+    nodes: tuple[tuple[str, int], ...] = ()
 
     def __repr__(self) -> str:
         """Show the address, and no password."""
@@ -48,10 +49,11 @@ class Address(NamedTuple):
 
 
 def parse(url: str) -> Address:
-    """Return the parts of a `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `rediss+sentinel://` URL.
+    """Return the parts of a `redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://` URL (TLS: `rediss...`).
 
     Sentinels are named as `redis+sentinel://user:password@host:26379,host:26379/service/db`; user and password are
-    those of the server, and `?sentinel_username=...&sentinel_password=...` those of the Sentinels.
+    those of the server, and `?sentinel_username=...&sentinel_password=...` those of the Sentinels. Of a Redis Cluster
+    some servers are named, which know the others: `redis+cluster://user:password@host:6379,host:6379`.
 
     Raises:
         ConnectError: it is none of these, or malformed.
@@ -59,27 +61,32 @@ def parse(url: str) -> Address:
     Example:
         >>> parse("redis://:s%40fe@cache.example/3")[2:7]
         ('cache.example', 6379, '', 's@fe', 3)
-    >>> parse("redis+sentinel://one,two:26380/main").sentinels
-    (('one', 26379), ('two', 26380))
+        >>> parse("redis+sentinel://one,two:26380/main").sentinels
+        (('one', 26379), ('two', 26380))
+        >>> parse("redis+cluster://one,two:6380").nodes
+        (('one', 6379), ('two', 6380))
     """
 
     def wrong(cause: str) -> ConnectError:
         return ConnectError(
             url,
             cause,
-            "Write it as redis://[user:password@]host[:port][/db], rediss://..., unix:///path/to/socket or "
-            "redis+sentinel://[user:password@]host[:port],.../service[/db].",
+            "Write it as redis://[user:password@]host[:port][/db], rediss://..., unix:///path/to/socket, "
+            "redis+sentinel://[user:password@]host[:port],.../service[/db] or "
+            "redis+cluster://[user:password@]host[:port],...",
         )
 
     try:
         parts = urlsplit(url)
-        scheme = parts.scheme.removesuffix(_SENTINEL)
-        watched = scheme != parts.scheme
-        sentinels = _hosts(parts.netloc) if watched else ()
-        port = DEFAULT_PORT if watched else parts.port or DEFAULT_PORT
+        scheme, plus, several = parts.scheme.partition("+")
+        watched, spread = several == "sentinel", several == "cluster"
+        sentinels = _hosts(parts.netloc, DEFAULT_SENTINEL_PORT) if watched else ()
+        nodes = _hosts(parts.netloc, DEFAULT_PORT) if spread else ()
+        port = DEFAULT_PORT if several else parts.port or DEFAULT_PORT
     except ValueError:
         raise wrong("the address cannot be parsed (is a character of the password not percent-encoded?)") from None
-    if scheme not in ("redis", "rediss", "unix") or (watched and scheme == "unix"):
+    known = ("redis", "rediss") if watched or spread else ("redis", "rediss", "unix")
+    if scheme not in known or (plus and not watched and not spread):
         raise wrong("it is not a Redis address")
     options = dict(parse_qsl(parts.query))
     local = parts.scheme == "unix"
@@ -94,10 +101,14 @@ def parse(url: str) -> Address:
     if not database.isdigit():
         # Not quoted: it may be the rest of a password with an unescaped "/".
         raise wrong("the database (what follows the host) must be a whole number")
+    if spread and not nodes:
+        raise wrong("the hosts are missing")
+    if spread and int(database):
+        raise wrong("a Redis Cluster has no databases")
     return Address(
         url=url,
         path=unquote(parts.path) if local else "",
-        host=sentinels[0][0] if watched else parts.hostname or "localhost",
+        host=(sentinels or nodes)[0][0] if several else parts.hostname or "localhost",
         port=port,
         username=unquote(parts.username or "") or options.get("username", ""),
         password=unquote(parts.password or "") or options.get("password", ""),
@@ -106,12 +117,13 @@ def parse(url: str) -> Address:
         options=options,
         sentinels=sentinels,
         service=unquote(service),
+        nodes=nodes,
     )
 
 
-def _hosts(netloc: str) -> tuple[tuple[str, int], ...]:
+def _hosts(netloc: str, default_port: int) -> tuple[tuple[str, int], ...]:
     found = [urlsplit(f"//{each}") for each in netloc.rpartition("@")[2].split(",") if each]
-    return tuple((each.hostname or "localhost", each.port or DEFAULT_SENTINEL_PORT) for each in found)
+    return tuple((each.hostname or "localhost", each.port or default_port) for each in found)
 
 
 def wrap_tls(raw: socket.socket, address: Address) -> socket.socket:

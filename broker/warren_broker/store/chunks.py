@@ -3,6 +3,9 @@
 HOT PATH (`benchmarks/`: `put_64mib` on the cluster engine). Packing a chunk into a command copies it twice, parsing a
 reply three times; here a chunk goes from the value's own memory to the socket and from the socket into its place. A few
 chunks are on their way at once. A connection of its own keeps other threads' commands from waiting behind gigabytes.
+
+In a Redis Cluster the chunks of one object lie on one server, those of all objects on all servers: there is a
+connection to each.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from warren_broker import records
 from warren_broker.errors import ConnectError, ConnectionLost, StoreError
+from warren_broker.store import cluster
+from warren_broker.store.address import parse
 from warren_broker.store.connection import Connection
 
 if TYPE_CHECKING:
@@ -26,6 +32,10 @@ IN_FLIGHT: Final = 4
 """Chunks sent whose replies were not read yet."""
 
 FULL_RETRY_SECONDS: Final = 0.05
+AWAY_RETRY_SECONDS: Final = 0.1
+
+_KEYS_AT_ONCE: Final = 1000
+_LOOK_UP_TIMEOUT_S: Final = 5.0
 
 
 class Chunks:
@@ -34,7 +44,9 @@ class Chunks:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._address = parse(store.endpoint.store_url)
+        self._connections: dict[tuple[str, int] | None, Connection] = {}
+        self._shares: list[cluster.Share] = []
         self._owner_pid = os.getpid()
 
     def key(self, object_id: bytes, token: bytes, number: int) -> bytes:
@@ -62,7 +74,7 @@ class Chunks:
         size = sum([view.nbytes for view in views])
         deadline = time.monotonic() + patience
         while True:
-            full = self._store.room.lack(size)
+            full = self._store.room.lack(size, self._asker(object_id))
             if full is None:
                 try:
                     return self._persist(lambda: self._write_all(object_id, token, views))
@@ -72,7 +84,7 @@ class Chunks:
                     if not str(error).startswith("OOM"):
                         raise
                     self.delete(self.keys(object_id, token, _count(views)))
-                    full = self._store.room.refused(size)
+                    full = self._store.room.refused(size, self._asker(object_id))
             if time.monotonic() >= deadline or full.hopeless:
                 raise full
             self._store.on_full()
@@ -82,7 +94,7 @@ class Chunks:
         ttl = self._store.ttl_milliseconds
         number = 0
         with self._lock:
-            connection = self._open()
+            connection = self._open(self.key(object_id, token, 0))
             try:
                 for view in views:
                     for start in range(0, view.nbytes, records.CHUNK_BYTES):
@@ -113,7 +125,7 @@ class Chunks:
         asked = 0
         wanted = list(_pieces(views))
         with self._lock:
-            connection = self._open()
+            connection = self._open(self.key(object_id, token, 0))
             try:
                 for number, piece in enumerate(wanted):
                     while asked < len(wanted) and asked < number + IN_FLIGHT:
@@ -144,25 +156,93 @@ class Chunks:
                 if now > gives_up_at or self._store.closed:
                     raise
                 self._store.wait_for_server(error)
+                if self._store.endpoint.spread:
+                    # That was another server of the cluster.
+                    self._shares = []
+                    time.sleep(AWAY_RETRY_SECONDS)
 
     # -- the rest ----------------------------------------------------------------------------------------------------
 
     def delete(self, keys: Sequence[bytes]) -> None:
         """Delete chunks by their keys."""
-        if keys:
+        if not keys:
+            return
+        if not self._store.endpoint.spread:
             self._store.call(b"UNLINK", *keys)
+            return
+        by_slot: dict[int, list[bytes]] = {}
+        for key in keys:
+            by_slot.setdefault(cluster.slot_of(key), []).append(key)
+        for same in by_slot.values():
+            self._persist(partial(self._call, same[0], b"UNLINK", *same))
 
-    def _open(self) -> Connection:
-        connection = self._connection
-        if connection is None or connection.closed or self._owner_pid != os.getpid():
-            connection = self._connection = self._store.open_connection("chunks")
+    def deletions(self, keys: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+        """Return commands that delete chunks, for a pipeline of the store's; in a Redis Cluster, delete them here."""
+        if self._store.endpoint.spread:
+            self.delete(keys)
+            return []
+        return [(b"UNLINK", *keys[at : at + _KEYS_AT_ONCE]) for at in range(0, len(keys), _KEYS_AT_ONCE)]
+
+    def scan(self, client: bytes = b"") -> Iterator[list[bytes]]:
+        """Yield the keys of all chunks of a client (b"" for all clients) in a Redis Cluster, in parts.
+
+        A part may be empty. Keys may come twice, and those that are written meanwhile not at all.
+        """
+        pattern = self._store.keys.chunk_pattern(client)
+        for server in self._persist(self._masters):
+            cursor: bytes | None = None
+            while cursor != b"0":
+                cursor, keys = self._persist(partial(self._scan, server, cursor or b"0", pattern))
+                yield keys
+
+    def _masters(self) -> list[tuple[str, int]]:
+        return sorted({(share.host, share.port) for share in self._looked_up()})
+
+    def _scan(self, server: tuple[str, int], cursor: bytes, pattern: bytes) -> tuple[bytes, list[bytes]]:
+        with self._lock:
+            if server not in self._masters():
+                return b"0", []  # It is gone. Whoever has its keys now is scanned next time.
+            command = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _KEYS_AT_ONCE)
+            reply: tuple[bytes, list[bytes]] = self._connect(server).call(*command)
+            return reply
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def _asker(self, object_id: bytes) -> Callable[..., Any] | None:
+        """Return what sends a command to the server of an object's chunks; None for the only server there is."""
+        if not self._store.endpoint.spread:
+            return None
+        key = self.key(object_id, b"", 0)
+        return lambda *command: self._persist(lambda: self._call(key, *command))
+
+    def _call(self, key: bytes, *command: bytes) -> Any:
+        with self._lock:
+            return self._open(key).call(*command)
+
+    def _open(self, key: bytes) -> Connection:
+        """Return a connection to the server of a chunk; hold the lock."""
+        if not self._store.endpoint.spread:
+            return self._connect(None)
+        return self._connect(cluster.master_of(self._address, self._looked_up(), cluster.slot_of(key)))
+
+    def _looked_up(self) -> list[cluster.Share]:
+        if not self._shares:
+            self._shares = cluster.shares(self._address, _LOOK_UP_TIMEOUT_S)
+        return self._shares
+
+    def _connect(self, server: tuple[str, int] | None) -> Connection:
+        if self._owner_pid != os.getpid():
+            self._connections.clear()
             self._owner_pid = os.getpid()
+        connection = self._connections.get(server)
+        if connection is None or connection.closed:
+            connection = self._connections[server] = self._store.open_connection("chunks", at=server)
         return connection
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        """Close the connections."""
+        for connection in self._connections.values():
+            connection.close()
 
 
 def _count(views: Sequence[memoryview]) -> int:

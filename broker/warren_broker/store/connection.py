@@ -22,8 +22,9 @@ import hiredis
 
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, ConnectionLost, ReplyTimeout, StoreError, without_password
-from warren_broker.store import refusals, sentinel
+from warren_broker.store import cluster, refusals, sentinel
 from warren_broker.store.address import Address, parse, wrap_tls
+from warren_broker.store.keys import Keys
 
 # How long a reply may take before the connection counts as lost. Far above any healthy pause of Redis (a fork for
 # AOF rewriting, an fsync on a slow disk), and below what a person waits for.
@@ -33,6 +34,9 @@ _BUFFER_BYTES: Final = 64 * 1024
 _LARGEST_BUFFER_BYTES: Final = 1024 * 1024
 _KEEPALIVE_IDLE_S: Final = 30
 _RETRY_LOADING_S: Final = 0.05
+# How error replies begin that say: this server is the wrong one now, or cannot serve this at the moment. Nothing has
+# run. A master became a replica; a slot lives elsewhere, or moves; the cluster waits for a failover.
+_ELSEWHERE: Final = ("READONLY", "UNBLOCKED", "MOVED", "ASK ", "TRYAGAIN", "CLUSTERDOWN")
 
 Argument = bytes | str | int | float | memoryview
 Command = tuple[Argument, ...]
@@ -61,6 +65,7 @@ class Connection:
 
     __slots__ = (
         "_address",
+        "_at",
         "_buffer",
         "_feed",
         "_gets",
@@ -70,14 +75,21 @@ class Connection:
         "_owed",
         "_recv_into",
         "_sendall",
+        "_slot",
         "_sock",
         "_timeout",
         "_tls",
+        "anchor",
         "server_version",
     )
 
-    def __init__(self, address: Address, timeout: float, name: str) -> None:
+    def __init__(
+        self, address: Address, timeout: float, name: str, anchor: bytes = b"", at: tuple[str, int] | None = None
+    ) -> None:
         self._address = address
+        self._at = at
+        self._slot = cluster.slot_of(anchor)
+        self.anchor: tuple[bytes, ...] = (anchor,) if address.nodes else ()
         self._open_timeout = timeout
         self._name = name
         self._sock: socket.socket | None = None
@@ -95,7 +107,14 @@ class Connection:
     # -- opening and closing
 
     @classmethod
-    def open(cls, endpoint_or_url: Endpoint | str, *, timeout: float = 5.0, name: str = "") -> Connection:
+    def open(
+        cls,
+        endpoint_or_url: Endpoint | str,
+        *,
+        timeout: float = 5.0,
+        name: str = "",
+        at: tuple[str, int] | None = None,
+    ) -> Connection:
         """Connect, authenticate, select the database and check the server's version.
 
         Args:
@@ -103,12 +122,16 @@ class Connection:
                 query as in redis-py: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs`.
             timeout: seconds until it gives up, all told (a server that still loads its data is waited for).
             name: what `CLIENT LIST` shows for this connection.
+            at: in a Redis Cluster, host and port of the server; None for the one that has the endpoint's keys.
 
         Raises:
             ConnectError: not reachable, wrong password, too old a server, not a Redis at all.
         """
-        url = endpoint_or_url if isinstance(endpoint_or_url, str) else endpoint_or_url.store_url
-        connection = cls(parse(url), timeout, "-".join(name.split()))
+        if isinstance(endpoint_or_url, str):
+            url, anchor = endpoint_or_url, b""
+        else:
+            url, anchor = endpoint_or_url.store_url, Keys.of(endpoint_or_url).prefix
+        connection = cls(parse(url), timeout, "-".join(name.split()), anchor, at)
         connection.reopen()
         return connection
 
@@ -165,8 +188,13 @@ class Connection:
                 sock.close()
                 raise
         else:
-            if address.sentinels:
+            if self._at is not None:
+                address = address._replace(host=self._at[0], port=self._at[1])
+            elif address.sentinels:
                 host, port = sentinel.find_master(address, timeout)
+                address = address._replace(host=host, port=port)
+            elif address.nodes:
+                host, port = cluster.find_master(address, self._slot, timeout)
                 address = address._replace(host=host, port=port)
             sock = socket.create_connection((address.host, address.port), timeout)
             try:
@@ -213,7 +241,7 @@ class Connection:
         self.server_version = tuple(int(part) for part in version.split(".") if part.isdigit())
         if self.server_version < refusals.OLDEST_REDIS:
             raise refusals.too_old(self._address, version)
-        if facts.get(b"mode") == b"cluster":
+        if facts.get(b"mode") == b"cluster" and not address.nodes:
             raise refusals.is_cluster(self._address)
         if facts.get(b"role") in (b"replica", b"slave"):
             assert self._sock is not None
@@ -281,10 +309,10 @@ class Connection:
         return reply
 
     def _refused(self, reply: StoreError) -> StoreError:
-        """Return what to raise for an error reply: a master that became a replica is as good as gone."""
-        if str(reply).startswith("READONLY"):
+        """Return what to raise for an error reply: a server that is not the one any more is as good as gone."""
+        if str(reply).startswith(_ELSEWHERE):
             self.close()
-            return ConnectionLost(f"{without_password(self._address.url)} is no master any more: {reply}")
+            return ConnectionLost(f"{without_password(self._address.url)}: the server does not serve this now: {reply}")
         return reply
 
     def call_blocking(self, *args: Argument, timeout: float) -> Any:
@@ -335,7 +363,7 @@ class Connection:
             self.close()
             raise
         for reply in replies:
-            if reply.__class__ is StoreError and str(reply).startswith("READONLY"):
+            if reply.__class__ is StoreError and str(reply).startswith(_ELSEWHERE):
                 raise self._refused(reply)
         if forgotten:
             self._repeat_forgotten(commands, replies)
@@ -609,7 +637,10 @@ class Script:
         """Return the command that runs the script, for `pipeline` and `send`.
 
         The first one on a connection carries the source (so that a pipeline keeps its order); send what you ask for.
+        In a Redis Cluster the connection's anchor goes along as the key: a server that does not serve its slot, or is
+        about to give it away, refuses before the script runs, and not in the middle of it.
         """
+        keys = keys or self._connection.anchor
         loaded = self._connection._loaded
         if self.digest in loaded:
             return (b"EVALSHA", self.digest, len(keys), *keys, *args)

@@ -1,6 +1,8 @@
 """The names of all keys and channels in Redis. Nobody else spells one.
 
-What belongs to one client carries its id as hash tag, so that one commit touches one slot of a Redis Cluster.
+In a Redis Cluster the prefix is the hash tag of all keys, so that a script finds what it changes on one server: the
+prefix `warren:` becomes `{warren:}`. The chunks of large values, which no script touches, keep it as it is and have the
+object's id as their hash tag: they lie on all servers (`x:{<client>:<id>}<token>:<n>`).
 
 | key | type | holds |
 |---|---|---|
@@ -27,15 +29,30 @@ What belongs to one client carries its id as hash tag, so that one commit touche
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
-from warren_broker.ids import CLIENT_BYTES
+from warren_broker.endpoint import Endpoint
+from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES
+
+_SUFFIX_BYTES: Final = OBJECT_BYTES - CLIENT_BYTES
 
 
 class Keys:
-    """All key names under one cluster's prefix."""
+    """All key names under one cluster's prefix.
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix.encode()
+    Args:
+        prefix: of the cluster.
+        spread: True for a Redis Cluster.
+
+    Attributes:
+        prefix: what all keys begin with, but the chunks in a Redis Cluster.
+        chunks: what the keys of chunks begin with.
+    """
+
+    def __init__(self, prefix: str, *, spread: bool = False) -> None:
+        self.prefix = b"{%s}" % prefix.encode() if spread else prefix.encode()
+        self.chunks = prefix.encode() + b"x:{"
+        self._spread = spread
         self.clients = self.prefix + b"clients"
         self.ghosts = self.prefix + b"ghosts"
         self.nodes = self.prefix + b"nodes"
@@ -49,6 +66,11 @@ class Keys:
         self.cancelled = self.prefix + b"cancelled"
         self.janitor = self.prefix + b"janitor"
         self.objects = lru_cache(4096)(self._objects)
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Keys:
+        """Return the keys of the cluster at an endpoint."""
+        return cls(endpoint.prefix, spread=endpoint.spread)
 
     def _tagged(self, kind: bytes, client: bytes) -> bytes:
         return b"%s%s:{%s}" % (self.prefix, kind, client.hex().encode())
@@ -106,8 +128,28 @@ class Keys:
 
     def chunk(self, object_id: bytes, token: bytes, number: int) -> bytes:
         """One chunk of a large value."""
-        start = self._tagged(b"x", object_id[:CLIENT_BYTES])
-        return b"%s:%s%s:%d" % (start, object_id[CLIENT_BYTES:], token, number)
+        return self.chunk_named(object_id[:CLIENT_BYTES], b"%s%s:%d" % (object_id[CLIENT_BYTES:], token, number))
+
+    def chunk_named(self, client: bytes, name: bytes) -> bytes:
+        """One chunk of a client's, by what follows the client's id in its key (without the brace of the hash tag)."""
+        if self._spread:
+            return b"%s%s:%s}%s" % (self.chunks, client.hex().encode(), name[:_SUFFIX_BYTES], name[_SUFFIX_BYTES:])
+        return b"%s%s}:%s" % (self.chunks, client.hex().encode(), name)
+
+    def chunk_pattern(self, client: bytes = b"") -> bytes:
+        """A SCAN pattern for the chunks of a client, or of all."""
+        return self.chunks + client.hex().encode() + b"*"
+
+    def parse_chunk(self, key: bytes) -> tuple[bytes, bytes]:
+        """Return the client and the name (as `chunk_named` takes it) of a chunk in a Redis Cluster.
+
+        Raises:
+            ValueError: it is not the key of a chunk.
+        """
+        digits, _, name = key[len(self.chunks) :].partition(b":")
+        if name[_SUFFIX_BYTES : _SUFFIX_BYTES + 1] != b"}":
+            raise ValueError(f"{key!r} is not the key of a chunk")
+        return bytes.fromhex(digits.decode("ascii")), name[:_SUFFIX_BYTES] + name[_SUFFIX_BYTES + 1 :]
 
     def consumed(self, task_id: bytes) -> bytes:
         """How many items of a stream were read."""

@@ -19,7 +19,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from warren_broker import records
@@ -277,6 +277,18 @@ class LargeObjects:
             except (OSError, StoreError) as error:
                 log.warning("a spilled value was not deleted: %s", error)
         return self._chunks.keys(object_id, manifest.token, manifest.chunks)
+
+    def deletions(self, chunks: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+        """Return commands that delete chunks, by their keys, for a pipeline; see `Chunks.deletions`."""
+        return self._chunks.deletions(chunks)
+
+    def delete_chunks(self, chunks: Sequence[bytes]) -> None:
+        """Delete chunks by their keys."""
+        self._chunks.delete(chunks)
+
+    def scan_chunks(self, client: bytes = b"") -> Iterator[list[bytes]]:
+        """Yield the keys of all chunks of a client, or of all, in a Redis Cluster; see `Chunks.scan`."""
+        return self._chunks.scan(client)
 
     def memory(self) -> tuple[int, int]:
         """Return the bytes of shared memory that objects of this host may take, and how many of them are free."""

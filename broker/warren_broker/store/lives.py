@@ -186,7 +186,7 @@ class Lives:
                     actors.append(record[1:])
         if not done:
             return
-        commands: list[Command] = [(b"UNLINK", *part) for part in _parts(chunks)]
+        commands = self._store.large.deletions(chunks)
         clear: list[Command] = [
             (b"HDEL", self._keys.graves(owner), *part) for owner, suffixes in done.items() for part in _parts(suffixes)
         ]
@@ -272,7 +272,7 @@ class Lives:
             token = records.token_of(record)
             if token and (stands is None or records.token_of(stands) != token):
                 chunks += self._store.large.forget_here(object_id, records.read_manifest(record))
-        commands: list[Command] = [(b"UNLINK", *part) for part in _parts(chunks)]
+        commands = self._store.large.deletions(chunks)
         if let_go:
             self._release(let_go, before=commands)
         else:
@@ -338,7 +338,7 @@ class Lives:
             failed += again
             yield
         for part in _parts(self._stray_chunks(client, found.get(b"x", ()), kept)):
-            store.call(b"UNLINK", *part)
+            store.pipeline(store.large.deletions(part))
             yield
         for kind in found:
             if kind not in _OBJECT_KINDS and kind != b"d":
@@ -423,7 +423,22 @@ class Lives:
                     other_key(name)
             yield
             if cursor == b"0":
-                return
+                break
+        if store.endpoint.spread:
+            yield from self._find_chunks(found)
+
+    def _find_chunks(self, found: dict[bytes, dict[bytes, list[bytes]]]) -> Iterator[None]:
+        """Do what `_find` does for chunks, which lie on all servers of a Redis Cluster."""
+        alone = next(iter(found)) if len(found) == 1 else b""
+        for part in self._store.large.scan_chunks(alone):
+            for key in part:
+                try:
+                    client, name = self._keys.parse_chunk(key)
+                except ValueError:
+                    continue  # not ours
+                if client in found:
+                    found[client].setdefault(b"x", []).append(name)
+            yield
 
     def _stray_chunks(self, client: bytes, suffixes: Sequence[bytes], kept: set[bytes]) -> list[bytes]:
         """Return the keys of those chunks that belong to no record which stays."""
@@ -433,8 +448,11 @@ class Lives:
         names = {suffix[: _SUFFIX_BYTES + records.TOKEN_BYTES] for suffix in suffixes}
         living = [client + name for name in names if client + name[:_SUFFIX_BYTES] in kept]
         recorded = {name[CLIENT_BYTES:] for name in store.large.recorded(living)}
-        start = self._keys.prefix + b"x" + store.tag(client) + b":"
-        return [start + suffix for suffix in suffixes if suffix[: _SUFFIX_BYTES + records.TOKEN_BYTES] not in recorded]
+        return [
+            self._keys.chunk_named(client, suffix)
+            for suffix in suffixes
+            if suffix[: _SUFFIX_BYTES + records.TOKEN_BYTES] not in recorded
+        ]
 
 
 def _by_owner(object_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Sequence[bytes]]]:

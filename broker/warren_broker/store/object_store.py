@@ -85,7 +85,7 @@ class ObjectStore:
         memory_limit: int | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.keys = Keys(endpoint.prefix)
+        self.keys = Keys.of(endpoint)
         self.signer = signer
         self.ttl_milliseconds = int(ttl * 1000)
         self._ttl = str(self.ttl_milliseconds).encode()
@@ -108,9 +108,9 @@ class ObjectStore:
 
     # -- connection --------------------------------------------------------------------------------------------------
 
-    def open_connection(self, name: str) -> Connection:
-        """Open one more connection, for a caller that blocks on it."""
-        return Connection.open(self.endpoint, name=f"warren-{name}")
+    def open_connection(self, name: str, *, at: tuple[str, int] | None = None) -> Connection:
+        """Open one more connection, for a caller that blocks on it; `at` see `Connection.open`."""
+        return Connection.open(self.endpoint, name=f"warren-{name}", at=at)
 
     @property
     def connection(self) -> Connection:

@@ -25,12 +25,20 @@ def too_old(address: Address, version: str) -> ConnectError:
 
 
 def is_cluster(address: Address) -> ConnectError:
-    """Return the error for a server in cluster mode (see docs/decisions/003-no-redis-cluster.md)."""
+    """Return the error for a server in cluster mode that the address does not call one."""
     return ConnectError(
         address.url,
         "the server runs in cluster mode",
-        "warren's scripts change keys of several slots in one step, which Redis Cluster cannot do. Use a Redis without "
-        "`cluster-enabled`, and Sentinel (redis+sentinel://) for failover.",
+        "Name some servers of the cluster as redis+cluster://host:6379,host:6379 (with TLS: rediss+cluster://).",
+    )
+
+
+def is_no_cluster(address: Address) -> ConnectError:
+    """Return the error for a server not in cluster mode that the address calls one."""
+    return ConnectError(
+        address.url,
+        "the server does not run in cluster mode",
+        "Write redis:// and this one server, or set `cluster-enabled yes` on it.",
     )
 
 
@@ -39,6 +47,8 @@ def is_replica(address: Address, host: str, port: int) -> ConnectError:
     remedy = "Name its master, or the Sentinels: redis+sentinel://host:26379/service."
     if address.sentinels:
         remedy = "A failover is under way: try again when it is over."
+    elif address.nodes:
+        remedy = "Its master has just changed: try again."
     return ConnectError(address.url, f"the server at {host}:{port} is a replica", remedy)
 
 

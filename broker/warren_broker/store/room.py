@@ -12,7 +12,8 @@ last, and asks again when that is used up: many processes together may overdraw 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from warren_broker import machine, records
 from warren_broker.shared_memory import ObjectStoreFull
@@ -70,11 +71,16 @@ class Room:
             self._store.on_full()
             time.sleep(RETRY_SECONDS)
 
-    def lack(self, size: int) -> ObjectStoreFull | None:
-        """Return the error if there is no room for a large value of `size` bytes, as far as can be known beforehand."""
+    def lack(self, size: int, ask: Callable[..., Any] | None = None) -> ObjectStoreFull | None:
+        """Return the error if there is no room for a large value of `size` bytes, as far as can be known beforehand.
+
+        Args:
+            size: bytes.
+            ask: sends a command to the server that the value would go to; None for that of everything else.
+        """
         if size < _ASK_BYTES:
             return None
-        used, limit, rss, system = self._facts()
+        used, limit, rss, system = self._facts(ask)
         if limit:
             # A chunk counts twice while Redis receives it.
             reserve = 2 * _reserve(limit) + min(size, records.CHUNK_BYTES)
@@ -92,14 +98,14 @@ class Room:
             place = "the memory of Redis' machine"
         return ObjectStoreFull(size, free, place, hopeless=True) if size > free else None
 
-    def refused(self, size: int) -> ObjectStoreFull:
-        """Return the error for a value that Redis refused."""
-        used, limit, _, _ = self._facts()
+    def refused(self, size: int, ask: Callable[..., Any] | None = None) -> ObjectStoreFull:
+        """Return the error for a value that Redis refused; `ask` as in `lack`."""
+        used, limit, _, _ = self._facts(ask)
         return ObjectStoreFull(size, max(0, limit - used - 2 * _reserve(limit)), _place(limit))
 
-    def _facts(self) -> tuple[int, int, int, int]:
+    def _facts(self, ask: Callable[..., Any] | None = None) -> tuple[int, int, int, int]:
         """Return Redis' (used memory, limit, resident memory, memory of its machine); 0 for what it does not tell."""
-        text = self._store.call(b"INFO", b"memory")
+        text = (ask or self._store.call)(b"INFO", b"memory")
         facts = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
         used = int(facts.get(b"used_memory", 0))
         resident = int(facts.get(b"used_memory_rss", used))

@@ -100,7 +100,7 @@ class Agent(ExecutorOwner):
         self.node_id = config.node_id
         self.endpoint: Endpoint = config.endpoint
         self.loop = Loop()
-        self.keys = Keys(self.endpoint.prefix)
+        self.keys = Keys.of(self.endpoint)
         self.signer = Signer(self.endpoint.secrets)
         self.store = ObjectStore(
             self.endpoint,
