@@ -12,22 +12,9 @@ from pathlib import Path
 import pytest
 
 import warren
+from tests.end_to_end.where_work_runs import hold, nap
 from tests.servers import wait_until
 from warren.exceptions import NodeDiedError, OwnerDiedError
-
-
-@warren.remote
-def nap(seconds: float) -> str:
-    time.sleep(seconds)
-    return str(warren.get_runtime_context().get_node_id())
-
-
-@warren.remote
-def hold(directory: str, name: str) -> str:
-    """Say that it runs, and run until it is let go."""
-    Path(directory, f"{name}-began").touch()
-    wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
-    return str(warren.get_runtime_context().get_node_id())
 
 
 @warren.remote

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ import pytest
 
 import warren
 from tests.end_to_end.conftest import node_environment
+from tests.end_to_end.where_work_runs import hold, where
 from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
 from warren.cluster import delete_cluster
 from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,19 +25,6 @@ from warren_broker.messages import encode
 from warren_broker.signing import Signer
 from warren_broker.store.connection import Connection
 from warren_broker.store.keys import Keys
-
-
-@warren.remote
-def where() -> str:
-    return str(warren.get_runtime_context().get_node_id())
-
-
-@warren.remote
-def hold(directory: str, name: str) -> str:
-    """Say that it runs, and run until it is let go."""
-    Path(directory, f"{name}-began").touch()
-    wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
-    return str(warren.get_runtime_context().get_node_id())
 
 
 def here(node_id: str, function: Any) -> Any:

@@ -6,38 +6,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import warren
 from tests.end_to_end.conftest import NODE_LEASE
+from tests.end_to_end.where_work_runs import hold, nap, where
 from tests.servers import wait_until
 from warren.cluster_utils import Cluster, ClusterNode
 from warren.exceptions import ActorUnschedulableError, TaskUnschedulableError
 from warren.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 
 NOBODY = "ab" * 28  # the id of no node
-
-
-@warren.remote
-def where() -> str:
-    return str(warren.get_runtime_context().get_node_id())
-
-
-@warren.remote
-def nap(seconds: float) -> str:
-    time.sleep(seconds)
-    return str(warren.get_runtime_context().get_node_id())
-
-
-@warren.remote
-def hold(directory: str, name: str) -> str:
-    """Say that it runs, and run until it is let go."""
-    Path(directory, f"{name}-began").touch()
-    wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
-    return str(warren.get_runtime_context().get_node_id())
 
 
 @warren.remote
