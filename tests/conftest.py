@@ -6,6 +6,7 @@
 | `rabbitmq_server` | session | a running `RabbitMQServer` that tests share; do not stop it |
 | `start_redis` | test | a function that starts a `RedisServer` for this test alone, to be killed at will |
 | `start_rabbitmq` | test | the same for a `RabbitMQServer`; a start costs 6 s |
+| `sentinels` | test | a running Redis master, its replica and three Sentinels, to be killed at will |
 | `engine` | test | an `Engine`, once embedded and once RabbitMQ: a fresh cluster's addresses, prefix and secret |
 """
 
@@ -29,6 +30,7 @@ import pytest
 import redis
 
 from tests.processes import MARKER_VARIABLE, find_processes, kill_processes
+from tests.sentinels import Sentinels
 from tests.servers import (
     AMQP_URL_VARIABLE,
     REDIS_URL_VARIABLE,
@@ -143,6 +145,19 @@ def start_rabbitmq(session_directory: Path) -> Iterator[Callable[..., RabbitMQSe
             return server
 
         yield start
+
+
+@pytest.fixture
+def sentinels(session_directory: Path) -> Iterator[Sentinels]:
+    """A Redis master, its replica and their Sentinels, of this test's own."""
+    directory = session_directory / f"sentinels-{secrets.token_hex(3)}"
+    servers = Sentinels(directory)
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.stop()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)

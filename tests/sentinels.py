@@ -12,6 +12,7 @@ from tests.servers import RedisServer, Server, find_redis_server, free_port, wai
 SERVICE = "warren-test"
 DOWN_AFTER_MS = 500
 COUNT = 3
+KNOWN_TIMEOUT = 40.0  # seconds; 2 where the machine is idle
 
 
 class Sentinel(Server):
@@ -66,19 +67,22 @@ class Sentinels:
 
     def start(self) -> None:
         """Start all, and return when the Sentinels know each other and the replica."""
-        for server in [*self.servers, *self.sentinels]:
+        for server in self.servers:
             server.start()
+        # Before the Sentinels look: they ask a master for its replicas at their start, and then each 10 s only.
+        wait_until(self._replicates, "the replica has caught up", 20)
+        for sentinel in self.sentinels:
+            sentinel.start()
 
         def known(sentinel: Sentinel) -> bool:
             state = sentinel.state()
             return str(state["num-slaves"]) == "1" and int(state["num-other-sentinels"]) == COUNT - 1
 
-        wait_until(lambda: all(known(each) for each in self.sentinels), "the Sentinels know all servers", 20)
-        wait_until(self._replicates, "the replica has caught up", 20)
+        wait_until(lambda: all(known(each) for each in self.sentinels), "the Sentinels know all servers", KNOWN_TIMEOUT)
 
     def _replicates(self) -> bool:
         with self.servers[1].client() as client:
-            return client.info("replication").get("master_link_status") == "up"
+            return bool(client.info("replication").get("master_link_status") == "up")
 
     def master(self) -> RedisServer:
         """Return the server that is the master now."""
@@ -93,7 +97,7 @@ class Sentinels:
 
         def demoted() -> bool:
             with old.client() as client:
-                return client.info("replication")["role"] == "slave"
+                return bool(client.info("replication")["role"] == "slave")
 
         wait_until(demoted, "the old master is a replica", 20)
 

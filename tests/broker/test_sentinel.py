@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.sentinels import SERVICE, Sentinels
+from tests.sentinels import SERVICE, Sentinels
 from tests.servers import RedisServer, free_port, wait_until
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError
@@ -15,16 +14,6 @@ from warren_broker.signing import Signer
 from warren_broker.store.address import parse
 from warren_broker.store.connection import Connection
 from warren_broker.store.object_store import ObjectStore
-
-
-@pytest.fixture
-def sentinels(session_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    servers = Sentinels(session_directory / f"sentinels-{free_port()}")
-    try:
-        servers.start()
-        yield servers
-    finally:
-        servers.stop()
 
 
 def test_the_master_is_found_and_a_failover_followed(sentinels: Sentinels):

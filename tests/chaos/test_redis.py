@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 import warren
 from tests.chaos.ledger import Ledger
-from tests.chaos.sentinels import Sentinels
 from tests.chaos.stage import NODE_LEASE, Stage
 from tests.chaos.workload import Counter, Workload, plain
-from tests.servers import RabbitMQServer, RedisServer, free_port
+from tests.sentinels import Sentinels
+from tests.servers import RabbitMQServer, RedisServer
 
 SUBMISSIONS = 100
 FULL_SECONDS = NODE_LEASE + 2
@@ -95,17 +94,6 @@ def test_work_waits_while_redis_is_full(
     stage.recovery("a full Redis", lambda: probe(ledger))
     workload.submit(SUBMISSIONS // 2)
     workload.finish()
-
-
-@pytest.fixture
-def sentinels(session_directory: Path) -> Iterator[Sentinels]:
-    """A master, a replica and their Sentinels."""
-    servers = Sentinels(session_directory / f"sentinels-{free_port()}")
-    try:
-        servers.start()
-        yield servers
-    finally:
-        servers.stop()
 
 
 def test_work_goes_on_with_the_replica_after_a_failover(
