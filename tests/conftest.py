@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
     from warren_broker.endpoint import Endpoint
 
 LEFTOVER_TIMEOUT = 10.0  # seconds that processes and files of finished tests have to go away
-LONGEST_TEMPORARY_DIRECTORY = 40  # bytes; the path of a unix socket below it must stay under 104 (macOS)
+LONGEST_TEMPORARY_DIRECTORY = 28  # bytes; a run directory's socket, 73 bytes below it, must stay under 104 (macOS)
 SHARED_MEMORY = Path("/dev/shm")
+# What warren calls its files outside of TMPDIR: run directories, and objects in shared memory with the session's lock.
+OURS = {Path("/tmp"): re.compile(r"warren-\d+-[0-9a-f]{8}"), SHARED_MEMORY: re.compile(r"warren-[\w.]+-")}
 LOCK_SUFFIX = "-lock"  # of the file that everybody in a shared-memory session holds open
 
 
@@ -60,7 +63,7 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     """Give the session one directory for all servers and temporary files; fail if anything is left at the end."""
     # pytest's own directory first: what failed tests left there stays for a look at it.
     tmp_path_factory.getbasetemp()
-    files_before = _files_of_warren()
+    files_before = _files_of_warren()  # whoever uses them: a session beside this one may end first and leave them
     base = tempfile.gettempdir()
     path = Path(tempfile.mkdtemp(prefix="wt-", dir=base if len(base) <= LONGEST_TEMPORARY_DIRECTORY else "/tmp"))
     temporary = path / "tmp"
@@ -70,6 +73,7 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         patch.setenv(MARKER_VARIABLE, str(path))
         patch.setenv("TMPDIR", str(temporary))
         patch.setattr(tempfile, "tempdir", None)
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)  # Run directories go to TMPDIR, where nobody else's are.
         for variable in ("WARREN_ADDRESS", "WARREN_BROKER_URL", "WARREN_STORE_URL", "WARREN_SECRET"):
             patch.delenv(variable, raising=False)  # The developer's own cluster is no place for tests.
         yield path
@@ -239,22 +243,22 @@ def _start_watchdog(session_dir: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def _wait_for_leftovers(session_dir: Path, temporary: Path, files_before: frozenset[Path]) -> list[str]:
+def _wait_for_leftovers(session_dir: Path, temporary: Path, files_before: set[Path]) -> list[str]:
     """Return what is still there of the session when it has had time to go; called after all other fixtures ended."""
     deadline = time.monotonic() + LEFTOVER_TIMEOUT
     while True:
         leftovers = [f"process {pid}: {command}" for pid, command in find_processes(str(session_dir)).items()]
         leftovers += [f"file {path}" for path in sorted(temporary.iterdir())]
-        leftovers += [f"file {path}" for path in sorted(_files_of_warren() - files_before)]
+        new = _files_of_warren() - files_before
+        leftovers += [f"file {path}" for path in sorted(new - _files_in_foreign_use(new))]
         if not leftovers or time.monotonic() > deadline:
             return leftovers
         time.sleep(0.05)
 
 
-def _files_of_warren() -> frozenset[Path]:
-    """Return what warren keeps outside of TMPDIR, except what a process of another session has in use."""
-    candidates = {path for root in (SHARED_MEMORY, Path("/tmp")) for path in root.glob("warren*")}
-    return frozenset(candidates - _files_in_foreign_use(candidates))
+def _files_of_warren() -> set[Path]:
+    """Return what warren keeps outside of TMPDIR, of any session."""
+    return {path for root, name in OURS.items() for path in root.glob("warren-*") if name.match(path.name)}
 
 
 def _files_in_foreign_use(candidates: set[Path]) -> set[Path]:
