@@ -62,11 +62,21 @@ class RedisCluster:
             first, end = SLOTS * number // MASTERS, SLOTS * (number + 1) // MASTERS
             self._ask(server, "CLUSTER", "ADDSLOTS", *range(first, end))
             self._ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in self.servers[1:]:
-            self._ask(server, "CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+        wait_until(self._have_met, "all servers know each other", 30, interval=0.5)
         for number, replica in enumerate(self.servers[MASTERS:]):
             master = self.id_of(self.servers[number])
             wait_until(lambda r=replica, m=master: self._replicate(r, m), "the replica knows its master", 20)  # type: ignore[misc]
+
+    def _have_met(self) -> bool:
+        """Introduce who is not known to all; a handshake that takes longer than the node timeout is forgotten."""
+        unknown = [
+            each
+            for each in self.servers[1:]
+            if int(self._ask(each, "CLUSTER", "INFO")["cluster_known_nodes"]) < len(self.servers)
+        ]
+        for server in unknown:
+            self._ask(server, "CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+        return not unknown
 
     def _replicate(self, replica: RedisServer, master: str) -> bool:
         with suppress(Exception):
@@ -119,6 +129,20 @@ class RedisCluster:
                 if client.info("replication")["role"] == "master":
                     masters.append(server)
         return masters
+
+    def wait_until_whole(self) -> None:
+        """Return when living masters have all slots: killing another one before would leave no majority."""
+
+        def whole(server: RedisServer) -> bool:
+            facts = self._ask(server, "CLUSTER", "INFO")
+            return facts["cluster_state"] == "ok" and facts["cluster_slots_ok"] == str(SLOTS)
+
+        def all_whole() -> bool:
+            running = [server for server in self.servers if server.running]
+            ports = {master[1] for _, _, master, *_ in self._ask(running[0], "CLUSTER SLOTS")}
+            return ports <= {server.port for server in running} and all(map(whole, running))
+
+        wait_until(all_whole, "living masters have all slots", 30)
 
     def begin_to_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Have a slot migrate from one server to another; no key moves yet."""

@@ -23,7 +23,10 @@ ROUNDS = 6 if LONG else 3
 
 
 def probe(ledger: Ledger) -> None:
+    """Run a task, and write so many large values that each master has one."""
     assert warren.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
+    for _ in range(12):
+        warren.put(b"large" * 20_000)
 
 
 @pytest.fixture
@@ -87,6 +90,7 @@ def test_work_goes_on_with_the_replicas_after_failovers(stage: Stage, redis_clus
         stage.healed()
         stage.recovery("the death of a master of a Redis Cluster", lambda: probe(workload.ledger))
         assert warren.get(kept, timeout=30) == b"kept" * 500_000
+        redis_cluster.wait_until_whole()
 
 
 def test_work_waits_while_its_slot_moves(stage: Stage, redis_cluster: RedisCluster, workload: Workload):

@@ -20,6 +20,7 @@ import redis
 from pika.exceptions import ChannelClosedByBroker
 
 import warren
+from tests.redis_cluster import RedisCluster
 from tests.servers import RabbitMQServer, RedisServer, wait_until
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError
@@ -59,7 +60,7 @@ class Account:
 class Accounts:
     """A cluster's servers and the two accounts on them."""
 
-    redis: RedisServer
+    redis: list[RedisServer]
     prefix: str
     secret: str
     driver: Account
@@ -67,25 +68,37 @@ class Accounts:
 
     def denied(self) -> list[str]:
         """Return what Redis has refused these accounts so far."""
-        with self.redis.client() as client:
-            return [f"{each['username']}: {each['reason']} {each['object']}" for each in client.acl_log()]
+        found = []
+        for server in self.redis:
+            with server.client() as client:
+                found += [f"{each['username']}: {each['reason']} {each['object']}" for each in client.acl_log()]
+        return found
 
 
 @pytest.fixture
-def accounts(start_redis: Callable[..., RedisServer], rabbitmq_server: RabbitMQServer) -> Iterator[Accounts]:
-    """A Redis and a virtual host with both accounts; nobody else may enter."""
-    store = start_redis(password="admin-" + secrets.token_hex(4), version=(7,))
+def redis_servers(start_redis: Callable[..., RedisServer]) -> list[RedisServer]:
+    """The Redis that accounts are made on."""
+    return [start_redis(password="admin-" + secrets.token_hex(4), version=(7,))]
+
+
+@pytest.fixture
+def accounts(redis_servers: list[RedisServer], rabbitmq_server: RabbitMQServer) -> Iterator[Accounts]:
+    """A virtual host, and a Redis or a Redis Cluster, with both accounts; nobody else may enter."""
+    spread = len(redis_servers) > 1
     tag = secrets.token_hex(3)
     vhost, prefix = f"least-{tag}", f"w{tag}:"
     passwords = {"driver": secrets.token_hex(8), "node": secrets.token_hex(8)}
     names = {kind: f"warren-{kind}-{tag}" for kind in passwords}
     rabbitmq_server.add_vhost(vhost)
-    with store.client() as admin:
-        for words in documented("acl"):
-            kind = words[2].removeprefix("warren-")
-            said = [word.replace("warren:", prefix) for word in words]
-            said = [f">{passwords[kind]}" if word.startswith(">") else word for word in said]
-            admin.execute_command(*said)
+    for server in redis_servers:
+        with server.client() as admin:
+            for words in documented("acl"):
+                kind = words[2].removeprefix("warren-")
+                said = [word.replace("warren:", f"{{{prefix}}}" if spread else prefix) for word in words]
+                said = [f">{passwords[kind]}" if word.startswith(">") else word for word in said]
+                if spread:
+                    said += [f"~{{{prefix}}}", f"~{prefix}x:{{*", "+cluster|slots"]
+                admin.execute_command(*said)
     for kind, name in names.items():
         rabbitmq_server.evaluate(
             f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{passwords[kind]}">>, <<"test">>).'
@@ -100,12 +113,12 @@ def accounts(start_redis: Callable[..., RedisServer], rabbitmq_server: RabbitMQS
     made = {
         kind: Account(
             f"amqp://{names[kind]}:{passwords[kind]}@127.0.0.1:{rabbitmq_server.port}/{vhost}",
-            f"redis://warren-{kind}:{passwords[kind]}@127.0.0.1:{store.port}/0",
+            f"redis{'+cluster' * spread}://warren-{kind}:{passwords[kind]}@127.0.0.1:{redis_servers[0].port}/0",
         )
         for kind in passwords
     }
     try:
-        yield Accounts(store, prefix, secrets.token_hex(16), made["driver"], made["node"])
+        yield Accounts(redis_servers, prefix, secrets.token_hex(16), made["driver"], made["node"])
     finally:
         for name in names.values():
             rabbitmq_server.evaluate(f'rabbit_auth_backend_internal:delete_user(<<"{name}">>, <<"test">>).')
@@ -242,6 +255,25 @@ def test_drivers_and_nodes_work_with_the_documented_accounts(
     stop.communicate(timeout=30)
     assert nodes[0].wait(NODE_STOP_SECONDS) == 0
     assert accounts.denied() == []
+
+
+class TestOnRedisCluster:
+    """The same accounts on each master of a Redis Cluster."""
+
+    @pytest.fixture
+    def redis_servers(self, session_directory: Path) -> Iterator[list[RedisServer]]:
+        """Three masters."""
+        password = "admin-" + secrets.token_hex(4)
+        servers = RedisCluster(session_directory / f"least-{secrets.token_hex(3)}", password=password, version=(7,))
+        try:
+            servers.start()
+            yield servers.servers
+        finally:
+            servers.stop()
+
+    test_drivers_and_nodes_work = pytest.mark.timeout(120)(
+        staticmethod(test_drivers_and_nodes_work_with_the_documented_accounts)
+    )
 
 
 def refused(store_url: str, *words: str) -> bool:
