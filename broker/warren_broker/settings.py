@@ -8,7 +8,7 @@ Not for the embedded engine: it makes its own `Endpoint`, and pydantic takes lon
 | variable | argument | meaning |
 |---|---|---|
 | WARREN_BROKER_URL | address | RabbitMQ, `amqp://` or `amqps://` |
-| WARREN_STORE_URL | store | Redis, `redis://`, `rediss://`, `redis+sentinel://` or `unix://` |
+| WARREN_STORE_URL | store | Redis, `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://` or `unix://` |
 | WARREN_SECRET | secret | what messages are signed with, the same everywhere; several, comma separated, newest first |
 | WARREN_PREFIX | prefix | what all keys and queues begin with, `warren:` |
 | WARREN_NODE_LEASE | node_lease | seconds without a sign of life after which a node counts as dead |

@@ -13,14 +13,6 @@
 --   't', spec key, frame, queue, priority, suffix   publish, then call launched.lua
 --   'r', the same                       run this one (at most one, of that queue), then call launched.lua
 --   'x', suffix                         another result stands there (or this one, if it was committed before)
--- Who has not renewed its lease lives all the same until somebody begins to clear up after it: while Redis was away
--- nobody could renew one.
-local function lives(key)
-  if redis.call('EXISTS', key) == 1 then return true end
-  local id = key:match('{(%x+)}$'):gsub('%x%x', function(two) return string.char(tonumber(two, 16)) end)
-  local score = redis.call('ZSCORE', ARGV[1] .. 'clients', id)
-  return score and score ~= '-inf'
-end
 local p, tag = ARGV[1], ARGV[2]
 if ARGV[11] ~= '' and not lives(ARGV[11]) then return {-2} end
 if ARGV[7] ~= '' then

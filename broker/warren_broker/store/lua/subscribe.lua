@@ -2,14 +2,6 @@
 -- ARGV: prefix, id of the client that asks, then tag, suffix, ...
 -- Returns for each: the record, false if it is to come, or 0 if it never will: its owner is gone. (Owners of detached
 -- work have no lease; the first bit of their ids is set.)
--- Who has not renewed its lease lives all the same until somebody begins to clear up after it: while Redis was away
--- nobody could renew one.
-local function lives(key)
-  if redis.call('EXISTS', key) == 1 then return true end
-  local id = key:match('{(%x+)}$'):gsub('%x%x', function(two) return string.char(tonumber(two, 16)) end)
-  local score = redis.call('ZSCORE', ARGV[1] .. 'clients', id)
-  return score and score ~= '-inf'
-end
 local p, me = ARGV[1], 'c' .. ARGV[2]
 local found = {}
 for i = 3, #ARGV, 2 do
