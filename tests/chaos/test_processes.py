@@ -15,13 +15,17 @@ import warren
 from tests.chaos import driver
 from tests.chaos.conftest import LONG
 from tests.chaos.ledger import Ledger
-from tests.chaos.stage import CLIENT_LEASE, NODE_LEASE, Stage
-from tests.chaos.workload import Workload, long, once, plain
+from tests.chaos.stage import CLIENT_LEASE, NODE_LEASE, Stage, children
+from tests.chaos.workload import Echo, Workload, long, once, plain
 from tests.servers import wait_until
+from warren import current
 from warren.exceptions import NodeDiedError, WorkerCrashedError
+from warren_broker.store.actors import RESTARTING, ActorRecords
 
 SUBMISSIONS = 1500 if LONG else 200
 ROUNDS = 40 if LONG else 6
+TEMPLATE_ROUNDS = 10 if LONG else 3
+CALLS = 20
 
 
 def probe(workload: Workload) -> None:
@@ -53,14 +57,43 @@ def test_a_killed_agent_is_made_good_by_the_others(stage: Stage, workload: Workl
 
 
 def test_a_killed_template_does_not_end_its_node(stage: Stage, workload: Workload):
-    workload.submit(SUBMISSIONS // 4)
-    for template in stage.templates():
-        with suppress(ProcessLookupError):
-            os.kill(template, signal.SIGKILL)
-    stage.healed()
-    workload.submit(SUBMISSIONS // 4)
-    stage.recovery("kill -9 of the templates", lambda: probe(workload))
+    """Nor does it lose a new actor, whose creation may go from node to node until there is a template again."""
+    for number in range(TEMPLATE_ROUNDS):
+        actor = Echo.options(max_restarts=-1, max_task_retries=-1).remote(workload.ledger.path)
+        workload.submit(SUBMISSIONS // 2 // TEMPLATE_ROUNDS)
+        for call in range(CALLS):
+            key = f"new-{number}-{call}"
+            workload.ledger.add(key, actor.say.remote(key, call), call)
+        time.sleep(stage.random.uniform(0.0, 0.5))
+        for template in stage.templates():
+            with suppress(ProcessLookupError):
+                os.kill(template, signal.SIGKILL)
+        stage.healed()
+        stage.recovery("kill -9 of the templates", lambda: probe(workload))
     workload.finish()
+
+
+def test_an_actor_outlives_the_agent_that_was_about_to_restart_it(stage: Stage, ledger: Ledger):
+    """Only that agent knows of the restart: no message is on any queue, and no process belongs to the actor."""
+    first = stage.cluster.add_node(num_cpus=1, resources={"here": 1})
+    options = {"max_restarts": -1, "max_task_retries": -1, "resources": {"here": 1}}
+    actor = Echo.options(**options).remote(ledger.path)
+    ledger.add("before", actor.say.remote("before", 1), 1)
+    ledger.check()
+    (template,) = children(first.pid)
+    os.kill(template, signal.SIGSTOP)  # it starts nothing
+    for worker in children(template):
+        os.kill(worker, signal.SIGKILL)
+    records = ActorRecords(current.client().store)
+    wait_until(lambda: records.states([actor._actor_id.binary()])[0][0] == RESTARTING, "the actor is to be restarted")
+    first.kill()
+    stage.healed()
+    stage.cluster.add_node(num_cpus=1, resources={"here": 1})
+    ledger.add("after", actor.say.remote("after", 2), 2)
+    stage.recovery(
+        "kill -9 of an agent that was about to restart an actor", lambda: warren.get(actor.pid.remote(), timeout=5)
+    )
+    ledger.check()
 
 
 def test_a_paused_agent_overwrites_nothing_and_runs_nothing_twice(stage: Stage, ledger: Ledger):

@@ -6,7 +6,7 @@
 
 A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts,
 restarts, epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again),
-cause.
+keeper (the node that sees to the restart, and may have nothing but its own memory to do it from), cause.
 """
 
 from __future__ import annotations
@@ -67,8 +67,14 @@ class ActorRecords:
         """Its constructor succeeded."""
         self._store.call(b"HSET", self._keys.actor(actor_id), "state", ALIVE, "pid", pid)
 
-    def end(self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None) -> tuple[str, bytes, str]:
-        """Its process ended: ("RESTARTING", frame, queue), ("DEAD", b"", "") or ("STALE", b"", "")."""
+    def end(
+        self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None, keeper: bytes
+    ) -> tuple[str, bytes, str]:
+        """Its process ended: ("RESTARTING", frame, queue), ("DEAD", b"", "") or ("STALE", b"", "").
+
+        If it is to be restarted, the node `keeper` sees to that. When that node is gone before the actor is started,
+        another one calls this again for the same epoch.
+        """
         reply = self._store.script(
             "actor_end",
             self._keys.prefix,
@@ -77,6 +83,7 @@ class ActorRecords:
             b"1" if final else b"0",
             cause,
             b"" if epoch is None else epoch,
+            keeper,
         )
         if reply[0] == b"RESTARTING":
             return RESTARTING, reply[1] or b"", (reply[2] or b"").decode()

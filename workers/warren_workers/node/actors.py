@@ -29,7 +29,7 @@ from warren_broker.messages import (
 )
 from warren_broker.queues import names
 from warren_broker.resources import ResourceRequest
-from warren_broker.store.actors import DEAD, RESTARTING, ActorRecords
+from warren_broker.store.actors import DEAD, PENDING, RESTARTING, ActorRecords
 from warren_workers.channel import ACTOR, CANCEL, RUN
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
@@ -269,7 +269,7 @@ class ActorManager:
             node_id=agent.node_id.hex(),
         )
         final = hosted.final or reason in GRACEFUL
-        state, frame, queue = self.records.end(actor_id, final=final, cause=cause, epoch=hosted.epoch)
+        state, frame, queue = self._end(actor_id, final=final, cause=cause, epoch=hosted.epoch)
         started = executor.progress.started[0]
         if hosted.creation is not None:
             agent.settle(hosted.creation, 1)
@@ -307,6 +307,14 @@ class ActorManager:
             for chunk, task, _, _ in lost:
                 agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
             self._bury(actor_id, record)
+
+    def _end(self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None) -> tuple[str, bytes, str]:
+        return self.records.end(actor_id, final=final, cause=cause, epoch=epoch, keeper=self._agent.node_id)
+
+    def awaits_creation(self, actor_id: bytes) -> bool:
+        """True if the actor has no process now, and is to get one."""
+        ((state, _),) = self.records.states([actor_id])
+        return state in (PENDING, RESTARTING)
 
     def _restart(self, actor_id: bytes, frame: bytes, queue: str) -> None:
         """Put the creation back into this node's lane; if another node has room sooner, it goes there."""
@@ -348,7 +356,7 @@ class ActorManager:
 
     def refuse(self, actor_id: bytes, cause: bytes) -> None:
         """An actor cannot be placed, and never will: it is dead for this cause, and calls on it fail with it."""
-        state, _, _ = self.records.end(actor_id, final=True, cause=cause, epoch=None)
+        state, _, _ = self._end(actor_id, final=True, cause=cause, epoch=None)
         if state == DEAD:
             self._bury(actor_id, records.ERROR + cause)
 
@@ -405,14 +413,19 @@ class ActorManager:
         ids = [actor_id for actor_id in self.records.ids() if actor_id not in self.hosted]
         if not ids:
             return
-        facts = store.pipeline([(b"HMGET", keys.actor(each), "state", "node", "epoch", "class") for each in ids])
-        for actor_id, (state, node, epoch, class_name) in zip(ids, facts, strict=True):
-            if not state or state == b"DEAD" or not node or node == agent.node_id:
+        facts = store.pipeline(
+            [(b"HMGET", keys.actor(each), "state", "node", "epoch", "class", "keeper") for each in ids]
+        )
+        for actor_id, (state, node, epoch, class_name, keeper) in zip(ids, facts, strict=True):
+            # RESTARTING, without a node: its creation was in the memory of the keeper, or is on a queue. Of two
+            # creations the second one starts nothing.
+            node = node or keeper
+            if not state or state == DEAD.encode() or not node or node == agent.node_id:
                 continue
             if store.call(b"EXISTS", keys.node(node)):
                 continue
             cause = death_record((class_name or b"").decode(), actor_id, "Its node died.", node_id=node.hex())
-            now, frame, queue = self.records.end(actor_id, final=False, cause=cause, epoch=int(epoch or 0))
+            now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch or 0))
             log.warning("actor %s lost its node: %s", actor_id.hex(), now)
             if now == RESTARTING:
                 agent.publisher.publish(queue, frame)

@@ -3,6 +3,7 @@
 | a task that comes again | is |
 |---|---|
 | its result stands | done; whoever waits is told again |
+| it creates an actor that is to be restarted | run again: the result that stands is that of the actor's first life |
 | this node has it in hand (a connection broke, not a process) | a shadow: settled when the one in hand ends |
 | `max_retries=0`, and marked as started by a node that is gone | failed with NodeDiedError: it may have run |
 | `max_retries=0`, and marked by a node that lives | in doubt: until its result stands, or that node is gone |
@@ -22,7 +23,14 @@ from typing import TYPE_CHECKING, Final
 
 from warren.exceptions import NodeDiedError
 from warren_broker.ids import CLIENT_BYTES
-from warren_broker.messages import MalformedMessage, Task, TaskHeader, decode_frames, decode_header
+from warren_broker.messages import (
+    KIND_ACTOR_CREATION,
+    MalformedMessage,
+    Task,
+    TaskHeader,
+    decode_frames,
+    decode_header,
+)
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.intake import Held
 from warren_workers.node.periodic import every
@@ -86,7 +94,10 @@ class Redelivery:
         agent = self._agent
         finals = [result_ids(task[0], header.num_returns)[-1:] for task in tasks]
         ids = [each[0] for each in finals if each]
-        stands = dict(zip(ids, agent.store.fetch(ids), strict=True))
+        if header.kind == KIND_ACTOR_CREATION and agent.actors.awaits_creation(header.actor):
+            stands: dict[bytes, bytes | None] = {}
+        else:
+            stands = dict(zip(ids, agent.store.fetch(ids), strict=True))
         again: list[Task] = []
         for task, final in zip(tasks, finals, strict=True):
             record = stands.get(final[0]) if final else None
