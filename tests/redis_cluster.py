@@ -61,7 +61,6 @@ class RedisCluster:
         for number, server in enumerate(self.servers[:MASTERS]):
             first, end = SLOTS * number // MASTERS, SLOTS * (number + 1) // MASTERS
             self._ask(server, "CLUSTER", "ADDSLOTS", *range(first, end))
-            self._ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         wait_until(self._have_met, "all servers know each other", 30, interval=0.5)
         for number, replica in enumerate(self.servers[MASTERS:]):
             master = self.id_of(self.servers[number])

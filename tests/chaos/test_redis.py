@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +59,49 @@ def test_everysec_loses_nothing_when_the_process_is_killed(
         stage.restart_redis()
         stage.healed()
         stage.recovery("kill -9 of Redis with appendfsync everysec", lambda: probe(ledger))
+    workload.finish()
+
+
+def append_only_file(server: RedisServer) -> Path:
+    """Return the file that a server appends to now."""
+    (path,) = [*server.directory.glob("appendonlydir/*.incr.aof"), *server.directory.glob("appendonly.aof")]
+    return path
+
+
+def test_what_the_death_of_the_machine_costs_with_everysec(
+    make_stage: Callable[..., Stage], start_redis: Callable[..., RedisServer], ledger: Ledger
+):
+    """The last second: what had been written before it stays, durable actors go back by it, and work goes on."""
+    server = start_redis(appendonly=True, appendfsync="everysec", config={"auto-aof-rewrite-percentage": "0"})
+    stage = make_stage(server)
+    counter, mortal = Counter.remote(), Counter.remote()
+    assert warren.get([each.increment.remote() for _ in range(20) for each in (counter, mortal)], timeout=20)[-1] == 20
+    kept = [warren.put(b"kept" * 50_000), warren.put("kept")]
+    workload = Workload(ledger, stage.random)
+    workload.submit(SUBMISSIONS // 2)
+    workload.finish()
+    on_disk = append_only_file(server).stat().st_size
+    # From here on all that is answered is in the kernel's memory only.
+    told = warren.get([each.increment.remote() for _ in range(10) for each in (counter, mortal)], timeout=20)[-1]
+    assert told == 30
+    newcomer = Counter.options(name="newcomer", namespace="chaos").remote()
+    assert warren.get(newcomer.increment.remote(), timeout=20) == 1
+    known = [plain.remote(ledger.path, f"known-{number}", number) for number in range(20)]
+    assert warren.get(known, timeout=20)[-1] == 58
+    pid = warren.get(mortal.pid.remote(), timeout=20)
+    server.kill()
+    os.kill(pid, signal.SIGKILL)
+    os.truncate(append_only_file(server), on_disk)
+    server.start()
+    stage.healed()
+    stage.recovery("the death of the machine of Redis with appendfsync everysec", lambda: probe(ledger))
+    assert [warren.get(each, timeout=20) for each in kept] == [b"kept" * 50_000, "kept"]
+    assert warren.get(known, timeout=20)[-1] == 58, "what the driver was told is not forgotten"
+    assert warren.get(counter.increment.remote(), timeout=20) == 31, "its process knows better than Redis"
+    assert warren.get(mortal.increment.remote(), timeout=20) == 21
+    with pytest.raises(warren.exceptions.ActorError):
+        warren.get(newcomer.increment.remote(), timeout=20)
+    workload.submit(SUBMISSIONS // 2)
     workload.finish()
 
 
