@@ -118,7 +118,7 @@ def test_a_node_that_is_cut_off_does_no_harm(
 
 
 def test_a_slow_network_makes_no_outcome_wrong(stage: Stage, network: Network, workload: Workload):
-    """The slow node may be taken for dead: an agent waits for each round trip, and its lease here is short."""
+    """Nor is the slow node taken for dead, though an agent waits for each round trip and its lease here is short."""
     for proxy in network.proxies:
         proxy.delay = DELAY_SECONDS
     workload.submit(SUBMISSIONS)
@@ -141,18 +141,17 @@ def test_a_slow_network_makes_no_outcome_wrong(stage: Stage, network: Network, w
     finally:
         ended.set()
         watcher.join()
-    report.append(f"a node {DELAY_SECONDS:g} s away each way {'lost' if lost.is_set() else 'kept'} its lease at work")
+    assert not lost.is_set(), "the node was taken for dead"
+    started = time.monotonic()
+    works_again(network)
+    took = time.monotonic() - started
+    assert took >= 2 * DELAY_SECONDS, "the way there and back is not slow"
+    report.append(f"a task on a node {DELAY_SECONDS:g} s away each way took {took:.2f} s")
     print(report[-1])
+    for proxy in network.proxies:
+        proxy.delay = 0.0
     stage.healed()
-    took: list[float] = []
-
-    def probe() -> None:
-        started = time.monotonic()
-        works_again(network)
-        took.append(time.monotonic() - started)
-
-    stage.recovery("work on a slow network", probe, timeout=60.0)  # it is still slow
-    assert took[-1] >= 2 * DELAY_SECONDS, "the way there and back is not slow"
+    stage.recovery("a slow network", lambda: works_again(network))
 
 
 def test_connections_that_are_reset_are_opened_again(stage: Stage, network: Network, workload: Workload):

@@ -581,10 +581,6 @@ class ObjectStore:
         commands = [(b"SADD", among, queue), (b"PUBLISH", self.keys.queues_channel, queue)]
         self.when_room(lambda: self.pipeline(commands))
 
-    def is_prioritized(self, queue: str) -> bool:
-        """True if tasks of the queue have priorities."""
-        return bool(self.call(b"SISMEMBER", self.keys.prioritized, queue))
-
     def cluster_slots(self) -> int:
         """Return how many one-CPU tasks the living nodes can run at once; 0 if unknown."""
         values = self.call(b"HVALS", self.keys.nodes + b":slots")

@@ -138,7 +138,18 @@ def test_finished_work_leaves_custody(make_agent: MakeAgent):
     take(agent, frame(agent, header(OWNER), task(OWNER, 1)))
     (piece,) = [piece for lane in agent.lanes.values() for piece in lane.take_all()]
     agent.settle(piece.held, 1)
+    agent.custody.run_once()
     assert entries(agent) == 0
+
+
+def test_a_node_that_ends_leaves_no_entry_of_finished_work(make_agent: MakeAgent):
+    agent = make_agent()
+    take(agent, frame(agent, header(OWNER), task(OWNER, 1)))
+    (piece,) = [piece for lane in agent.lanes.values() for piece in lane.take_all()]
+    agent.settle(piece.held, 1)
+    agent.custody.give_back()
+    assert entries(agent) == 0
+    assert not waiting(agent)
 
 
 def test_what_was_handed_back_before_is_not_in_custody(make_agent: MakeAgent):

@@ -33,6 +33,7 @@ from warren_broker.store.actors import DEAD, PENDING, RESTARTING, ActorRecords
 from warren_workers.channel import ACTOR, CANCEL, RUN
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
+from warren_workers.node.periodic import pause
 from warren_workers.positions import Positions
 
 if TYPE_CHECKING:
@@ -377,7 +378,7 @@ class ActorManager:
         except Exception:
             log.exception("watching actors failed")
         finally:
-            self._agent.loop.call_later(WATCH_SECONDS, self._tick)
+            self._agent.loop.call_later(pause(self._agent, WATCH_SECONDS), self._tick)
 
     def run_once(self) -> None:
         """End actors whose owner is gone; take over those of dead nodes; forget old tombstones."""
@@ -416,13 +417,14 @@ class ActorManager:
         facts = store.pipeline(
             [(b"HMGET", keys.actor(each), "state", "node", "epoch", "class", "keeper") for each in ids]
         )
+        # RESTARTING, without a node: its creation was in the memory of the keeper, or is on a queue. Of two creations
+        # the second one starts nothing.
+        nodes = list({node or keeper for _, node, _, _, keeper in facts} - {None, b"", agent.node_id})
+        living = store.pipeline([(b"EXISTS", keys.node(node)) for node in nodes])
+        dead = {node for node, lives in zip(nodes, living, strict=True) if not lives}
         for actor_id, (state, node, epoch, class_name, keeper) in zip(ids, facts, strict=True):
-            # RESTARTING, without a node: its creation was in the memory of the keeper, or is on a queue. Of two
-            # creations the second one starts nothing.
             node = node or keeper
-            if not state or state == DEAD.encode() or not node or node == agent.node_id:
-                continue
-            if store.call(b"EXISTS", keys.node(node)):
+            if not state or state == DEAD.encode() or node not in dead:
                 continue
             cause = death_record((class_name or b"").decode(), actor_id, "Its node died.", node_id=node.hex())
             now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch or 0))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("warren.node")
 
 INTERVAL_SECONDS: Final = 1.0
-LEASE_ROUNDS: Final = 3  # leases are renewed every so many rounds
+LEASE_SECONDS: Final = 3.0  # between two renewals, unless leases are shorter than four times that
 SWEEP_ROUNDS: Final = 2
 STEP_PAUSE_SECONDS: Final = 0.002
 
@@ -39,7 +39,13 @@ class ExecutorClients:
 
     def start(self) -> None:
         """Look after them from now on."""
-        every(self._agent.loop, INTERVAL_SECONDS, self.run_once)
+        every(self._agent, INTERVAL_SECONDS, self.run_once)
+        every(self._agent, min(LEASE_SECONDS, self._agent.config.client_lease / 4), self.renew, stretch=False)
+
+    def renew(self) -> None:
+        """Renew leases."""
+        if self._living:
+            self._agent.store.keep_clients(list(self._living.values()), self._agent.config.client_lease)
 
     def started(self, executor: ExecutorProcess, client_id: bytes) -> None:
         """An executor was forked with this client id."""
@@ -53,11 +59,9 @@ class ExecutorClients:
             self._dead.append(client)
 
     def run_once(self) -> None:
-        """Renew leases, delete files that nobody needs, begin to clear up after those that have ended."""
+        """Delete files that nobody needs, begin to clear up after executors that have ended."""
         store = self._agent.store
         self._round += 1
-        if self._round % LEASE_ROUNDS == 0 and self._living:
-            store.keep_clients(list(self._living.values()), self._agent.config.client_lease)
         store.large.trim()
         if self._round % SWEEP_ROUNDS == 0:
             store.large.sweep()

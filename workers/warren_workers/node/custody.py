@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from warren.actor_client import death_record
@@ -57,6 +58,7 @@ class Custody:
         self._key = agent.keys.custody(agent.node_id)
         self._watched: dict[int, Held] = {}  # in the order of their arrival
         self._kept: dict[bytes, Held] = {}
+        self._done: list[bytes] = []  # entries to be deleted
 
     def watch(self, held: Held) -> None:
         """A delivery was taken. HOT PATH."""
@@ -68,51 +70,57 @@ class Custody:
         self._watched.pop(id(held), None)
         if held.custody:
             self._kept.pop(held.custody, None)
-            self._agent.store.call(b"HDEL", self._key, held.custody)
+            self._done.append(held.custody)
 
     def run_once(self) -> None:
-        """Take custody of what is unsettled for long."""
+        """Take custody of what is unsettled for long, delete the entries of what is done: in one round trip."""
         deadline = time.monotonic() - self._after
-        for key, held in list(self._watched.items()):
-            if held.received_at > deadline:
-                break
-            try:
-                self._keep(held)
-            except WarrenBrokerError as error:
-                log.warning("cannot take custody now: %s", error)
-                return
-            del self._watched[key]
-
-    def _keep(self, held: Held) -> None:
-        agent = self._agent
-        if held.delivery is None:
+        long = list(takewhile(lambda held: held.received_at <= deadline, self._watched.values()))
+        if not long and not self._done:
             return
-        field = secrets.token_bytes(12)
-        self._write(field, held)
-        held.custody = field
-        self._kept[field] = held
-        agent.consumer.ack(held.delivery)
-        agent.sources.settled(held)
+        agent = self._agent
+        fields = {secrets.token_bytes(12): held for held in long if held.delivery is not None}
+        commands: list[tuple[bytes, ...]] = [
+            (b"HSET", self._key, field, self._entry(field, held)) for field, held in fields.items()
+        ]
+        if self._done:
+            commands.append((b"HDEL", self._key, *self._done))
+        try:
+            agent.store.pipeline(commands)
+        except WarrenBrokerError as error:
+            log.warning("cannot take custody now: %s", error)
+            return
+        self._done.clear()
+        for held in long:
+            del self._watched[id(held)]
+        for field, held in fields.items():
+            assert held.delivery is not None
+            held.custody = field
+            self._kept[field] = held
+            agent.consumer.ack(held.delivery)
+            agent.sources.settled(held)
 
     def update(self, held: Held) -> None:
         """Tasks of a delivery were handed back: they must not come again from custody too."""
         if held.custody:
-            self._write(held.custody, held)
+            self._agent.store.call(b"HSET", self._key, held.custody, self._entry(held.custody, held))
 
-    def _write(self, field: bytes, held: Held) -> None:
+    def _entry(self, field: bytes, held: Held) -> bytes:
         agent = self._agent
         assert held.delivery is not None
         body = held.delivery.body
         if held.returned:
             body = _without(agent, body, held.returned)
-        entry = agent.signer.seal(b"custody" + field, encode([held.queue, held.delivery.priority, body]))
-        agent.store.call(b"HSET", self._key, field, entry)
+        return agent.signer.seal(b"custody" + field, encode([held.queue, held.delivery.priority, body]))
 
     def give_back(self) -> None:
         """This node ends with work in its custody: put it back on its queues, as far as it is not done."""
-        if not self._kept:
+        if not self._kept and not self._done:
             return
         agent = self._agent
+        if self._done:
+            agent.store.call(b"HDEL", self._key, *self._done)
+            self._done.clear()
         entries = agent.store.call(b"HGETALL", self._key)
         # No attempt is counted: this node ends in good order. What may run only once is decided by its start mark.
         _put_back(agent, entries, lost=False)

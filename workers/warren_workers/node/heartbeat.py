@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from warren.labels import matches
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 1.0
 REFRESH_SECONDS = 0.1
+REFRESH_ROUND_TRIPS = 5  # the same from far away
+SLOWEST_ROUND_TRIP = 2.0  # what took longer was an outage
 LOSS_SECONDS = 180.0  # so long after a node's end its deliveries may come again: RabbitMQ waits for a silent host
 PRESENCE_SECONDS = 0.1  # what a look at Redis' connections says is believed so long
 
@@ -50,7 +53,11 @@ class OtherNode:
 
 
 class Heartbeat:
-    """Service on the agent's loop: `start`, `run_once`, `close`."""
+    """Service on the agent's loop: `start`, `run_once`, `close`.
+
+    Attributes:
+        round_trip: seconds that Redis took to answer, the best of the last beats.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -61,6 +68,8 @@ class Heartbeat:
         self._beat_at = 0.0
         self._told: dict[str, float] = {}
         self._present: tuple[float, bool] = (0.0, False)
+        self.round_trip = 0.0
+        self._round_trips: deque[float] = deque(maxlen=3)
 
     def start(self) -> None:
         """Beat from now on."""
@@ -74,7 +83,8 @@ class Heartbeat:
         except WarrenBrokerError as error:
             log.warning("no sign of life could be written: %s", error)
         finally:
-            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+            often = min(REFRESH_ROUND_TRIPS * self.round_trip, self._agent.config.lease / 4)
+            self._agent.loop.call_later(max(INTERVAL_SECONDS, often), self._tick)
 
     def record(self) -> dict[str, Any]:
         """Return the node's record as others read it."""
@@ -107,29 +117,40 @@ class Heartbeat:
         lease = int(agent.config.lease * 1000)
         before, self._beat_at = self._beat_at, time.monotonic()
         alone = (b"SET", keys.node(node), sealed, b"PX", lease, b"GET")
+        known = [*self._others, *self._lost]
         replies = store.pipeline(
             [
                 alone,
                 (b"HSET", keys.nodes, node, sealed),
                 (b"HSET", keys.nodes + b":slots", node, agent.slots),
                 (b"HKEYS", keys.nodes),
+                *[(b"GET", keys.node(each)) for each in known],
             ]
         )
+        self._measure(time.monotonic() - self._beat_at)
         if before and replies[0] is None:
             log.warning(
                 "this node was silent for %.0f s, longer than its lease: others count it as dead and may have taken "
                 "over its work",
                 self._beat_at - before,
             )
-        self._read_others([each for each in replies[3] if each != node])
+        found = dict(zip(known, replies[4:], strict=True))
+        fresh = [each for each in replies[3] if each != node and each not in found]
+        if fresh:
+            found.update(zip(fresh, store.call(b"MGET", *[keys.node(each) for each in fresh]), strict=True))
+        self._read_others({each: found[each] for each in replies[3] if each != node})
 
-    def _read_others(self, others: list[bytes]) -> None:
+    def _measure(self, seconds: float) -> None:
+        if seconds < SLOWEST_ROUND_TRIP:
+            self._round_trips.append(seconds)
+            self.round_trip = min(self._round_trips)
+
+    def _read_others(self, others: dict[bytes, bytes | None]) -> None:
         agent = self._agent
-        records = agent.store.call(b"MGET", *[agent.keys.node(each) for each in others]) if others else []
         now = time.monotonic()
         before, self._others = self._others, {}
         store_trusted = agent.store.trusts_leases(agent.config.lease)
-        for node, stored in zip(others, records, strict=True):
+        for node, stored in others.items():
             if stored is None:
                 if not store_trusted:
                     if node in before:
@@ -153,7 +174,7 @@ class Heartbeat:
         if not self._others:
             return
         now = time.monotonic()
-        if now - self._beat_at < REFRESH_SECONDS:
+        if now - self._beat_at < max(REFRESH_SECONDS, REFRESH_ROUND_TRIPS * self.round_trip):
             return
         if waiting or self.has_news():
             self.run_once()

@@ -73,7 +73,7 @@ class MemoryWatch:
     def start(self) -> None:
         """Watch from now on."""
         if self._limit is not None:
-            every(self._agent.loop, INTERVAL_SECONDS, self.run_once)
+            every(self._agent, INTERVAL_SECONDS, self.run_once, stretch=False)
 
     def run_once(self) -> None:
         """Kill the executors that have taken more than they may."""

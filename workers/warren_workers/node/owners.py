@@ -40,7 +40,7 @@ class Owners:
 
     def start(self) -> None:
         """Look after owners from now on."""
-        every(self._agent.loop, INTERVAL_SECONDS, self.run_once, "cannot see which clients are alive")
+        every(self._agent, INTERVAL_SECONDS, self.run_once, "cannot see which clients are alive")
 
     def is_gone(self, header: TaskHeader) -> bool:
         """True if nobody wants the results of such tasks any more."""

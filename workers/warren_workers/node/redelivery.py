@@ -66,7 +66,7 @@ class Redelivery:
 
     def start(self) -> None:
         """Look at what is in doubt from now on."""
-        every(self._agent.loop, DOUBT_SECONDS, self.run_once)
+        every(self._agent, DOUBT_SECONDS, self.run_once)
 
     def take_later(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         """Take tasks of a message that came again, once it is known whether a node was lost."""

@@ -88,19 +88,20 @@ class Sources:
 
     # -- which -------------------------------------------------------------------------------------------------------
 
-    def consider(self, queue: str, *, announced: bool = True) -> None:
+    def consider(self, queue: str, *, announced: bool = True, prioritized: bool = False) -> None:
         """Consume a queue if this node can serve it.
 
         Args:
             queue: its name.
             announced: somebody is about to publish to it; False if it is only known to exist.
+            prioritized: its tasks have priorities.
         """
         if self._closed or (queue in self._abandoned and not announced):
             return
         self._abandoned.discard(queue)
         known = self.by_queue.get(queue)
         if known is not None:
-            known.prioritized = known.prioritized or self._agent.store.is_prioritized(queue)
+            known.prioritized = known.prioritized or prioritized
             return
         try:
             place = names.parse(queue)
@@ -113,7 +114,7 @@ class Sources:
             log.warning("an unknown kind of queue was announced: %s", error)
             return
         source.foreign = foreign
-        source.prioritized = self._agent.store.is_prioritized(queue)
+        source.prioritized = prioritized
         self._agent.consumer.subscribe(queue, prefetch=source.window)
 
     def _begin_narrow(self, source: Source) -> None:

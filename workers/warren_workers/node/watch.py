@@ -6,6 +6,7 @@ Announcements may be lost (a broken connection); so the set of queues is read ag
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from warren_broker.errors import WarrenBrokerError
@@ -36,7 +37,7 @@ class ControlWatch:
     def start(self) -> None:
         """Listen from now on."""
         self._listen()
-        every(self._agent.loop, RESCAN_SECONDS, self.run_once)
+        every(self._agent, RESCAN_SECONDS, self.run_once)
 
     def _listen(self) -> None:
         agent = self._agent
@@ -57,17 +58,28 @@ class ControlWatch:
             self._agent.loop.remove_handler(fd)
             self._connection = None
             return
+        queues: list[bytes] = []
         for message in messages:
             if isinstance(message, list) and message[0] == b"message":
                 if message[1] == self._agent.keys.queues_channel:
-                    self._agent.sources.consider(message[2].decode("utf-8", "replace"))
+                    queues.append(message[2])
                 else:
                     self._agent.on_control(message[2])
+        if queues:
+            agent = self._agent
+            self._consider(queues, agent.store.call(b"SMEMBERS", agent.keys.prioritized), announced=True)
 
     def run_once(self) -> None:
         """Look for queues whose announcement was missed; listen again if the connection broke."""
         if self._connection is None:
             self._listen()
-        for queue in self._agent.store.call(b"SMEMBERS", self._agent.keys.queues) or ():
-            self._agent.sources.consider(queue.decode("utf-8", "replace"), announced=False)
+        keys = self._agent.keys
+        queues, prioritized = self._agent.store.pipeline([(b"SMEMBERS", keys.queues), (b"SMEMBERS", keys.prioritized)])
+        self._consider(queues, prioritized, announced=False)
         self._agent.sources.tidy()
+
+    def _consider(self, queues: Iterable[bytes], prioritized: Collection[bytes], *, announced: bool) -> None:
+        for queue in dict.fromkeys(queues):
+            self._agent.sources.consider(
+                queue.decode("utf-8", "replace"), announced=announced, prioritized=queue in prioritized
+            )

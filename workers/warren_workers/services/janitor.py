@@ -29,6 +29,7 @@ from warren_broker.messages import decode
 from warren_broker.queues import names
 from warren_broker.queues.names import QueueKind
 from warren_broker.signing import ForgedMessage
+from warren_workers.node.periodic import pause
 from warren_workers.node.sources import ORPHAN_SECONDS
 
 if TYPE_CHECKING:
@@ -68,12 +69,15 @@ class Janitor:
         try:
             next(steps)
         except StopIteration:
-            self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
+            self._agent.loop.call_later(pause(self._agent, INTERVAL_SECONDS), self._tick)
         except WarrenBrokerError as error:
             log.warning("the janitor could not finish its round: %s", error)
             self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
         else:
-            self._agent.loop.call_later(STEP_PAUSE_SECONDS, lambda: self._step(steps))
+            # A step is a round trip or two: from far away they must not come one right after the other.
+            self._agent.loop.call_later(
+                STEP_PAUSE_SECONDS + self._agent.heartbeat.round_trip, lambda: self._step(steps)
+            )
 
     def _locked(self) -> bool:
         lock = (b"SET", self._keys.janitor, self._agent.node_id, b"NX", b"PX", int(INTERVAL_SECONDS * 900))
