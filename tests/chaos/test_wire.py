@@ -9,10 +9,12 @@ import logging
 import os
 import pickle
 import secrets
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from warren import current
 from warren_broker.messages import FRAME_MAGIC, encode_frame
 from warren_broker.queues import names, open_publisher
 from warren_broker.signing import ForgedMessage, Signer
+from warren_broker.store.actors import DEAD
 
 EXAMPLES = 400 if LONG else 60
 PROFILE = settings(
@@ -188,3 +191,30 @@ def test_a_client_with_another_secret_gets_nothing_done(stage: Stage, marker: Pa
 
     wait_until(counted, "the forged task is put aside")
     assert warren.get(plain.remote(path, "probe", 1), timeout=20) == 4
+
+
+@pytest.mark.in_every_run
+def test_a_forged_cause_of_an_actors_death_is_not_unpickled(stage: Stage, marker: Path):
+    """The error that calls to a dead actor get comes from its record: it is a pickle as any other."""
+
+    @warren.remote(num_cpus=0)
+    class Sleeper:
+        def sleep(self) -> None:
+            time.sleep(600)
+
+        def ready(self) -> bool:
+            return True
+
+    client = current.client()
+    sleeper = Sleeper.remote()
+    assert warren.get(sleeper.ready.remote(), timeout=20)
+    asleep = sleeper.sleep.remote()
+    actor_id = sleeper._actor_id.binary()
+    bomb = msgspec.msgpack.encode((1, False, pickle.dumps(Bomb(str(marker))), "forged"))
+    before = int(client.store.call(b"GET", client.keys.put_aside + b":count") or 0)
+    client.store.call(b"HSET", client.keys.actor(actor_id), "state", DEAD, "cause", bomb)
+    with pytest.raises(warren.exceptions.ActorDiedError):
+        warren.get(asleep, timeout=20)
+    assert int(client.store.call(b"GET", client.keys.put_aside + b":count")) > before
+    assert not marker.exists()
+    warren.kill(sleeper)

@@ -6,7 +6,8 @@
 
 A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts,
 restarts, epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again),
-keeper (the node that sees to the restart, and may have nothing but its own memory to do it from), cause.
+keeper (the node that sees to the restart, and may have nothing but its own memory to do it from), cause (sealed: an
+error is a pickle).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from warren_broker.messages import encode
+from warren_broker.signing import ForgedMessage
 from warren_broker.store.object_store import ObjectStore
 
 PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
@@ -81,7 +83,7 @@ class ActorRecords:
             self._keys.actor(actor_id),
             actor_id.hex(),
             b"1" if final else b"0",
-            cause,
+            self._seal_cause(actor_id, cause),
             b"" if epoch is None else epoch,
             keeper,
         )
@@ -97,7 +99,7 @@ class ActorRecords:
             self._keys.actor(actor_id),
             actor_id.hex(),
             b"1" if no_restart else b"0",
-            cause,
+            self._seal_cause(actor_id, cause),
         )
         message = encode(["kill-actor", actor_id, no_restart, cause])
         self._store.call(b"PUBLISH", self._keys.control_channel, self._store.signer.seal(b"control", message))
@@ -114,16 +116,36 @@ class ActorRecords:
         return [(each.partition(b"\0")[0].decode(), each.partition(b"\0")[2].decode()) for each in fields]
 
     def fields(self, actor_id: bytes, *names: str) -> list[bytes | None]:
-        """Return fields of a record."""
+        """Return fields of a record, as they stand there; for the cause of an end there is `cause`."""
         reply: list[bytes | None] = self._store.call(b"HMGET", self._keys.actor(actor_id), *names)
         return reply
+
+    def cause(self, actor_id: bytes) -> bytes:
+        """Return the stored error that says why an actor is dead; b"" if none is known."""
+        (sealed,) = self.fields(actor_id, "cause")
+        return self._open_cause(actor_id, sealed)
 
     def states(self, actor_ids: list[bytes]) -> list[tuple[str, bytes]]:
         """Return (state, cause) of each; state "" if there is no such actor."""
         replies = self._store.pipeline(
             [(b"HMGET", self._keys.actor(actor_id), "state", "cause") for actor_id in actor_ids]
         )
-        return [((state or b"").decode(), cause or b"") for state, cause in replies]
+        return [
+            ((state or b"").decode("utf-8", "replace"), self._open_cause(actor_id, cause))
+            for actor_id, (state, cause) in zip(actor_ids, replies, strict=True)
+        ]
+
+    def _seal_cause(self, actor_id: bytes, cause: bytes) -> bytes:
+        return self._store.signer.seal(b"cause" + actor_id, cause)
+
+    def _open_cause(self, actor_id: bytes, sealed: bytes | None) -> bytes:
+        if not sealed:
+            return b""
+        try:
+            return self._store.signer.open(b"cause" + actor_id, sealed)
+        except ForgedMessage as error:
+            self._store.put_aside(f"actor {actor_id.hex()}", sealed, str(error))
+            return b""
 
     def ids(self) -> list[bytes]:
         """Return the ids of all actors that are not dead."""

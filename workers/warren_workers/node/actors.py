@@ -94,7 +94,7 @@ class ActorManager:
             if state == "DUPLICATE":
                 agent.settle(piece.held, 1)
             else:
-                (cause,) = self.records.fields(actor_id, "cause")
+                cause = self.records.cause(actor_id)
                 record = records.ERROR + (cause or death_record("", actor_id, "It was killed before it started."))
                 agent.commit_record(piece.held, header, task, record, outstanding=True)
                 self._fail_waiting(actor_id, record)

@@ -182,11 +182,12 @@ def _unfinished(agent: Agent, queue: str, body: bytes, *, lost: bool) -> bytes:
 
 
 def _unfinished_calls(agent: Agent, held: Held, header: TaskHeader, tasks: list[Task], *, lost: bool) -> list[Task]:
-    state, cause, durable = agent.actors.records.fields(header.actor, "state", "cause", "durable")
+    state, durable = agent.actors.records.fields(header.actor, "state", "durable")
     if durable:
         return tasks  # the actor's next process knows which of them took effect
     record = b""
     if state is None or state == DEAD.encode():
+        cause = agent.actors.records.cause(header.actor)
         record = records.ERROR + (cause or death_record("", header.actor, "Its node is gone."))
     elif header.max_retries == 0:
         text = f"The actor {header.actor.hex()} lost its node while it had this call; it may have run."
