@@ -130,6 +130,23 @@ def test_a_dead_client_leaves_nothing_on_any_server(store: ObjectStore, servers:
     assert len([key for key in servers.keys("test:") if other.hex().encode() in key and b"x:{" in key]) == 3
 
 
+def test_what_a_dead_client_leaves_goes_also_when_a_master_dies_meanwhile(store: ObjectStore, servers: RedisCluster):
+    client = new_client_id()
+    store.register_client(client, LEASE)
+    for object_id in objects_of(client, 30):
+        store.put_packed(object_id, large_value())
+    chunks = [key for key in servers.keys("test:") if b"x:{" in key]
+    scan = store.large.scan_chunks(client)
+    found = set(next(scan))
+    victim = next(each for each in servers.masters() if found.isdisjoint(each.keys("test:x:")))
+    with victim.client() as direct:
+        assert direct.wait(1, 5000) == 1
+    victim.kill()
+    for part in scan:
+        found.update(part)
+    assert found == set(chunks)
+
+
 # -- faults --------------------------------------------------------------------------------------------------------
 
 

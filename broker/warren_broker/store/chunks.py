@@ -189,11 +189,14 @@ class Chunks:
         A part may be empty. Keys may come twice, and those that are written meanwhile not at all.
         """
         pattern = self._store.keys.chunk_pattern(client)
-        for server in self._persist(self._masters):
+        done: set[tuple[str, int]] = set()
+        # Masters may change meanwhile: one that a replica has taken over from is given up, and the replica scanned.
+        while left := [server for server in self._persist(self._masters) if server not in done]:
             cursor: bytes | None = None
             while cursor != b"0":
-                cursor, keys = self._persist(partial(self._scan, server, cursor or b"0", pattern))
+                cursor, keys = self._persist(partial(self._scan, left[0], cursor or b"0", pattern))
                 yield keys
+            done.add(left[0])
 
     def _masters(self) -> list[tuple[str, int]]:
         return sorted({(share.host, share.port) for share in self._looked_up()})
@@ -201,7 +204,7 @@ class Chunks:
     def _scan(self, server: tuple[str, int], cursor: bytes, pattern: bytes) -> tuple[bytes, list[bytes]]:
         with self._lock:
             if server not in self._masters():
-                return b"0", []  # It is gone. Whoever has its keys now is scanned next time.
+                return b"0", []
             command = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _KEYS_AT_ONCE)
             reply: tuple[bytes, list[bytes]] = self._connect(server).call(*command)
             return reply
