@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-versio
 help:
 	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
 	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
-	@echo "make chaos   kill servers, nodes and processes at work (minutes; the suite is young)"
+	@echo "make chaos   kill servers, nodes and processes at work (10 minutes and more)"
 	@echo "make soak    50,000 tasks and puts on each engine while executors are killed; shows what is kept (10 minutes)"
 	@echo "make bench   compare with Ray, which goes into .bench/"
 	@echo "make up      start a cluster in containers: make up WORKERS=4 (again to scale it)"
