@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.servers import RedisServer, ServerError, wait_until
+from tests.servers import RedisServer, ServerError, free_port, wait_until
 from warren_broker.store.cluster import SLOTS, slot_of
 
 MASTERS = 3
@@ -24,6 +24,7 @@ class RedisCluster:
     Attributes:
         servers: masters first, then replicas; who is what may change.
         url: what warren is told.
+        tls_ports: where the servers listen for TLS, if they were told to have `tls`.
     """
 
     def __init__(
@@ -43,10 +44,16 @@ class RedisCluster:
             "cluster-replica-validity-factor": "0",
             **(config or {}),
         }
-        self.servers = [
-            _server(directory / str(number), {"appendonly": True, "appendfsync": "always", **options}, settings)
-            for number in range(MASTERS + replicas)
-        ]
+        options = {"appendonly": True, "appendfsync": "always", **options}
+        self.servers: list[RedisServer] = []
+        self.tls_ports: list[int] = []
+        for number in range(MASTERS + replicas):
+            mine = dict(settings)
+            if options.get("tls"):
+                self.tls_ports.append(_port_with_bus())
+                mine.update({"tls-cluster": "yes", "tls-port": str(self.tls_ports[-1])})
+            server = RedisServer(directory / str(number), config=mine, port=_port_with_bus(), **options)
+            self.servers.append(server)
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.servers[:MASTERS])
 
     def start(self) -> None:
@@ -74,7 +81,7 @@ class RedisCluster:
             if int(self._ask(each, "CLUSTER", "INFO")["cluster_known_nodes"]) < len(self.servers)
         ]
         for server in unknown:
-            self._ask(server, "CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+            self._ask(server, "CLUSTER", "MEET", "127.0.0.1", (self.tls_ports or [self.servers[0].port])[0])
         return not unknown
 
     def _replicate(self, replica: RedisServer, master: str) -> bool:
@@ -177,14 +184,14 @@ class RedisCluster:
         return reply
 
 
-def _server(directory: Path, options: Mapping[str, Any], config: Mapping[str, str]) -> RedisServer:
-    """Return a server whose second port is free as well."""
+def _port_with_bus() -> int:
+    """Return a free port whose second port is free as well."""
     for _ in range(100):
-        server = RedisServer(directory, config=config, **options)
-        if server.port + BUS_OFFSET < EPHEMERAL_PORTS:
+        port = free_port()
+        if port + BUS_OFFSET < EPHEMERAL_PORTS:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
-                probe.bind(("127.0.0.1", server.port + BUS_OFFSET))
-                return server
+                probe.bind(("127.0.0.1", port + BUS_OFFSET))
+                return port
     raise ServerError("no two free ports for a server of a Redis Cluster")
 
 

@@ -252,6 +252,7 @@ class RedisServer(Server):
         appendfsync: str = "everysec",
         password: str | None = None,
         config: Mapping[str, str] | None = None,
+        port: int | None = None,
         tls: bool = False,
         version: tuple[int, ...] = (),
     ) -> None:
@@ -264,12 +265,13 @@ class RedisServer(Server):
             appendfsync: when that file is flushed: `always`, `everysec` or `no`.
             password: what clients must give; None for no password.
             config: further lines of redis.conf, e.g. `{"maxmemory": "64mb"}`.
+            port: to listen on; None for a free one.
             tls: take a binary that is built with TLS; the test is skipped where there is none.
             version: take a binary of this version or newer; the test is skipped where there is none.
         """
         super().__init__(directory)
         self._wanted: dict[str, Any] = {"tls": tls, "version": version}
-        self.port = free_port()
+        self.port = port or free_port()
         self.password = password
         self.socket_path = directory / "redis.sock"
         authority = f":{quote(password, safe='')}@" if password else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
 import warren
+from tests.redis_cluster import RedisCluster
 from tests.security.certificates import Certificates, make_certificates
 from tests.servers import RabbitMQServer, RedisServer, free_port
 from warren.cluster_utils import Cluster
@@ -33,15 +35,25 @@ def other_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates
 def store_url(start_redis: Callable[..., RedisServer], certificates: Certificates) -> str:
     """A Redis that wants TLS and a client certificate."""
     port = free_port()
-    tls = {
-        "tls-port": str(port),
-        "tls-cert-file": str(certificates.certificate),
-        "tls-key-file": str(certificates.key),
-        "tls-ca-cert-file": str(certificates.authority),
-        "tls-auth-clients": "yes",
-    }
-    start_redis(password=PASSWORD, config=tls, tls=True)
+    start_redis(password=PASSWORD, config={"tls-port": str(port), **tls_config(certificates)}, tls=True)
     return f"rediss://:{PASSWORD}@localhost:{port}/0?{redis_options(certificates)}"
+
+
+@pytest.fixture
+def redis_cluster_url(session_directory: Path, certificates: Certificates) -> Iterator[str]:
+    """A Redis Cluster that wants the same, and announces itself by the name in the certificate."""
+    config = {
+        **tls_config(certificates),
+        "cluster-announce-hostname": "localhost",
+        "cluster-preferred-endpoint-type": "hostname",
+    }
+    directory = session_directory / f"tls-{free_port()}"
+    servers = RedisCluster(directory, password=PASSWORD, config=config, tls=True, version=(7,))
+    try:
+        servers.start()
+        yield f"rediss+cluster://:{PASSWORD}@localhost:{servers.tls_ports[0]}?{redis_options(certificates)}"
+    finally:
+        servers.stop()
 
 
 @pytest.fixture
@@ -60,6 +72,16 @@ def broker_url(start_rabbitmq: Callable[..., RabbitMQServer], certificates: Cert
     )
     plain = urlsplit(server.url)
     return f"amqps://{plain.username}:{plain.password}@localhost:{port}{plain.path}?{amqp_options(certificates)}"
+
+
+def tls_config(certificates: Certificates) -> dict[str, str]:
+    """Return the lines of redis.conf for TLS but the port."""
+    return {
+        "tls-cert-file": str(certificates.certificate),
+        "tls-key-file": str(certificates.key),
+        "tls-ca-cert-file": str(certificates.authority),
+        "tls-auth-clients": "yes",
+    }
 
 
 def redis_options(certificates: Certificates) -> str:
@@ -90,7 +112,9 @@ class Keeper:
         return value
 
 
-def test_work_goes_over_tls_to_both_servers(store_url: str, broker_url: str):
+@pytest.mark.parametrize("store", ["store_url", "redis_cluster_url"])
+def test_work_goes_over_tls_to_both_servers(store: str, broker_url: str, request: pytest.FixtureRequest):
+    store_url = request.getfixturevalue(store)
     with Cluster(engine="rabbitmq", broker_url=broker_url, store_url=store_url) as cluster:
         cluster.add_node(num_cpus=1)
         cluster.connect(log_to_driver=False)
