@@ -53,7 +53,12 @@ LOCK_SUFFIX = "-lock"  # of the file that everybody in a shared-memory session h
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGTERM end the run like Ctrl-C does: fixtures are torn down and servers stopped."""
+    """Let SIGTERM end the run like Ctrl-C does: fixtures are torn down and servers stopped.
+
+    A shell that runs us in the background has SIGINT ignored, and so would all processes that tests start and interrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "chaos: kills servers or processes; slow")
     signal.signal(signal.SIGTERM, lambda _number, _frame: pytest.exit("terminated by SIGTERM", returncode=143))
 
