@@ -55,7 +55,7 @@ LOCK_SUFFIX = "-lock"  # of the file that everybody in a shared-memory session h
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the run like Ctrl-C does: fixtures are torn down and servers stopped.
 
-    A shell that runs us in the background has SIGINT ignored, and so would all processes that tests start and interrupt.
+    A shell that runs us in the background has SIGINT ignored, and so would the processes that tests interrupt.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
