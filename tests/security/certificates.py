@@ -25,8 +25,14 @@ class Certificates:
     key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Make an authority and a certificate that it signs; skips the test where there is no openssl."""
+def make_certificates(directory: Path, *, names: str = "DNS:localhost,IP:127.0.0.1", days: int = 2) -> Certificates:
+    """Make an authority and a certificate that it signs; skips the test where there is no openssl.
+
+    Args:
+        directory: where the files go.
+        names: whom the certificate is of.
+        days: how long it is good; negative for one that has expired.
+    """
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl command")
@@ -38,7 +44,7 @@ def make_certificates(directory: Path) -> Certificates:
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     run("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=warren test authority")
     run("req", *new, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost")
-    (directory / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
+    (directory / "extensions").write_text(f"subjectAltName={names}\n")
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days), "-extfile", "extensions")
     run("x509", "-req", "-in", "request.pem", "-out", "certificate.pem", *signing)
     return Certificates(directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")

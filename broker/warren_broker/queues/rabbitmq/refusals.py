@@ -82,6 +82,10 @@ def explain(url: str, error: BaseException | None, timeout: float) -> ConnectErr
     elif tls := among(ssl.SSLError):
         cause = f"TLS failed: {tls}"
         remedy = "Check the certificates, and that the server speaks TLS on this port."
+    elif among(exceptions.IncompatibleProtocolError) and parts.scheme == "amqps":
+        # With TLS 1.3 a client learns only after the handshake that its certificate was wanted.
+        cause = "the server closed the connection right after the TLS handshake"
+        remedy = "It may want a client certificate: name `certfile` and `keyfile` in ssl_options. Check the port, too."
     elif among(exceptions.IncompatibleProtocolError):
         cause = "what answers there does not speak AMQP 0-9-1"
         remedy = "Check the port (5672 for amqp, 5671 for amqps)."
