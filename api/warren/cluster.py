@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from warren import current
@@ -223,6 +224,17 @@ def _is_deserted(connection: Connection, keys: Keys) -> bool:
     return not names or not connection.call(b"EXISTS", *names)
 
 
+def _actors(keys: Keys, found: list[bytes]) -> list[bytes]:
+    """Return the ids of the actors whose records are among these keys."""
+    actors = []
+    for key in found:
+        with suppress(ValueError):  # whatever it is, it is no actor's record
+            actor = keys.actor_of(key)
+            if actor is not None:
+                actors.append(actor)
+    return actors
+
+
 def delete_cluster(endpoint: Endpoint) -> None:
     """Delete the queues and keys of a cluster, whose processes must all be gone.
 
@@ -246,8 +258,8 @@ def delete_cluster(endpoint: Endpoint) -> None:
             broker = pika.BlockingConnection(pika.URLParameters(endpoint.broker_url))
             try:
                 channel = broker.channel()
-                queues = {queue.decode() for queue in connection.call(b"SMEMBERS", keys.queues)}
-                queues.update(names.actor_queue(actor) for actor in map(keys.actor_of, found) if actor is not None)
+                queues = set(names.announced(connection.call(b"SMEMBERS", keys.queues)))
+                queues.update(names.actor_queue(actor) for actor in _actors(keys, found))
                 for queue in queues:
                     channel.queue_delete(endpoint.prefix + queue)
             finally:

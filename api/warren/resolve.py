@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from warren.lifetimes import orphan_record
 from warren.streams import stream_pin
-from warren_broker.errors import ConnectError, ConnectionLost
+from warren_broker.errors import ConnectError, ConnectionLost, StoreError
 from warren_broker.ids import TASK_BYTES
 from warren_broker.messages import Completion, MalformedMessage, decode_completion
 from warren_broker.records import ERROR_TAG
@@ -165,6 +165,13 @@ class Inbox:
         except (ConnectionLost, ConnectError) as error:
             self._connection = None
             self._client.store_lost(error)
+            return False
+        except StoreError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            # Somebody else wrote there. The results themselves are asked for from time to time.
+            self._client.store.call(b"UNLINK", self._key)
+            self._client.put_aside("inbox", b"", str(error))
             return False
         except BaseException:
             # Interrupted (Ctrl-C) with a reply outstanding: the connection cannot be used again.

@@ -7,6 +7,7 @@ from typing import Any
 
 from warren.cluster import check_cluster, read_nodes
 from warren_broker.endpoint import Endpoint
+from warren_broker.queues import names
 from warren_broker.queues.embedded import streams
 from warren_broker.signing import Signer
 from warren_broker.store.connection import Connection
@@ -29,7 +30,7 @@ def collect(endpoint: Endpoint, *, timeout: float = 5.0) -> dict[str, Any]:
     keys = Keys.of(endpoint)
     connection = Connection.open(endpoint, timeout=timeout, name="warren-status")
     try:
-        queues = sorted(each.decode() for each in connection.call(b"SMEMBERS", keys.queues))
+        queues = names.announced(connection.call(b"SMEMBERS", keys.queues))
         reasons = connection.call(b"LRANGE", keys.put_aside, 0, REASONS_SHOWN - 1)
         clients = connection.call(b"ZRANGE", keys.clients, 0, -1)
         living = connection.call(b"EXISTS", *[keys.client(each) for each in clients]) if clients else 0
@@ -40,11 +41,16 @@ def collect(endpoint: Endpoint, *, timeout: float = 5.0) -> dict[str, Any]:
             "actors": connection.call(b"SCARD", keys.prefix + b"actors"),
             "put_aside": {
                 "count": int(connection.call(b"GET", keys.put_aside + b":count") or 0),
-                "last_reasons": [each.partition(b"\0")[0].decode("utf-8", "replace") for each in reasons],
+                "last_reasons": [_printable(each.partition(b"\0")[0].decode("utf-8", "replace")) for each in reasons],
             },
         }
     finally:
         connection.close()
+
+
+def _printable(text: str) -> str:
+    """Return text without what a terminal would obey."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _node(record: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +72,8 @@ def _node(record: dict[str, Any]) -> dict[str, Any]:
 def _depths(endpoint: Endpoint, connection: Connection, queues: list[str]) -> dict[str, int | None]:
     """Return the messages (each holds a batch of tasks) that wait in each queue; None for one that is gone."""
     if endpoint.broker_url is None:
-        names = streams.Keys(endpoint.prefix)
-        return {queue: _stream_depth(connection, names, queue) for queue in queues}
+        of_streams = streams.Keys(endpoint.prefix)
+        return {queue: _stream_depth(connection, of_streams, queue) for queue in queues}
     import pika  # slow to import, and the embedded engine has no use for it
 
     depths: dict[str, int | None] = {}
@@ -85,10 +91,10 @@ def _depths(endpoint: Endpoint, connection: Connection, queues: list[str]) -> di
     return depths
 
 
-def _stream_depth(connection: Connection, names: streams.Keys, queue: str) -> int:
+def _stream_depth(connection: Connection, of_streams: streams.Keys, queue: str) -> int:
     depth = 0
-    for level in {streams.BASE, *connection.call(b"SMEMBERS", names.levels(queue))}:
-        stream = names.stream(queue, level)
+    for level in {streams.BASE, *connection.call(b"SMEMBERS", of_streams.levels(queue))}:
+        stream = of_streams.stream(queue, level)
         length = connection.call(b"XLEN", stream)
         if length:
             depth += length

@@ -17,6 +17,8 @@ from __future__ import annotations
 import enum
 import functools
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -118,6 +120,8 @@ def parse(queue: str) -> QueueName:
         >>> parse("task.CPU=1.(zone=eu)")[:3]
         (<QueueKind.TASK: 'task'>, 'CPU=1', 'zone=eu')
     """
+    if len(queue) > MAX_NAME_BYTES or not queue.isascii():
+        raise ValueError(f"{queue[:40]!r} is not the name of a queue of warren")
     if queue == DEAD_LETTERS:
         return QueueName(QueueKind.DEAD_LETTERS)
     if match := _TASK.fullmatch(queue):
@@ -127,6 +131,17 @@ def parse(queue: str) -> QueueName:
     if match := _BUNDLE.fullmatch(queue):
         return QueueName(QueueKind.BUNDLE, id=bytes.fromhex(match[1]), bundle_index=int(match[2]))
     raise ValueError(f"{queue!r} is not the name of a queue of warren")
+
+
+def announced(members: Iterable[bytes]) -> list[str]:
+    """Return the names of queues among what was announced, in order: anybody who reaches Redis may write there."""
+    found = []
+    for each in members:
+        name = each.decode("utf-8", "replace")
+        with suppress(ValueError):
+            parse(name)
+            found.append(name)
+    return sorted(found)
 
 
 def is_exclusive(queue: str) -> bool:

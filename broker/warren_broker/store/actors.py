@@ -26,6 +26,14 @@ def name_field(namespace: str, name: str) -> bytes:
     return namespace.encode() + b"\0" + name.encode()
 
 
+def unhex(digits: bytes) -> bytes | None:
+    """Return the bytes of hexadecimal digits; None for anything else, since nobody signs them."""
+    try:
+        return bytes.fromhex(digits.decode("ascii"))
+    except ValueError:
+        return None
+
+
 class ActorRecords:
     """Reads and moves actors' records. Any thread may call anything."""
 
@@ -108,12 +116,13 @@ class ActorRecords:
     def by_name(self, namespace: str, name: str) -> bytes | None:
         """Return the id of the living actor of that name."""
         found = self._store.call(b"HGET", self._keys.names, name_field(namespace, name))
-        return bytes.fromhex(found.decode()) if found else None
+        return unhex(found) if found else None
 
     def names(self) -> list[tuple[str, str]]:
         """Return (namespace, name) of every named living actor."""
         fields = self._store.call(b"HKEYS", self._keys.names)
-        return [(each.partition(b"\0")[0].decode(), each.partition(b"\0")[2].decode()) for each in fields]
+        texts = [each.decode("utf-8", "replace").partition("\0") for each in fields]
+        return [(namespace, name) for namespace, _, name in texts]
 
     def fields(self, actor_id: bytes, *names: str) -> list[bytes | None]:
         """Return fields of a record, as they stand there; for the cause of an end there is `cause`."""
@@ -149,7 +158,12 @@ class ActorRecords:
 
     def ids(self) -> list[bytes]:
         """Return the ids of all actors that are not dead."""
-        return [bytes.fromhex(each.decode()) for each in self._store.call(b"SMEMBERS", self._keys.prefix + b"actors")]
+        found = [unhex(each) for each in self._store.call(b"SMEMBERS", self._keys.prefix + b"actors")]
+        return [each for each in found if each is not None]
+
+    def forget(self, actor_id: bytes) -> None:
+        """Its record is gone: it is none of those that are not dead."""
+        self._store.call(b"SREM", self._keys.prefix + b"actors", actor_id.hex())
 
     def state(self, actor_id: bytes) -> tuple[bytes | None, bytes | None]:
         """Return a durable actor's committed (state, calls it contains), both sealed; None if there is none yet."""

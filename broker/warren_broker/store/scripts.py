@@ -6,12 +6,17 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-# Scripts that begin with the functions of another file.
-_NEED: Final = {"commit": "lives", "subscribe": "lives"}
+# Scripts that begin with the functions of other files.
+_NEED: Final = {
+    "commit": ("lives", "added"),
+    "subscribe": ("lives", "added"),
+    "park": ("added",),
+    "tell": ("added",),
+}
 
 
 @cache
 def source_of(name: str) -> str:
-    """Return the text of `lua/<name>.lua`, after that of the functions it needs."""
-    needed = source_of(_NEED[name]) if name in _NEED else ""
+    """Return the text of `lua/<name>.lua`, after those of the functions it needs."""
+    needed = "".join(map(source_of, _NEED.get(name, ())))
     return needed + (Path(__file__).parent / "lua" / f"{name}.lua").read_text()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from warren.actor_client import death_record, owner_gone_cause
 from warren.exceptions import ActorUnavailableError, store_error
 from warren_broker import records
+from warren_broker.errors import StoreError, WarrenBrokerError
 from warren_broker.messages import (
     KIND_ACTOR_CREATION,
     MalformedMessage,
@@ -35,6 +36,7 @@ from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
 from warren_workers.node.periodic import pause
 from warren_workers.positions import Positions
+from warren_workers.services.wrong_types import is_wrong_type
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -47,7 +49,10 @@ PREFETCH = 64
 DURABLE_ATTEMPTS = 5  # a durable actor's call that ends its process so often is failed: it never took effect
 GRACEFUL = frozenset(("exit_actor",))
 
+END_RETRY_SECONDS = 1.0  # until the next try to take in the end of an actor's process
+
 Waiting = tuple[Held, bytes, TaskHeader, Task]
+LostCall = tuple[Chunk, Task, bool, bool]  # with: it had begun, it was running
 
 
 class Hosted:
@@ -269,11 +274,8 @@ class ActorManager:
             name=hosted.spec.name,
             node_id=agent.node_id.hex(),
         )
-        final = hosted.final or reason in GRACEFUL
-        state, frame, queue = self._end(actor_id, final=final, cause=cause, epoch=hosted.epoch)
+        hosted.final = hosted.final or reason in GRACEFUL
         started = executor.progress.started[0]
-        if hosted.creation is not None:
-            agent.settle(hosted.creation, 1)
         lost = [
             (chunk, task, chunk.first + at < started, chunk.first + at == started - 1)
             for chunk in executor.chunks
@@ -281,6 +283,19 @@ class ActorManager:
             if chunk.first + at not in chunk.done
         ]
         executor.chunks.clear()
+        self._take_in_end(actor_id, hosted, cause, lost)
+
+    def _take_in_end(self, actor_id: bytes, hosted: Hosted, cause: bytes, lost: list[LostCall]) -> None:
+        """Restart it or bury it, as its record says. Until that can be read, calls wait as for one that restarts."""
+        agent = self._agent
+        try:
+            state, frame, queue = self._end(actor_id, final=hosted.final, cause=cause, epoch=hosted.epoch)
+        except WarrenBrokerError as error:
+            log.warning("cannot yet tell what becomes of actor %s: %s", actor_id.hex(), error)
+            agent.loop.call_later(END_RETRY_SECONDS, lambda: self._take_in_end(actor_id, hosted, cause, lost))
+            return
+        if hosted.creation is not None:
+            agent.settle(hosted.creation, 1)
         if state == RESTARTING:
             waiting = self._waiting.setdefault(actor_id, deque())
             unavailable = records.ERROR + store_error(
@@ -375,6 +390,8 @@ class ActorManager:
     def _tick(self) -> None:
         try:
             self.run_once()
+        except WarrenBrokerError as error:
+            log.warning("watching actors failed: %s", error)
         except Exception:
             log.exception("watching actors failed")
         finally:
@@ -414,9 +431,13 @@ class ActorManager:
         ids = [actor_id for actor_id in self.records.ids() if actor_id not in self.hosted]
         if not ids:
             return
-        facts = store.pipeline(
-            [(b"HMGET", keys.actor(each), "state", "node", "epoch", "class", "keeper") for each in ids]
-        )
+        wanted = ("state", "node", "epoch", "class", "keeper")
+        try:
+            facts = store.pipeline([(b"HMGET", keys.actor(each), *wanted) for each in ids])
+        except StoreError as error:
+            if is_wrong_type(error):
+                self._clear_wrong_types(ids)
+            raise
         # RESTARTING, without a node: its creation was in the memory of the keeper, or is on a queue. Of two creations
         # the second one starts nothing.
         nodes = list({node or keeper for _, node, _, _, keeper in facts} - {None, b"", agent.node_id})
@@ -426,10 +447,31 @@ class ActorManager:
             node = node or keeper
             if not state or state == DEAD.encode() or node not in dead:
                 continue
-            cause = death_record((class_name or b"").decode(), actor_id, "Its node died.", node_id=node.hex())
-            now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch or 0))
-            log.warning("actor %s lost its node: %s", actor_id.hex(), now)
-            if now == RESTARTING:
-                agent.publisher.publish(queue, frame)
-            elif now == DEAD:
-                self._bury(actor_id, records.ERROR + cause)
+            try:
+                self._lost_its_node(actor_id, node, class_name or b"", epoch or b"0")
+            except ValueError as error:  # a field that nobody signs is nonsense: the others are recovered
+                agent.store.put_aside(f"actor {actor_id.hex()}", b"", str(error))
+
+    def _clear_wrong_types(self, actor_ids: list[bytes]) -> None:
+        """Somebody else wrote in the place of an actor's record, in another type: it goes, and with it the actor."""
+        store, keys = self._agent.store, self._agent.keys
+        for actor_id in actor_ids:
+            try:
+                self.records.fields(actor_id, "state")
+            except StoreError as error:
+                if not is_wrong_type(error):
+                    raise
+                store.call(b"UNLINK", keys.actor(actor_id))
+                self.records.forget(actor_id)
+                store.put_aside(f"actor {actor_id.hex()}", b"", str(error))
+
+    def _lost_its_node(self, actor_id: bytes, node: bytes, class_name: bytes, epoch: bytes) -> None:
+        agent = self._agent
+        name = class_name.decode("utf-8", "replace")
+        cause = death_record(name, actor_id, "Its node died.", node_id=node.hex())
+        now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch))
+        log.warning("actor %s lost its node: %s", actor_id.hex(), now)
+        if now == RESTARTING:
+            agent.publisher.publish(queue, frame)
+        elif now == DEAD:
+            self._bury(actor_id, records.ERROR + cause)

@@ -24,7 +24,7 @@ from warren.exceptions import NodeDiedError, OutOfMemoryError, TaskCancelledErro
 from warren.lifetimes import orphan_items
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
-from warren_broker.errors import WarrenBrokerError
+from warren_broker.errors import StoreError, WarrenBrokerError
 from warren_broker.ids import FIRST_INDEX, new_client_id, object_id, owner_of
 from warren_broker.loop import Loop
 from warren_broker.messages import (
@@ -72,6 +72,7 @@ from warren_workers.node.redelivery import Redelivery, lost_text
 from warren_workers.node.sources import Sources
 from warren_workers.node.watch import ControlWatch
 from warren_workers.services.janitor import Janitor
+from warren_workers.services.wrong_types import is_wrong_type, put_aside_wrong_types
 
 log = logging.getLogger("warren.node")
 
@@ -84,6 +85,7 @@ STUCK_SECONDS = 0.1  # a task runs so long: what was sent with it and behind it 
 IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
 MEAN_KEPT = 4096
+LOST_RETRY_SECONDS = 1.0  # until the next try to say what became of a task whose executor died
 
 
 class Agent(ExecutorOwner):
@@ -153,6 +155,7 @@ class Agent(ExecutorOwner):
 
     def run(self) -> None:
         """Serve until `stop`."""
+        put_aside_wrong_types(self.store)
         self.watch.start()
         self.heartbeat.run_once()
         self.watch.run_once()
@@ -260,7 +263,12 @@ class Agent(ExecutorOwner):
 
     def announce_queue(self, queue: str) -> None:
         """A queue that this node publishes to first: every node must learn of it."""
-        self.store.announce_queue(queue)
+        try:
+            self.store.announce_queue(queue)
+        except StoreError as error:
+            if not (is_wrong_type(error) and put_aside_wrong_types(self.store)):
+                raise
+            self.store.announce_queue(queue)
 
     def waits(self, resource_class: str) -> bool:
         """True if tasks of that class wait for room here."""
@@ -399,7 +407,7 @@ class Agent(ExecutorOwner):
         """Return what is known of a job: its driver's sys.path, working directory, namespace."""
         known = self.jobs.get(job)
         if known is None:
-            stored = self.store.call(b"GET", self.keys.job(job))
+            (stored,) = self.store.call(b"MGET", self.keys.job(job))  # unlike GET, not offended by another type
             try:
                 known = decode(self.signer.open(b"job" + job, stored)) if stored else {}
             except ForgedMessage:
@@ -661,9 +669,9 @@ class Agent(ExecutorOwner):
         line = self.idle.get(executor.key)
         if line and executor in line:
             line.remove(executor)
+        running = executor.progress.started[0] - 1
         if executor.actor:
             self.actors.gone(executor)
-        running = executor.progress.started[0] - 1
         lane = executor.lane
         self._release(executor)
         executor.close()
@@ -684,6 +692,13 @@ class Agent(ExecutorOwner):
         self.stop_if_drained()
 
     def _on_lost_task(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
+        try:
+            self._retry_or_fail(executor, chunk, task, culprit=culprit)
+        except WarrenBrokerError as error:
+            log.warning("cannot yet tell what became of %s: %s", chunk.header.name, error)
+            self.loop.call_later(LOST_RETRY_SECONDS, lambda: self._on_lost_task(executor, chunk, task, culprit=culprit))
+
+    def _retry_or_fail(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
         header = chunk.header
         attempt = task[2] + (1 if culprit else 0)
         if task[0] in executor.cancelled or task[0] in executor.dropped:

@@ -82,5 +82,8 @@ class ExecutorClients:
         except WarrenBrokerError as error:
             self._steps = None
             log.warning("could not clear up after an executor, the janitor will: %s", error)
+        except Exception:
+            self._steps = None
+            log.exception("could not clear up after an executor, the janitor will")
         else:
             self._agent.loop.call_later(STEP_PAUSE_SECONDS, self._step)

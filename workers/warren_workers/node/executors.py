@@ -152,6 +152,8 @@ class ExecutorProcess:
             except OSError:
                 data = b""
             if not data:
+                # First of all: an end that is not taken in would be reported again and again.
+                self._loop.remove_handler(fd)
                 self._owner.on_executor_gone(self)
                 return
             for message in self._splitter.feed(data):
@@ -168,6 +170,7 @@ class ExecutorProcess:
             except OSError:  # nothing more is there
                 data = b""
             if not data:
+                self._loop.remove_handler(self._sock.fileno())
                 self._owner.on_executor_gone(self)
                 return
             for message in self._splitter.feed(data):

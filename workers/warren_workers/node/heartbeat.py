@@ -19,6 +19,7 @@ from warren_broker.messages import decode, encode
 from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage
 from warren_workers.node.watch import connection_name
+from warren_workers.services.wrong_types import is_wrong_type
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -81,10 +82,19 @@ class Heartbeat:
         try:
             self.run_once()
         except WarrenBrokerError as error:
+            self._clear_wrong_type(error)
             log.warning("no sign of life could be written: %s", error)
         finally:
             often = min(REFRESH_ROUND_TRIPS * self.round_trip, self._agent.config.lease / 4)
             self._agent.loop.call_later(max(INTERVAL_SECONDS, often), self._tick)
+
+    def _clear_wrong_type(self, error: WarrenBrokerError) -> None:
+        """Somebody else wrote in the place of our record, in another type: it goes, and the next beat writes ours."""
+        agent = self._agent
+        key = agent.keys.node(agent.node_id)
+        if isinstance(error, StoreError) and is_wrong_type(error) and agent.store.call(b"MGET", key) == [None]:
+            agent.store.call(b"UNLINK", key)
+            agent.store.put_aside(f"node {agent.node_id.hex()}", b"", str(error))
 
     def record(self) -> dict[str, Any]:
         """Return the node's record as others read it."""

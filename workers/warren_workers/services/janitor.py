@@ -24,13 +24,15 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from warren_broker.errors import WarrenBrokerError
+from warren_broker.errors import StoreError, WarrenBrokerError
+from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import decode
 from warren_broker.queues import names
 from warren_broker.queues.names import QueueKind
 from warren_broker.signing import ForgedMessage
 from warren_workers.node.periodic import pause
 from warren_workers.node.sources import ORPHAN_SECONDS
+from warren_workers.services.wrong_types import is_wrong_type, put_aside_wrong_types
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -70,8 +72,10 @@ class Janitor:
             next(steps)
         except StopIteration:
             self._agent.loop.call_later(pause(self._agent, INTERVAL_SECONDS), self._tick)
-        except WarrenBrokerError as error:
-            log.warning("the janitor could not finish its round: %s", error)
+        except Exception as error:
+            # What it reads is not signed: somebody's nonsense must not end it for good.
+            known = isinstance(error, WarrenBrokerError)
+            log.warning("the janitor could not finish its round: %s", error, exc_info=None if known else error)
             self._agent.loop.call_later(INTERVAL_SECONDS, self._tick)
         else:
             # A step is a round trip or two: from far away they must not come one right after the other.
@@ -89,6 +93,7 @@ class Janitor:
             pass
 
     def _steps(self) -> Iterator[None]:
+        put_aside_wrong_types(self._store)
         # After an outage of Redis, leases have ended that nobody could renew: those who live get the time to do so.
         if self._store.trusts_leases(self._agent.config.client_lease):
             yield from self._clear_clients()
@@ -102,6 +107,10 @@ class Janitor:
     def _clear_clients(self) -> Iterator[None]:
         store, keys = self._store, self._keys
         expired = store.call(b"ZRANGEBYSCORE", keys.clients, b"-inf", store.time())
+        strangers = [each for each in expired if len(each) != CLIENT_BYTES]
+        if strangers:
+            store.call(b"ZREM", keys.clients, *strangers)
+            expired = [each for each in expired if len(each) == CLIENT_BYTES]
         living = store.pipeline([(b"EXISTS", keys.client(client)) for client in expired])
         dead = {client for client, alive in zip(expired, living, strict=True) if not alive}
         if not dead:
@@ -113,14 +122,42 @@ class Janitor:
             if key.startswith(start):
                 jobs.append(key[len(start) :])
 
-        yield from store.lives.leave(dead, self._agent.orphan, note_job)
+        try:
+            yield from store.lives.leave(dead, self._agent.orphan, note_job)
+        except StoreError as error:
+            if not is_wrong_type(error):
+                raise
+            yield from self._clear_one_by_one(dead)
         self._end_jobs(dead, jobs)
         log.info("cleared up after %d clients that are gone", len(dead))
 
+    def _clear_one_by_one(self, dead: set[bytes]) -> Iterator[None]:
+        """One of the dead has a key of a wrong type: somebody else wrote there. All of its keys go, unread."""
+        store, keys = self._store, self._keys
+        for client in dead:
+            try:
+                yield from store.lives.leave([client], self._agent.orphan)
+            except StoreError as error:
+                if not is_wrong_type(error):
+                    raise
+                store.put_aside(f"keys of client {client.hex()}", b"", str(error))
+                cursor = b"0"
+                while True:
+                    cursor, found = store.call(b"SCAN", cursor, b"MATCH", keys.client_pattern(client), b"COUNT", 1000)
+                    if found:
+                        store.call(b"UNLINK", *found)
+                    yield
+                    if cursor == b"0":
+                        break
+                store.pipeline([(b"ZREM", keys.clients, client), (b"SREM", keys.ghosts, client)])
+
     def _end_jobs(self, dead: set[bytes], jobs: list[bytes]) -> None:
         for name in jobs:
-            job = bytes.fromhex(name.decode())
-            stored = self._store.call(b"GET", self._keys.job(job))
+            try:
+                job = bytes.fromhex(name.decode())
+            except ValueError:
+                continue  # no job of ours
+            (stored,) = self._store.call(b"MGET", self._keys.job(job))  # unlike GET, not offended by another type
             try:
                 record = decode(self._agent.signer.open(b"job" + job, stored)) if stored else {}
             except ForgedMessage:
@@ -163,10 +200,25 @@ class Janitor:
             if store.call(b"EXISTS", keys.node(node)):
                 store.call(b"HDEL", died, node)  # it was silent for a while, and is back
                 continue
-            count = agent.custody.adopt(node) + agent.continuations.publish_of(node)
+            try:
+                count = agent.custody.adopt(node) + agent.continuations.publish_of(node)
+            except StoreError as error:
+                if not is_wrong_type(error):
+                    raise
+                store.put_aside(f"custody of node {node.hex()}", b"", str(error))
+                store.call(b"UNLINK", keys.custody(node), keys.continuations(node))
+                count = 0
             if count:
                 log.warning("node %s is dead; %d messages that it had go back", node.hex()[:8], count)
             if not store.call(b"HSETNX", died, node, str(now)):
-                since = float(store.call(b"HGET", died, node) or 0)
+                since = _seconds(store.call(b"HGET", died, node))
                 if now - since > DEAD_NODES_KEPT_SECONDS:
                     store.pipeline([(b"HDEL", keys.nodes, node), (b"HDEL", died, node)])
+
+
+def _seconds(text: bytes | None) -> float:
+    """Return a time as it stands in Redis; 0 for what is none."""
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0

@@ -42,7 +42,7 @@ for i = 17, #ARGV, 2 do
     standing[i + 1] = redis.call('GET', objects .. ARGV[i])
   end
 end
-if ARGV[3] ~= '' then redis.call('RPUSH', p .. 'i' .. tag, ARGV[3]) end
+if ARGV[3] ~= '' then added('RPUSH', p .. 'i' .. tag, ARGV[3]) end
 -- A small record goes along with what it releases (see messages.py): that saves its executor a round trip.
 local function along(suffix, sealed)
   if #sealed > 8192 then return '' end
@@ -50,7 +50,9 @@ local function along(suffix, sealed)
   return 'WI' .. struct.pack('>I4', #payload) .. sealed:sub(1, 16) .. payload
 end
 local gate = p .. 'g' .. tag
-if redis.call('EXISTS', gate) == 0 then return left end
+local waited = redis.pcall('SCARD', gate)
+if type(waited) == 'table' then redis.call('DEL', gate) end
+if waited == 0 or type(waited) == 'table' then return left end
 for i = 17, #ARGV, 2 do
   local suffix = ARGV[i]
   if redis.call('SISMEMBER', gate, suffix) == 1 then

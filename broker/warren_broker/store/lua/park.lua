@@ -11,8 +11,8 @@ for i = 6, #ARGV, 2 do
     seen[field] = true
     waits = waits + 1
     redis.call('HSET', key, field, '1')
-    redis.call('SADD', p .. 'g' .. tag, suffix)
-    redis.call('SADD', p .. 'w' .. tag .. ':' .. suffix, 't' .. key)
+    added('SADD', p .. 'g' .. tag, suffix)
+    added('SADD', p .. 'w' .. tag .. ':' .. suffix, 't' .. key)
   end
 end
 if waits == 0 then return 1 end

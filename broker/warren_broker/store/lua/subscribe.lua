@@ -11,8 +11,8 @@ for i = 3, #ARGV, 2 do
     if tag:byte(3) < 56 and not lives(p .. 'c' .. tag) then
       record = 0
     else
-      redis.call('SADD', p .. 'g' .. tag, suffix)
-      redis.call('SADD', p .. 'w' .. tag .. ':' .. suffix, me)
+      added('SADD', p .. 'g' .. tag, suffix)
+      added('SADD', p .. 'w' .. tag .. ':' .. suffix, me)
     end
   end
   found[#found + 1] = record
