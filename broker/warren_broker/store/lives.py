@@ -349,6 +349,23 @@ class Lives:
             commands.append((b"ZREM", keys.clients, client))
         store.pipeline(commands)
 
+    def erase(self, client: bytes) -> Iterator[None]:
+        """Delete all keys of a client unread, step by step: for one among whose keys somebody else has written."""
+        store, keys = self._store, self._keys
+        cursor: Any = b"0"
+        while True:
+            cursor, found = store.call(b"SCAN", cursor, b"MATCH", keys.client_pattern(client), b"COUNT", SCAN_COUNT)
+            if found:
+                store.call(b"UNLINK", *found)
+            yield
+            if cursor == b"0":
+                break
+        if store.endpoint.spread:
+            for part in store.large.scan_chunks(client):
+                store.large.delete_chunks(part)
+                yield
+        store.pipeline([(b"ZREM", keys.clients, client), (b"SREM", keys.ghosts, client)])
+
     def forget(self, client: bytes) -> None:
         """Say goodbye for a client that has no objects but those that others hold: nothing is looked for."""
         store, keys = self._store, self._keys

@@ -134,7 +134,7 @@ class Heartbeat:
                 (b"HSET", keys.nodes, node, sealed),
                 (b"HSET", keys.nodes + b":slots", node, agent.slots),
                 (b"HKEYS", keys.nodes),
-                *[(b"GET", keys.node(each)) for each in known],
+                *([(b"MGET", *[keys.node(each) for each in known])] if known else []),
             ]
         )
         self._measure(time.monotonic() - self._beat_at)
@@ -144,7 +144,7 @@ class Heartbeat:
                 "over its work",
                 self._beat_at - before,
             )
-        found = dict(zip(known, replies[4:], strict=True))
+        found = dict(zip(known, replies[4] if known else [], strict=True))
         fresh = [each for each in replies[3] if each != node and each not in found]
         if fresh:
             found.update(zip(fresh, store.call(b"MGET", *[keys.node(each) for each in fresh]), strict=True))

@@ -133,7 +133,7 @@ class Janitor:
 
     def _clear_one_by_one(self, dead: set[bytes]) -> Iterator[None]:
         """One of the dead has a key of a wrong type: somebody else wrote there. All of its keys go, unread."""
-        store, keys = self._store, self._keys
+        store = self._store
         for client in dead:
             try:
                 yield from store.lives.leave([client], self._agent.orphan)
@@ -141,15 +141,7 @@ class Janitor:
                 if not is_wrong_type(error):
                     raise
                 store.put_aside(f"keys of client {client.hex()}", b"", str(error))
-                cursor = b"0"
-                while True:
-                    cursor, found = store.call(b"SCAN", cursor, b"MATCH", keys.client_pattern(client), b"COUNT", 1000)
-                    if found:
-                        store.call(b"UNLINK", *found)
-                    yield
-                    if cursor == b"0":
-                        break
-                store.pipeline([(b"ZREM", keys.clients, client), (b"SREM", keys.ghosts, client)])
+                yield from store.lives.erase(client)
 
     def _end_jobs(self, dead: set[bytes], jobs: list[bytes]) -> None:
         for name in jobs:
