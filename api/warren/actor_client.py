@@ -45,9 +45,8 @@ class ActorClient:
         self._client = client
         self.records = ActorRecords(client.store)
         self.lines: dict[bytes, Line] = {}
-        self.tracked: dict[bytes, bytes] = {}  # call (task id) -> actor id
+        self.tracked: dict[bytes, Plan] = {}  # calls without a result yet, by task id
         self.owned: dict[bytes, bytes] = {}  # creation object -> actor id
-        self._results: dict[bytes, int] = {}
         self._counts: dict[bytes, int] = {}
         self._gone: dict[bytes, bytes] = {}  # actor id -> error record
 
@@ -192,10 +191,7 @@ class ActorClient:
         client = self._client
         task_id = client.task_ids.next()
         actor_id = plan.function
-        self.tracked[task_id] = actor_id
-        count = plan.header.num_returns
-        if count != 1:
-            self._results[task_id] = count
+        self.tracked[task_id] = plan
         if self._gone and actor_id in self._gone:
             return self._refuse(plan, task_id)
         return client.submit(plan, args, kwargs, task_id)
@@ -204,7 +200,7 @@ class ActorClient:
         """A call to an actor known to be dead fails without a trip."""
         client = self._client
         result = client.submit_nowhere(plan, task_id)
-        self.fail(task_id, self._gone[plan.function])
+        self._fail(task_id, plan, self._gone[plan.function])
         return result
 
     def pending(self, actor_id: bytes) -> int:
@@ -212,7 +208,7 @@ class ActorClient:
         client = self._client
         if client.in_flight:
             client.inbox.drain()
-        return sum(1 for each in list(self.tracked.values()) if each == actor_id)
+        return sum(1 for each in list(self.tracked.values()) if each.function == actor_id)
 
     # -- finding, killing --------------------------------------------------------------------------------------------
 
@@ -287,32 +283,32 @@ class ActorClient:
 
     def check_pending(self) -> None:
         """Fail the calls to actors that died where nobody could tell us (their node died with them)."""
-        waiting = set(self.tracked.values())
-        if not waiting:
+        ids = list({plan.function for plan in list(self.tracked.values())})
+        if not ids:
             return
-        ids = list(waiting)
         for actor_id, (state, cause) in zip(ids, self.records.states(ids), strict=True):
             if state == DEAD or not state:
                 record = records.ERROR + (cause or killed_cause(actor_id))
                 self._gone[actor_id] = record
-                for task_id, target in list(self.tracked.items()):
-                    if target == actor_id:
-                        self.fail(task_id, record)
+                for task_id, plan in list(self.tracked.items()):
+                    if plan.function == actor_id:
+                        self._fail(task_id, plan, record)
 
-    def fail(self, task_id: bytes, record: bytes) -> None:
+    def _fail(self, task_id: bytes, plan: Plan, record: bytes) -> None:
         """Fail one call here and, if no result stands, in the store."""
         from warren_broker.ids import object_id
 
         client = self._client
-        count = self._results.pop(task_id, 1)
+        count = plan.header.num_returns
         indexes = range(1, count + 1) if count > 0 else ((1, 0) if count < 0 else ())
         keys = [object_id(task_id, index) for index in indexes]
         items: list[bytes] = []
         if keys:
             for key in keys:
                 items += (key, record)
-            client.store.commit(client.id, items, b"", require_owner=False)
-            standing = client.store.fetch(keys)
+            store = client.store
+            store.when_room(lambda: store.commit(client.id, items, b"", require_owner=False))
+            standing = store.fetch(keys)
             items = []
             for key, stands in zip(keys, standing, strict=True):
                 items += (key, stands if stands is not None else record)
