@@ -765,3 +765,23 @@ def test_connecting_fails_soon_with_a_clear_error(
     # pika looks a host up in a thread of its own, which may be about to end.
     wait_until(lambda: threading.active_count() <= threads_before, "the threads of the attempt to end")
     loop.close()
+
+
+def test_an_abandoned_queue_gives_all_to_the_next_consumer_in_order(party: Party) -> None:
+    """What was acknowledged before does not come again, and nothing behind overtakes what does."""
+    publisher, first, second = party.publisher(), party.receiver(), party.receiver()
+    first.consumer.subscribe(ACTOR, prefetch=4, exclusive=True)
+    for body in numbered(6):
+        publisher.publish(ACTOR, body)
+    deliveries = first.take(4)
+    second.consumer.subscribe(ACTOR, prefetch=10, exclusive=True)
+    second.run_for(QUIET_S)
+    assert second.got == []
+    first.consumer.ack(deliveries[1])
+    first.consumer.abandon(ACTOR)
+    second.run_until(lambda: len(second.got) >= 5, first)
+    first.consumer.ack(deliveries[0])
+    first.run_for(QUIET_S)
+    assert [each.body for each in second.got] == [b"0", b"2", b"3", b"4", b"5"]
+    assert all(each.redelivered for each in second.got[:3])
+    assert first.got == []

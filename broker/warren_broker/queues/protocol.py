@@ -81,6 +81,12 @@ class Consumer(Protocol):
     def unsubscribe(self, queue: str) -> None:
         """Stop consuming `queue`. What was delivered stays delivered: ack or release it."""
 
+    def abandon(self, queue: str) -> None:
+        """Stop consuming `queue`, and put back all that is delivered and not acknowledged, as if this process ended.
+
+        Another consumer gets that first, in its order, marked redelivered. Acknowledging it later is a no-op.
+        """
+
     def ack(self, delivery: Delivery) -> None:
         """Done with it: the broker may forget the message. Acknowledging after a reconnect is a no-op."""
 

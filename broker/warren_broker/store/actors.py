@@ -19,6 +19,7 @@ from warren_broker.signing import ForgedMessage
 from warren_broker.store.object_store import ObjectStore
 
 PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
+STALE = "STALE"  # no state, but what `end` answers when a later process has begun
 
 
 def name_field(namespace: str, name: str) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from warren.actor_client import death_record, owner_gone_cause
@@ -30,7 +31,7 @@ from warren_broker.messages import (
 )
 from warren_broker.queues import names
 from warren_broker.resources import ResourceRequest
-from warren_broker.store.actors import DEAD, PENDING, RESTARTING, ActorRecords
+from warren_broker.store.actors import DEAD, PENDING, RESTARTING, STALE, ActorRecords
 from warren_workers.channel import ACTOR, CANCEL, RUN
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("warren.node")
 
 TOMBSTONE_SECONDS = 60.0
+DOUBT_SECONDS = 20.0  # after a silence: whoever found our lease ended before we spoke again has acted by then
 WATCH_SECONDS = 2.0
 PREFETCH = 64
 DURABLE_ATTEMPTS = 5  # a durable actor's call that ends its process so often is failed: it never took effect
@@ -80,6 +82,7 @@ class ActorManager:
         self.hosted: dict[bytes, Hosted] = {}
         self._waiting: dict[bytes, deque[Waiting]] = {}  # calls for actors that are being restarted
         self._tombstones: dict[bytes, tuple[bytes, float]] = {}
+        self._doubted_until = 0.0
 
     def start(self) -> None:
         """Watch owners and dead nodes from now on."""
@@ -98,6 +101,7 @@ class ActorManager:
         if state in (DEAD, "", "DUPLICATE"):
             if state == "DUPLICATE":
                 agent.settle(piece.held, 1)
+                self._give_up(actor_id, self._waiting.pop(actor_id, ()))
             else:
                 cause = self.records.cause(actor_id)
                 record = records.ERROR + (cause or death_record("", actor_id, "It was killed before it started."))
@@ -318,6 +322,8 @@ class ActorManager:
                 else:
                     agent.commit_record(chunk.held, header, task, unavailable, outstanding=True)
             self._restart(actor_id, frame, queue)
+        elif state == STALE:
+            self._lose(actor_id, hosted, lost)
         else:
             record = records.ERROR + cause
             for chunk, task, _, _ in lost:
@@ -326,6 +332,37 @@ class ActorManager:
 
     def _end(self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None) -> tuple[str, bytes, str]:
         return self.records.end(actor_id, final=final, cause=cause, epoch=epoch, keeper=self._agent.node_id)
+
+    def _lose(self, actor_id: bytes, hosted: Hosted, lost: list[tuple[Chunk, Task, bool, bool]]) -> None:
+        """Another node has the actor: what may have begun here and may begin only once fails, the rest goes there."""
+        text = f"The actor {actor_id.hex()} was taken over by another node; this call may have run in part."
+        record = records.ERROR + store_error(ActorUnavailableError(text, actor_id))
+        left: list[Waiting] = []
+        for chunk, task, begun, _ in lost:
+            if begun and not hosted.spec.durable and 0 <= chunk.header.max_retries <= task[2]:
+                self._agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
+            else:
+                left.append((chunk.held, chunk.header_bytes, chunk.header, task))
+        self._give_up(actor_id, left)
+
+    def _give_up(self, actor_id: bytes, calls: Iterable[Waiting]) -> None:
+        """Another node has the actor: its queue takes back what it brought here, as if this node had died."""
+        queue = names.actor_queue(actor_id)
+        for held, header_bytes, header, call in calls:
+            if held.custody:
+                self._publish_again(queue, held, header_bytes, header, call)
+            else:
+                self._agent.custody.forget(held)
+        self._agent.consumer.abandon(queue)
+
+    def _publish_again(self, queue: str, held: Held, header_bytes: bytes, header: TaskHeader, call: Task) -> None:
+        agent = self._agent
+        agent.publisher.publish(
+            queue,
+            encode_frame(agent.signer, header_bytes, [call]),
+            priority=header.priority,
+            on_confirm=lambda: agent.loop.add_callback(lambda: agent.settle(held, 1)),
+        )
 
     def awaits_creation(self, actor_id: bytes) -> bool:
         """True if the actor has no process now, and is to get one."""
@@ -352,12 +389,7 @@ class ActorManager:
         queue = names.actor_queue(header.actor)
         agent.consumer.unsubscribe(queue)
         for held, header_bytes, call_header, task in self._waiting.pop(header.actor, ()):
-            frame = encode_frame(agent.signer, header_bytes, [task])
-
-            def confirmed(held: Held = held) -> None:
-                agent.loop.add_callback(lambda: agent.settle(held, 1))
-
-            agent.publisher.publish(queue, frame, priority=call_header.priority, on_confirm=confirmed)
+            self._publish_again(queue, held, header_bytes, call_header, task)
 
     def drain(self) -> None:
         """The node leaves: hosted actors finish the calls that they have, and get no more."""
@@ -397,8 +429,25 @@ class ActorManager:
         finally:
             self._agent.loop.call_later(pause(self._agent, WATCH_SECONDS), self._tick)
 
+    def doubt(self) -> None:
+        """This node was silent for longer than its lease: others may be taking its actors over just now."""
+        self._doubted_until = time.monotonic() + DOUBT_SECONDS
+        self._end_taken_over()
+
+    def _end_taken_over(self) -> None:
+        """Kill the processes of actors that are no longer this node's, before they take more calls."""
+        mine = list(self.hosted.items())
+        keys = self._agent.keys
+        nodes = self._agent.store.pipeline([(b"HGET", keys.actor(actor_id), "node") for actor_id, _ in mine])
+        for (actor_id, hosted), node in zip(mine, nodes, strict=True):
+            if node != self._agent.node_id:
+                log.warning("actor %s was taken over: its process here ends", actor_id.hex())
+                hosted.executor.kill()
+
     def run_once(self) -> None:
         """End actors whose owner is gone; take over those of dead nodes; forget old tombstones."""
+        if time.monotonic() < self._doubted_until:
+            self._end_taken_over()
         if self._agent.store.trusts_leases(self._agent.config.client_lease):
             self._end_orphans()
         if self._agent.store.trusts_leases(self._agent.config.lease):

@@ -72,6 +72,10 @@ class Custody:
             self._kept.pop(held.custody, None)
             self._done.append(held.custody)
 
+    def forget(self, held: Held) -> None:
+        """A delivery is given up: its queue takes it back."""
+        self._watched.pop(id(held), None)
+
     def run_once(self) -> None:
         """Take custody of what is unsettled for long, delete the entries of what is done: in one round trip."""
         deadline = time.monotonic() - self._after

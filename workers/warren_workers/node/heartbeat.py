@@ -144,6 +144,7 @@ class Heartbeat:
                 "over its work",
                 self._beat_at - before,
             )
+            agent.actors.doubt()
         found = dict(zip(known, replies[4] if known else [], strict=True))
         fresh = [each for each in replies[3] if each != node and each not in found]
         if fresh:

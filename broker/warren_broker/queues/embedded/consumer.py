@@ -120,6 +120,20 @@ class EmbeddedConsumer:
             subscription.wanted = False
             subscription.reader.changed()
 
+    def abandon(self, queue: str) -> None:
+        """See `Consumer.abandon`."""
+        self.unsubscribe(queue)
+        subscription = self._subscriptions.get(queue)
+        if subscription is None:
+            return
+        start = len(self._keys.stream(queue))
+        levels: dict[bytes, list[bytes]] = {}
+        for held in sorted(subscription.outstanding, key=_age):
+            levels.setdefault(held[0][start:], []).append(held[1])
+            self._let_go(subscription, held)
+        for level, entry_ids in levels.items():
+            self._put_back(subscription, level, entry_ids)
+
     def ack(self, delivery: Delivery) -> None:
         """See `Consumer.ack`."""
         subscription, stream, entry_id = delivery.tag
@@ -409,3 +423,8 @@ class EmbeddedConsumer:
 
     def _run(self, name: str, *args: Argument, on_reply: Any = None) -> None:
         self._control.run(streams.script(name), (*self._keys.script_arguments, *args), on_reply)
+
+
+def _age(held: tuple[bytes, bytes]) -> tuple[int, ...]:
+    """Return what orders messages: their ids in the stream are two numbers."""
+    return tuple(map(int, held[1].split(b"-")))

@@ -147,6 +147,21 @@ class RabbitMQConsumer:
                 self._tidying = True
                 self._loop.call_later(_LINGER_S, self._tidy)
 
+    def abandon(self, queue: str) -> None:
+        """See `Consumer.abandon`.
+
+        The queue ends the consumer of a closed channel and takes everything back in one step. Rejects would race with
+        the next consumer, which gets what is behind them as soon as ours is cancelled.
+        """
+        self._flush_acks()
+        self.unsubscribe(queue)
+        subscription = self._subscriptions.get(queue)
+        if subscription is not None and subscription.channel is not None:
+            channel = subscription.channel
+            subscription.reset()
+            if channel.is_open:
+                self._send(channel.close)
+
     def ack(self, delivery: Delivery) -> None:
         """See `Consumer.ack`. Sent at the end of the loop's round, several as one where possible."""
         subscription, channel, tag = delivery.tag
