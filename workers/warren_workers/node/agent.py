@@ -82,6 +82,7 @@ QUICK_SECONDS = 0.002  # tasks shorter than this are sent ahead while a chunk st
 SERVICE_SECONDS = 0.05
 SERVICE_IDLE_SECONDS = 0.25
 STUCK_SECONDS = 0.1  # a task runs so long: what was sent with it and behind it is taken back
+JOBS_KEPT = 256
 IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
 MEAN_KEPT = 4096
@@ -122,6 +123,7 @@ class Agent(ExecutorOwner):
         self.starting: dict[tuple[str, bytes, bytes], int] = {}
         self.means: dict[bytes, float] = {}
         self.jobs: dict[bytes, dict[str, Any]] = {}
+        self._ended_jobs: dict[bytes, None] = {}  # the latest last
         self.delayed: dict[bytes, Callable[[], None]] = {}  # tasks whose exception is retried after a while
         self.draining = False
         self._stopping = False
@@ -412,7 +414,7 @@ class Agent(ExecutorOwner):
                 known = decode(self.signer.open(b"job" + job, stored)) if stored else {}
             except ForgedMessage:
                 known = {}
-            if len(self.jobs) > 256:
+            if len(self.jobs) > JOBS_KEPT:
                 self.jobs.clear()
             self.jobs[job] = known
         return known
@@ -627,7 +629,7 @@ class Agent(ExecutorOwner):
     def end_lease(self, executor: ExecutorProcess) -> None:
         """An executor has nothing to do for its lane any more: it is idle, or ends."""
         self._release(executor)
-        if executor.leaving:
+        if executor.leaving or executor.key[0] in self._ended_jobs:
             executor.send([EXIT])
             return
         executor.move(State.IDLE)
@@ -845,8 +847,11 @@ class Agent(ExecutorOwner):
             self.end_job(message[1])
 
     def end_job(self, job: bytes) -> None:
-        """A driver said goodbye: its executors are of no use any more."""
+        """A driver said goodbye: its executors are of no use any more, now or when what they run ends."""
         self.jobs.pop(job, None)
+        self._ended_jobs[job] = None
+        if len(self._ended_jobs) > JOBS_KEPT:
+            del self._ended_jobs[next(iter(self._ended_jobs))]
         for key, line in self.idle.items():
             if key[0] == job:
                 for executor in line:
