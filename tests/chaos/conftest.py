@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.ledger import Ledger
+from tests.chaos.leftovers import assert_nothing_left
 from tests.chaos.stage import Stage, report
 from tests.chaos.workload import Workload
 from tests.servers import RabbitMQServer, RedisServer
@@ -82,8 +83,10 @@ def stage(servers: tuple[RabbitMQServer, RedisServer], seed: int, request: pytes
     try:
         stage.start()
         yield stage
+        if not call_failed(request):
+            assert_nothing_left(stage)
     finally:
-        if request.session.testsfailed > failed or sys.exc_info()[0] is not None or _call_failed(request):
+        if request.session.testsfailed > failed or sys.exc_info()[0] is not None or call_failed(request):
             print(stage.logs())
         stage.stop()
 
@@ -114,5 +117,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 _FAILED = pytest.StashKey[bool]()
 
 
-def _call_failed(request: pytest.FixtureRequest) -> bool:
+def call_failed(request: pytest.FixtureRequest) -> bool:
+    """True if the test itself has failed."""
     return bool(request.node.stash.get(_FAILED, False))

@@ -1,10 +1,12 @@
-"""A driver that leaves work behind: `python driver.py <address> <file of effects>`; see `test_processes.py`.
+"""A driver that leaves work behind: `python driver.py <address> <file of effects> <tag>`; see `test_processes.py`.
 
 It prints a line when everything is submitted, and then waits to be killed.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 
@@ -14,19 +16,38 @@ from tests.chaos.workload import Echo, join, long
 DETACHED_CHAINS = 5
 
 
-def main(address: str, path: str) -> None:
-    """Submit detached and other work."""
+def names(tag: str) -> set[str]:
+    """Return what the detached chains of a driver with that tag leave among the effects."""
+    return {f"detached-{tag}{number}.1" for number in range(DETACHED_CHAINS)}
+
+
+def abandon_work(address: str, path: str, tag: str = "") -> None:
+    """Start such a driver, and kill it when it has submitted everything."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, __file__, address, path, tag]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"submitted\n"
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def main(address: str, path: str, tag: str) -> None:
+    """Submit detached and other work; the tag is part of all names."""
     warren.init(address=address, namespace="chaos", log_to_driver=False)
-    Echo.options(name="detached", lifetime="detached").remote(path)
-    mine = Echo.options(name="mine").remote(path)
-    warren.get(mine.say.remote("mine", 1))
+    Echo.options(name=f"detached{tag}", lifetime="detached").remote(path)
+    mine = Echo.options(name=f"mine{tag}").remote(path)
+    warren.get(mine.say.remote(f"mine{tag}", 1))
     for number in range(DETACHED_CHAINS):
-        first = long.options(lifetime="detached").remote(path, f"detached-{number}.0", 1.0)
-        join.options(lifetime="detached").remote(path, f"detached-{number}.1", first, first)
+        first = long.options(lifetime="detached").remote(path, f"detached-{tag}{number}.0", 1.0)
+        join.options(lifetime="detached").remote(path, f"detached-{tag}{number}.1", first, first)
     time.sleep(0.3)  # the outbox is sent within milliseconds; `.remote()` does not wait for it
     print("submitted", flush=True)
     time.sleep(600)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1], sys.argv[2], sys.argv[3])

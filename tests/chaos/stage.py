@@ -59,7 +59,7 @@ class Stage:
             self.cluster.add_node(num_cpus=NODE_CPUS)
         self.cluster.connect(log_to_driver=False)
 
-    def add_node_behind(self, *proxies: Proxy) -> ClusterNode:
+    def add_node_behind(self, *proxies: Proxy, resources: dict[str, float] | None = None) -> ClusterNode:
         """Add a node that reaches broker and store by two proxies only."""
         broker, store = proxies
         mine = cluster_file.read(self.cluster.address)
@@ -73,7 +73,7 @@ class Stage:
         address = self.cluster.address
         self.cluster.address = cluster_file.write(directory, replace(mine, endpoint=endpoint))
         try:
-            return self.cluster.add_node(num_cpus=NODE_CPUS)
+            return self.cluster.add_node(num_cpus=NODE_CPUS, resources=resources)
         finally:
             self.cluster.address = address
 

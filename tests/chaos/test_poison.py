@@ -2,107 +2,51 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import warren
 from tests.chaos.conftest import LONG
-from tests.chaos.ledger import Ledger, note
-from tests.chaos.stage import Stage
-from tests.chaos.workload import plain
-from warren.exceptions import WorkerCrashedError
+from tests.chaos.ledger import Ledger
+from tests.chaos.listener import Listener
+from tests.chaos.poison import (
+    RETRIES,
+    close_everything,
+    exit_in_a_child,
+    leave_a_child_and_exit,
+    raise_in_a_child,
+    return_later,
+    return_twice,
+    size_of,
+    suicide,
+    take_all_memory,
+)
+from tests.chaos.stage import Stage, report
+from tests.chaos.workload import Workload, plain
+from tests.servers import wait_until
+from warren.exceptions import OutOfMemoryError, WorkerCrashedError
+from warren_workers.node.memory import memory_of
 
 INNOCENTS = 60
 ARGUMENT_BYTES = 100 << 20
 OUTPUT_BYTES = (1 << 30) if LONG else (100 << 20)
-LINE_BYTES = 1 << 16
-RETRIES = 2
-CHILD_SECONDS = 20
+KEPT_BYTES = (
+    160 << 20
+)  # of output, by nodes and Redis: 64 MiB for a subscriber that does not read, and what is on its way
+DRIVER_BYTES = 200 << 20  # a driver has 60 MiB by itself
+FILE_BYTES = 1 << 20
+MEMORY_LIMIT = 256 << 20
+HOG_BYTES = 400 << 20
+HOGS = 4 if LONG else 1
+SUBMISSIONS = 40
 
 
-@warren.remote(max_retries=RETRIES)
-def suicide(path: str, key: str) -> None:
-    """Kill the executor, each time."""
-    note(path, key)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@warren.remote(max_retries=0)
-def leave_a_child_and_exit(path: str, key: str) -> None:
-    """End the executor while a child of it holds all that it had open."""
-    note(path, key)
-    if os.fork() == 0:
-        time.sleep(CHILD_SECONDS)
-        os._exit(0)
-    os._exit(1)
-
-
-@warren.remote(max_retries=0)
-def return_twice(path: str, key: str) -> str:
-    """Fork, and let the child return from the task as well."""
-    note(path, key)
-    return "child" if os.fork() == 0 else "parent"
-
-
-@warren.remote(max_retries=0)
-def return_later(path: str, key: str) -> str:
-    """Fork, and let the child return from the task first: the parent waits for it."""
-    note(path, key)
-    child = os.fork()
-    if child == 0:
-        return "child"
-    os.waitpid(child, 0)
-    time.sleep(0.1)
-    return "parent"
-
-
-@warren.remote(max_retries=0)
-def raise_in_a_child(path: str, key: str) -> str:
-    """Fork a child that ends by an exception."""
-    note(path, key)
-    child = os.fork()
-    if child == 0:
-        raise ValueError("raised in a child")
-    return f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
-
-
-@warren.remote(max_retries=0)
-def exit_in_a_child(path: str, key: str) -> str:
-    """Fork a child that ends by sys.exit, through all that the executor has on its stack."""
-    note(path, key)
-    child = os.fork()
-    if child == 0:
-        sys.exit(3)
-    return f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
-
-
-@warren.remote(max_retries=0)
-def close_everything(path: str, key: str) -> str:
-    """Close all file descriptors but the three standard ones."""
-    note(path, key)
-    os.closerange(3, 4096)
-    return "closed"
-
-
-@warren.remote(max_retries=0)
-def size_of(path: str, key: str, data: bytes) -> int:
-    """Return the size of an argument."""
-    note(path, key)
-    return len(data)
-
-
-@warren.remote(max_retries=0)
-def shout(path: str, key: str, size: int) -> int:
-    """Print very much."""
-    note(path, key)
-    line = "x" * (LINE_BYTES - 1)
-    for _ in range(size // LINE_BYTES):
-        print(line)
-    return size
+def run_files(stage: Stage) -> list[Path]:
+    """Return the files that the nodes write: their logs, and what stands beside them."""
+    directories = {node.log.parent for node in stage.cluster.list_all_nodes()}
+    return [path for directory in directories for path in directory.rglob("*") if path.is_file()]
 
 
 def innocents(ledger: Ledger, name: str) -> None:
@@ -167,7 +111,56 @@ def test_arguments_of_100_mib(stage: Stage, ledger: Ledger):
     ledger.check()
 
 
-def test_very_much_output_stops_nobody(stage: Stage, ledger: Ledger):
-    ledger.add("shout", shout.remote(ledger.path, "shout", OUTPUT_BYTES), OUTPUT_BYTES, runs=1)
-    innocents(ledger, "beside")
-    ledger.check()
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
+def test_very_much_output_stops_nobody(stage: Stage, ledger: Ledger, reads: bool):
+    """Nor is it kept anywhere: not by the node, not by Redis, not by the driver, whether anybody reads it or not."""
+    before = sum(map(memory_of, [*(node.pid for node in stage.nodes()), stage.redis.pid]))
+    with Listener(stage.cluster.address, ledger.path, OUTPUT_BYTES, reads=reads) as listener:
+        most = taken = 0
+
+        def finished() -> bool:
+            nonlocal most, taken
+            processes = [*(node.pid for node in stage.nodes()), stage.redis.pid]
+            most = max(most, sum(map(memory_of, processes)) - before)
+            taken = max(taken, memory_of(listener.pid))
+            return listener.finished()
+
+        innocents(ledger, "beside")
+        ledger.check()
+        wait_until(finished, "the task has said everything", 120)
+    files = sum(path.stat().st_size for path in run_files(stage))
+    report.append(
+        f"{OUTPUT_BYTES >> 20} MiB of output, {'read' if reads else 'unread'}: "
+        f"nodes and Redis took {most >> 20} MiB more, "
+        f"the driver had {taken >> 20} MiB, files of the nodes have {files >> 10} KiB"
+    )
+    assert most < KEPT_BYTES and taken < DRIVER_BYTES and files < FILE_BYTES, report[-1]
+
+
+def test_a_task_that_takes_all_memory_is_named_and_takes_nobody_along(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    monkeypatch.setenv("WARREN_EXECUTOR_MEMORY_LIMIT", str(MEMORY_LIMIT))  # before the nodes start
+    stage: Stage = request.getfixturevalue("stage")
+    workload: Workload = request.getfixturevalue("workload")
+    ledger = workload.ledger
+
+    def probe() -> None:
+        assert warren.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
+
+    for number in range(HOGS):
+        workload.submit(SUBMISSIONS)
+        hog = take_all_memory.remote(ledger.path, f"hog-{number}", HOG_BYTES)
+        again = take_all_memory.options(max_retries=1).remote(ledger.path, f"again-{number}", HOG_BYTES)
+        workload.submit(SUBMISSIONS)
+        for ref in (hog, again):
+            with pytest.raises(OutOfMemoryError, match=r"take_all_memory.*256 MiB"):
+                warren.get(ref, timeout=40)
+        stage.healed()
+        stage.recovery(
+            "a task that took all memory", lambda: warren.get(plain.remote(ledger.path, "probe", 1), timeout=5)
+        )
+    workload.finish()
+    effects = ledger.effects()
+    assert [effects[f"hog-{number}"] for number in range(HOGS)] == [1] * HOGS
+    assert [effects[f"again-{number}"] for number in range(HOGS)] == [2] * HOGS

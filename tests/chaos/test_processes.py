@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
@@ -125,17 +123,8 @@ def test_a_paused_agent_overwrites_nothing_and_runs_nothing_twice(stage: Stage, 
 
 
 def test_detached_work_of_a_killed_driver_ends_and_the_rest_goes_with_it(stage: Stage, ledger: Ledger):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, driver.__file__, stage.cluster.address, ledger.path]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None and process.stdout.readline() == b"submitted\n"
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-    expected = {f"detached-{number}.1" for number in range(driver.DETACHED_CHAINS)}
+    driver.abandon_work(stage.cluster.address, ledger.path)
+    expected = driver.names("")
     wait_until(lambda: expected <= set(ledger.effects()), "the chains of the dead driver end", timeout=20)
     detached = warren.get_actor("detached", namespace="chaos")
     assert warren.get(detached.say.remote("late", 7), timeout=10) == 7

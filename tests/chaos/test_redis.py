@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 import warren
+from tests.chaos.conftest import call_failed
 from tests.chaos.ledger import Ledger
+from tests.chaos.leftovers import assert_nothing_left
 from tests.chaos.stage import NODE_LEASE, Stage
-from tests.chaos.workload import Counter, Workload, plain
+from tests.chaos.workload import ACTOR_LOST, Counter, Echo, Workload, plain
 from tests.sentinels import Sentinels
 from tests.servers import RabbitMQServer, RedisServer
+from warren.exceptions import ActorError
 
 SUBMISSIONS = 100
 FULL_SECONDS = NODE_LEASE + 2
@@ -28,7 +31,10 @@ def probe(ledger: Ledger) -> None:
 
 @pytest.fixture
 def make_stage(
-    servers: tuple[RabbitMQServer, RedisServer], start_redis: Callable[..., RedisServer], seed: int
+    servers: tuple[RabbitMQServer, RedisServer],
+    start_redis: Callable[..., RedisServer],
+    seed: int,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[[RedisServer, str | None], Stage]]:
     """Return a function that makes a stage on a Redis of the test's own, from `start_redis`, which outlives it."""
     print(f"WARREN_CHAOS_SEED={seed}")
@@ -43,9 +49,14 @@ def make_stage(
         return stage
 
     yield make
-    for stage in made:
-        print(stage.logs())
-        stage.stop()
+    try:
+        for stage in made:
+            if not call_failed(request):
+                assert_nothing_left(stage)
+    finally:
+        for stage in made:
+            print(stage.logs())
+            stage.stop()
 
 
 def test_everysec_loses_nothing_when_the_process_is_killed(
@@ -112,6 +123,10 @@ def test_work_waits_while_redis_is_full(
     stage = make_stage(server)
     workload = Workload(ledger, stage.random)
     workload.submit(SUBMISSIONS)
+    dead = Echo.remote(ledger.path)
+    warren.kill(dead)
+    with pytest.raises(ActorError):
+        warren.get(dead.say.remote("dead", 0), timeout=20)  # from here on this driver knows
     living: list[int] = []
 
     def make_room() -> None:
@@ -130,6 +145,7 @@ def test_work_waits_while_redis_is_full(
     try:
         for number in range(50):
             ledger.add(f"late-{number}", plain.remote(ledger.path, f"late-{number}", number), number * 3 + 1)
+        ledger.add("dead-late", dead.say.remote("dead-late", 0), "never", errors=ACTOR_LOST, runs=0)
         last = plain.remote(ledger.path, "last", 1)
         assert warren.get(last, timeout=FULL_SECONDS + 10) == 4
         assert time.monotonic() - started >= FULL_SECONDS, "a full Redis takes results"

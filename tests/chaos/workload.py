@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import warren
-from tests.chaos.ledger import Ledger, note
+from tests.chaos.ledger import OUTCOME_TIMEOUT, Ledger, note
 from warren.exceptions import (
     ActorDiedError,
     ActorError,
@@ -172,10 +172,10 @@ class Workload:
             self.submit(3)
             time.sleep(3 / rate)
 
-    def finish(self) -> None:
+    def finish(self, timeout: float = OUTCOME_TIMEOUT) -> None:
         """Check the ledger, and that the durable actor counted each call once. More may be submitted afterwards."""
         started = time.monotonic()
-        outcomes = self.ledger.check()
+        outcomes = self.ledger.check(timeout)
         waited = time.monotonic() - started
         if self.counter is not None:
             self._counted += 1

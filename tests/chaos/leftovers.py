@@ -1,0 +1,108 @@
+"""What a cluster may keep when its driver has gone, and when its nodes have: nothing that was somebody's.
+
+| stays | why |
+|---|---|
+| the cluster's own records, and its nodes' | it is still there |
+| functions | known by their contents: the next driver need not send them |
+| results of detached tasks | they are what outlives a driver |
+| records of dead actors, for an hour | others may still ask what they died of |
+| empty queues of tasks | the next driver uses them |
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import warren
+from tests.chaos.stage import Stage
+from tests.servers import wait_until
+from warren_broker import cluster_file
+from warren_broker.endpoint import Endpoint
+from warren_broker.ids import is_detached
+from warren_broker.store.connection import Connection
+from warren_broker.store.host import shared_session
+from warren_broker.store.keys import Keys
+
+KEYS_TIMEOUT = 30.0  # seconds; the lease of a killed driver and two rounds of the janitor are less than half of it
+NODES_TIMEOUT = 20.0
+SHARED_MEMORY = Path("/dev/shm")
+MAY_STAY = re.compile(rb"cluster$|f:|n:|nodes|queues$|janitor|put-aside")
+OF_ACTORS = b"actor:{"
+
+
+def assert_nothing_left(stage: Stage) -> None:
+    """Have the driver leave, then the nodes, and see what stays."""
+    endpoint = cluster_file.read(stage.cluster.address).endpoint
+    warren.shutdown()
+    left: list[bytes] = []
+
+    def cleared() -> bool:
+        left[:] = keys_left(endpoint)
+        return not left
+
+    try:
+        wait_until(cleared, "the keys of the driver are gone", KEYS_TIMEOUT)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; left: {left[:20]}") from None
+    processes = [*stage.templates(), *stage.workers()]
+    nodes = stage.nodes()
+    for node in nodes:
+        with suppress(ProcessLookupError):
+            os.kill(node.pid, signal.SIGTERM)
+    wait_until(lambda: not any(node.alive() for node in nodes), "the nodes leave", NODES_TIMEOUT)
+    wait_until(lambda: not any(map(lives, processes)), "processes of the nodes are gone", NODES_TIMEOUT)
+    queues = queues_left(stage, endpoint.prefix)
+    assert not queues, f"queues are left: {queues}"
+    files = files_left(endpoint)
+    assert not files, f"shared memory is left: {files}"
+
+
+def keys_left(endpoint: Endpoint) -> list[bytes]:
+    """Return the keys, without the cluster's prefix, that should not be there once the driver is gone."""
+    prefix = Keys.of(endpoint).prefix
+    connection = Connection.open(endpoint, name="leftovers")
+    try:
+        cursor: Any = b""
+        found: list[bytes] = []
+        while cursor != b"0":
+            cursor, part = connection.call(b"SCAN", cursor or b"0", b"MATCH", prefix + b"*", b"COUNT", 1000)
+            found += part
+        names = [key.removeprefix(prefix) for key in found]
+        left = [name for name in names if not (MAY_STAY.match(name) or is_of_detached_work(name))]
+        return [
+            name for name in left if not name.startswith(OF_ACTORS) or int(connection.call(b"TTL", prefix + name)) < 0
+        ]
+    finally:
+        connection.close()
+
+
+def is_of_detached_work(name: bytes) -> bool:
+    """True for an object without an owner that lives."""
+    owner = re.match(rb"o:\{([0-9a-f]+)\}", name)
+    return owner is not None and is_detached(bytes.fromhex(owner[1].decode()))
+
+
+def queues_left(stage: Stage, prefix: str) -> list[str]:
+    """Return the queues, with how many messages they hold, that should not be there once the nodes are gone."""
+    vhost = stage.rabbitmq.url.rpartition("/")[2]
+    listing = stage.rabbitmq.ctl("list_queues", "--quiet", "--no-table-headers", "-p", vhost, "name", "messages")
+    queues = [line.removeprefix(prefix) for line in listing.splitlines() if line.startswith(prefix)]
+    return [line for line in queues if not (line.startswith("task.") and line.endswith("\t0"))]
+
+
+def files_left(endpoint: Endpoint) -> list[str]:
+    """Return the names of the cluster's files in shared memory."""
+    return [path.name for path in SHARED_MEMORY.glob(f"warren-{shared_session(endpoint)}-*")]
+
+
+def lives(pid: int) -> bool:
+    """True if there is such a process, and it is not just waiting to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
