@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("warren.node")
 
 RESCAN_SECONDS = 2.0
+AGAIN_SECONDS = 0.1  # until a broken connection is opened again
 
 
 def connection_name(node_id: bytes) -> str:
@@ -47,6 +48,15 @@ class ControlWatch:
         self._fd = connection.fileno()
         agent.loop.add_handler(self._fd, self._on_event, agent.loop.READ)
 
+    def _listen_again(self) -> None:
+        """Soon, and not with the next rescan: until then nobody here hears of calls to cancel and actors to kill."""
+        if self._connection is not None:
+            return
+        try:
+            self.run_once()
+        except WarrenBrokerError:
+            self._agent.loop.call_later(AGAIN_SECONDS, self._listen_again)
+
     def _on_event(self, fd: int, events: int) -> None:
         connection = self._connection
         if connection is None:
@@ -57,6 +67,7 @@ class ControlWatch:
             log.warning("the connection for announcements broke: %s", error)
             self._agent.loop.remove_handler(fd)
             self._connection = None
+            self._agent.loop.call_later(AGAIN_SECONDS, self._listen_again)
             return
         queues: list[bytes] = []
         for message in messages:
