@@ -6,7 +6,7 @@
 | functions | known by their contents: the next driver need not send them |
 | results of detached tasks | they are what outlives a driver |
 | records of dead actors, for an hour | others may still ask what they died of |
-| empty queues of tasks | the next driver uses them |
+| empty queues of tasks, and of nodes that tasks were sent to by name | the next driver uses them, or may |
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ OF_ACTORS = b"actor:{"
 def assert_nothing_left(stage: Stage) -> None:
     """Have the driver leave, then the nodes, and see what stays."""
     endpoint = cluster_file.read(stage.cluster.address).endpoint
+    # A node whose connection for announcements broke just now would not hear that the driver leaves.
+    wait_until(lambda: listeners(endpoint) >= len(stage.nodes()), "all nodes listen")
     warren.shutdown()
     left: list[bytes] = []
 
@@ -60,6 +62,15 @@ def assert_nothing_left(stage: Stage) -> None:
     assert not queues, f"queues are left: {queues}"
     files = files_left(endpoint)
     assert not files, f"shared memory is left: {files}"
+
+
+def listeners(endpoint: Endpoint) -> int:
+    """Return how many nodes listen to what is announced to all."""
+    connection = Connection.open(endpoint, name="leftovers")
+    try:
+        return int(connection.call(b"PUBSUB", b"NUMSUB", Keys.of(endpoint).control_channel)[1])
+    finally:
+        connection.close()
 
 
 def keys_left(endpoint: Endpoint) -> list[bytes]:
@@ -92,7 +103,7 @@ def queues_left(stage: Stage, prefix: str) -> list[str]:
     vhost = stage.rabbitmq.url.rpartition("/")[2]
     listing = stage.rabbitmq.ctl("list_queues", "--quiet", "--no-table-headers", "-p", vhost, "name", "messages")
     queues = [line.removeprefix(prefix) for line in listing.splitlines() if line.startswith(prefix)]
-    return [line for line in queues if not (line.startswith("task.") and line.endswith("\t0"))]
+    return [line for line in queues if not (line.startswith(("task.", "node.")) and line.endswith("\t0"))]
 
 
 def files_left(endpoint: Endpoint) -> list[str]:
