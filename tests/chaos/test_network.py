@@ -114,12 +114,13 @@ def test_actors_that_were_taken_over_live_once(stage: Stage, network: Network, l
 
     submit("before")
     ledger.check()
+    stage.cluster.add_node(num_cpus=0, resources=PLACES)
+    warren.get(where.options(num_cpus=0, resources={"place": 1}).remote(), timeout=20)  # it takes work
     if how == "paused":
         os.kill(network.node.pid, signal.SIGSTOP)
     else:
         network.cut(to_server=how != "cut from the servers", to_client=how != "cut to the servers")
     submit("meanwhile")
-    stage.cluster.add_node(num_cpus=0, resources=PLACES)
     records = ActorRecords(current.client().store)
     ids = [actor._actor_id.binary() for actor in (counter, echo, careful)]
     here = bytes.fromhex(network.node.node_id)
