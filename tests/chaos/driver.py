@@ -38,7 +38,8 @@ def abandon_work(address: str, path: str, tag: str = "") -> None:
 def main(address: str, path: str, tag: str) -> None:
     """Submit detached and other work; the tag is part of all names."""
     warren.init(address=address, namespace="chaos", log_to_driver=False)
-    Echo.options(name=f"detached{tag}", lifetime="detached").remote(path)
+    options = {"lifetime": "detached", "max_restarts": -1, "max_task_retries": -1}
+    Echo.options(name=f"detached{tag}", **options).remote(path)
     mine = Echo.options(name=f"mine{tag}").remote(path)
     warren.get(mine.say.remote(f"mine{tag}", 1))
     for number in range(DETACHED_CHAINS):
