@@ -107,8 +107,9 @@ def queues_left(stage: Stage, prefix: str) -> list[str]:
 
 
 def files_left(endpoint: Endpoint) -> list[str]:
-    """Return the names of the cluster's files in shared memory."""
-    return [path.name for path in SHARED_MEMORY.glob(f"warren-{shared_session(endpoint)}-*")]
+    """Return the names of the cluster's objects in shared memory; the lock may be with a child that a task forked."""
+    names = [path.name for path in SHARED_MEMORY.glob(f"warren-{shared_session(endpoint)}-*")]
+    return [name for name in names if not name.endswith("-lock")]
 
 
 def lives(pid: int) -> bool:

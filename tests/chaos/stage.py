@@ -36,6 +36,7 @@ class Stage:
         cluster: the nodes.
         random: decides whom a fault befalls.
         healed_at: when the last fault was over (`time.monotonic`).
+        forged: a test wrote records and messages of its own, which nobody clears away.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Stage:
             client_lease=CLIENT_LEASE,
         )
         self.healed_at = 0.0
+        self.forged = False
 
     def start(self) -> None:
         """Start the nodes and connect the driver."""
