@@ -178,6 +178,8 @@ class ExecutorProcess:
 
     def running(self) -> tuple[Chunk, int] | None:
         """Return the chunk and index of the task that runs now (as the shared page says)."""
+        if self.state is State.DEAD:
+            return None  # the page is closed; what the process printed last may still be read
         sequence = self.progress.started[0] - 1
         for chunk in self.chunks:
             if chunk.first <= sequence < chunk.end:
