@@ -1,0 +1,107 @@
+"""Genuine messages that somebody recorded and sends again, as SECURITY.md says who can write to the servers may."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import warren
+from tests.chaos.stage import Stage
+from tests.chaos.workload import Counter, Echo, plain
+from tests.servers import wait_until
+from warren import current
+from warren_broker.errors import ReplyTimeout
+from warren_broker.messages import Completion, encode_completion
+from warren_broker.queues import open_publisher
+
+
+class Recorder:
+    """Stands in for a publisher, and keeps what it sends."""
+
+    def __init__(self, publisher: Any) -> None:
+        self._publisher = publisher
+        self.sent: list[tuple[str, bytes]] = []
+
+    def publish(self, queue: str, body: bytes, **options: Any) -> None:
+        """Send a message."""
+        self.sent.append((queue, body))
+        self._publisher.publish(queue, body, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._publisher, name)
+
+
+@warren.remote
+def slow() -> None:
+    """Be there to be cancelled."""
+    time.sleep(60)
+
+
+@pytest.mark.in_every_run
+def test_what_is_sent_again_changes_no_result_and_nothing_that_counts_once(stage: Stage, tmp_path: Path):
+    client = current.client()
+    store, keys = client.store, client.keys
+    path = str(tmp_path / "effects")
+    publisher = client.publisher
+    recorder = Recorder(publisher)
+    client.publisher = recorder  # type: ignore[assignment]
+    completions: list[Completion] = []
+    accept = client.inbox.accept
+
+    def accepted(completion: Completion) -> None:
+        completions.append(completion)
+        accept(completion)
+
+    client.inbox.accept = accepted  # type: ignore[method-assign]
+    control = store.open_connection("recorder")
+    control.call(b"SUBSCRIBE", keys.control_channel)
+    echo, counter, victim = Echo.remote(path), Counter.remote(), Echo.remote(path)
+    refs = [
+        plain.remote(path, "plain", 1),
+        plain.options(max_retries=0).remote(path, "once", 2),
+        echo.say.remote("said", 3),
+        *[counter.increment.remote() for _ in range(3)],
+    ]
+    results = warren.get(refs, timeout=20)
+    assert warren.get(victim.say.remote("victim", 0), timeout=20) == 0
+    sleeper = slow.remote()
+    warren.wait([sleeper], timeout=0.5)
+    warren.cancel(sleeper, force=True)
+    warren.kill(victim)
+    with pytest.raises((warren.exceptions.TaskCancelledError, warren.exceptions.WorkerCrashedError)):
+        warren.get(sleeper, timeout=20)
+    messages = []
+    try:
+        while True:
+            message = control.read(0.5)
+            if message[0] == b"message":
+                messages.append(message[2])
+    except ReplyTimeout:
+        control.close()
+    client.publisher, client.inbox.accept = publisher, accept  # type: ignore[method-assign]
+    assert len(messages) >= 2, "cancel and kill were not heard"
+    before = store.call(b"GET", keys.put_aside + b":count")
+
+    stranger = open_publisher(client.endpoint, name="stranger")
+    for _ in range(2):
+        for queue, body in recorder.sent:
+            stranger.publish(queue, body)
+        for completion in list(completions):
+            store.call(b"RPUSH", keys.inbox(client.id), encode_completion(client.signer, client.id, completion))
+        for data in messages:
+            store.call(b"PUBLISH", keys.control_channel, data)
+    assert stranger.flush(10)
+    stranger.close()
+
+    assert warren.get(counter.increment.remote(), timeout=20) == 4
+    assert warren.get(echo.say.remote("later", 5), timeout=20) == 5
+    assert warren.get(plain.remote(path, "probe", 1), timeout=20) == 4
+    wait_until(lambda: not store.call(b"LRANGE", keys.inbox(client.id), 0, 0) or client.inbox.drain(), "all is read")
+    assert warren.get(refs, timeout=5) == results
+    notes = Path(path).read_text().split()
+    assert notes.count("once") == notes.count("said") == 1
+    assert store.call(b"GET", keys.put_aside + b":count") == before, "genuine messages were put aside"
+    assert "Traceback" not in stage.logs()
