@@ -42,6 +42,10 @@ CLIENT_LEASE_SECONDS = 30.0
 LOG_SHOWN_BYTES = 4000
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # what tasks print is for this user alone
+
+
 class ClusterNode:
     """A node of a `Cluster`.
 
@@ -350,7 +354,7 @@ class Cluster:
         environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(theirs.close)
-            output = cleanup.enter_context(open(log, "wb")) if log is not None else None
+            output = cleanup.enter_context(open(log, "wb", opener=_private)) if log is not None else None
             process = subprocess.Popen(
                 [sys.executable, "-m", "warren_workers", *arguments, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),

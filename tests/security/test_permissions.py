@@ -315,6 +315,12 @@ def rabbitmq_refuses(url: str, action: Callable[[pika.adapters.blocking_connecti
     return False
 
 
+def published(channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> None:
+    """Publish a message and wait until RabbitMQ has confirmed it."""
+    channel.confirm_delivery()
+    channel.basic_publish("", queue, b"whatever")
+
+
 def test_the_accounts_can_do_nothing_else_on_rabbitmq(accounts: Accounts):
     driver, node = accounts.driver.broker_url, accounts.node.broker_url
     task, foreign = f"{accounts.prefix}task.CPU=1", "other:task.CPU=1"
@@ -323,6 +329,8 @@ def test_the_accounts_can_do_nothing_else_on_rabbitmq(accounts: Accounts):
     assert not rabbitmq_refuses(node, lambda channel: channel.basic_get(task))
     for url in (driver, node):
         assert rabbitmq_refuses(url, lambda channel: channel.queue_declare(foreign))
+        assert rabbitmq_refuses(url, lambda channel: channel.queue_delete(foreign))
+        assert not rabbitmq_refuses(url, lambda channel: published(channel, foreign)), "docs/security.md says it may"
         assert rabbitmq_refuses(url, lambda channel: channel.exchange_declare("other"))
         assert rabbitmq_refuses(url, lambda channel: channel.basic_get(foreign)) or url == driver
 

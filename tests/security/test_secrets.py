@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 import subprocess
 import sys
@@ -110,6 +111,49 @@ def test_the_embedded_engine_is_for_its_user_alone():
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
         warren.shutdown()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, to become somebody else")
+def test_another_user_reaches_nothing_of_the_embedded_engine():
+    """Also where the directory for temporary files is everybody's, and the umask takes nothing away."""
+    shared = Path(os.environ["TMPDIR"]) / "everybodys"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    parents = [each for each in shared.parents if each.stat().st_uid == 0 and not each.stat().st_mode & 0o001]
+    with pytest.MonkeyPatch.context() as patch:
+        for each in parents:  # so that only warren's own directory keeps others out
+            each.chmod(each.stat().st_mode | 0o001)
+        patch.setenv("TMPDIR", str(shared))
+        patch.delenv("XDG_RUNTIME_DIR", raising=False)
+        patch.setattr("tempfile.tempdir", None)
+        umask = os.umask(0)
+        try:
+            warren.init(num_cpus=1)
+            value = warren.get(large.remote(), timeout=30)
+            assert len(value) == 500_000
+            sockets = [path for path in _sockets_of_session() if "everybodys" in path]
+            assert sockets, "no unix socket of the embedded engine found"
+            for path in sockets:
+                connect = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
+                assert "PermissionError" in as_nobody(sys.executable, "-c", connect)
+            files = [*Path("/dev/shm").glob("warren-*"), *shared.glob("warren-*/*")]
+            assert len(files) > 2
+            for file in files:
+                if file.exists():
+                    assert "Permission denied" in as_nobody("head", "-c1", str(file)), f"{file} can be read"
+        finally:
+            os.umask(umask)
+            warren.shutdown()
+            for each in parents:
+                each.chmod(each.stat().st_mode & ~0o001)
+            shutil.rmtree(shared)
+
+
+def as_nobody(*command: str) -> str:
+    """Run a command as another user; return what it complains of."""
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = subprocess.run([*become, *command], capture_output=True, text=True, cwd="/", timeout=20, check=False)
+    return done.stderr
 
 
 def _sockets_of_session() -> list[str]:
