@@ -16,7 +16,12 @@ def without_password(url: str) -> str:
         'amqp://ada@mq.example:5672/jobs'
         >>> without_password("unix:///run/redis.sock?db=2")
         'unix:///run/redis.sock'
+        >>> without_password("ada:secret@mq.example:5672/jobs")
+        '...@mq.example:5672/jobs'
     """
+    if "://" not in url:
+        # Somebody forgot the scheme: what looks like one may be the user, and what looks like a path the password.
+        return f"...@{url.rpartition('@')[2].partition('?')[0]}" if "@" in url else url.partition("?")[0]
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -217,6 +217,8 @@ def test_no_text_shows_a_password() -> None:
         "redis://user:p4#ss@host",
         "redis://user:[p4ss@host",
         "unix:///run/redis.sock?password=p4ss",
+        "user:p4ss@host/1",
+        "amqp:user:p4ss@host",
     ):
         shown = without_password(url)
         assert "p4" not in shown
