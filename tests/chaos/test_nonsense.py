@@ -121,4 +121,5 @@ def test_nonsense_in_sets_and_hashes_stops_no_service(stage: Stage, tmp_path: Pa
     assert "\x1b" not in shown
     assert len(stage.nodes()) == 2
     assert "Traceback" not in stage.logs()
-    store.call(b"UNLINK", *left(noise), keys.prefix + b"j:not hexadecimal")
+    forged = [keys.prefix + b"actors", keys.cancelled, keys.names, keys.prioritized, keys.prefix + b"j:not hexadecimal"]
+    store.call(b"UNLINK", *forged, *store.call(b"KEYS", keys.prefix + b"actor:{*"))
