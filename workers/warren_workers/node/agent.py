@@ -48,7 +48,7 @@ from warren_broker.queues.protocol import Delivery
 from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.keys import Keys
-from warren_broker.store.object_store import Dependant, ObjectStore
+from warren_broker.store.object_store import Dependant
 from warren_workers.channel import BLOCKED, BYE, CREATED, DONE, DONE_SET, EXIT, PUBLISH, RETIRE, RUN, TAKEN, UNBLOCKED
 from warren_workers.executor.calls import result_ids
 from warren_workers.node.actors import ActorManager
@@ -63,6 +63,7 @@ from warren_workers.node.forker import Forker
 from warren_workers.node.handback import HandBack
 from warren_workers.node.heartbeat import Heartbeat
 from warren_workers.node.intake import Held, Lane, Piece
+from warren_workers.node.lease import LeasedStore
 from warren_workers.node.ledger import Grant, Ledger
 from warren_workers.node.memory import MemoryWatch
 from warren_workers.node.output import OutputReader
@@ -105,7 +106,7 @@ class Agent(ExecutorOwner):
         self.loop = Loop()
         self.keys = Keys.of(self.endpoint)
         self.signer = Signer(self.endpoint.secrets)
-        self.store = ObjectStore(
+        self.store = LeasedStore(
             self.endpoint,
             self.signer,
             ttl=config.object_ttl,

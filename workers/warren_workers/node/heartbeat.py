@@ -128,6 +128,7 @@ class Heartbeat:
         before, self._beat_at = self._beat_at, time.monotonic()
         alone = (b"SET", keys.node(node), sealed, b"PX", lease, b"GET")
         known = [*self._others, *self._lost]
+        store.sign_of_life(node, agent.config.lease)
         replies = store.pipeline(
             [
                 alone,
