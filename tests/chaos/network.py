@@ -21,6 +21,11 @@ class Network:
         self.proxies = Proxy(stage.rabbitmq.port), Proxy(stage.redis.port)
         self.node = stage.add_node_behind(*self.proxies, resources=resources)
 
+    def delay(self, *, to_server: float = 0.0, to_client: float = 0.0) -> None:
+        """Let every byte take so many seconds from now on."""
+        for proxy in self.proxies:
+            proxy.delay(to_server=to_server, to_client=to_client)
+
     def cut(self, *, to_server: bool = True, to_client: bool = True) -> None:
         """Let nothing pass in these directions."""
         for proxy in self.proxies:
@@ -38,8 +43,7 @@ class Network:
 
     def slow(self, seconds: float) -> None:
         """Let everything take so long, each way."""
-        for proxy in self.proxies:
-            proxy.delay = seconds
+        self.delay(to_server=seconds, to_client=seconds)
 
     def close(self) -> None:
         """Heal, and take the node out of the cluster."""

@@ -52,7 +52,7 @@ class _Way:
                 arrived, data = self._kept.popleft()
                 self._size -= len(data)
                 self._changed.notify_all()
-            time.sleep(max(0.0, arrived + self._proxy.delay - time.monotonic()))
+            time.sleep(max(0.0, arrived + self._proxy.delay_of(to_server=self._to_server) - time.monotonic()))
             self._proxy.wait_until_open(to_server=self._to_server)
             try:
                 if data:
@@ -73,11 +73,10 @@ class Proxy:
 
     Attributes:
         port: where it listens.
-        delay: seconds that every byte takes, each way.
     """
 
     def __init__(self, target_port: int) -> None:
-        self.delay = 0.0
+        self._delays = {True: 0.0, False: 0.0}  # seconds that every byte takes: to the server, to the client
         self._target = ("127.0.0.1", target_port)
         self._state = threading.Condition()
         self._open = {True: True, False: True}  # to the server, to the client
@@ -110,6 +109,14 @@ class Proxy:
         """Return when bytes may pass."""
         with self._state:
             self._state.wait_for(lambda: self._open[to_server] or self._closed)
+
+    def delay(self, *, to_server: float = 0.0, to_client: float = 0.0) -> None:
+        """Let every byte take so many seconds from now on."""
+        self._delays = {True: to_server, False: to_client}
+
+    def delay_of(self, *, to_server: bool) -> float:
+        """Return the seconds that a byte takes that way."""
+        return self._delays[to_server]
 
     def cut(self, *, to_server: bool = True, to_client: bool = True) -> None:
         """Let nothing pass in these directions; connections stay, new ones are taken and silent."""
