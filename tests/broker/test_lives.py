@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Engine
 from warren_broker import records
-from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES, new_client_id
+from warren_broker.ids import CLIENT_BYTES, NODE_BYTES, OBJECT_BYTES, TASK_BYTES, new_client_id, new_detached_id
 from warren_broker.serialization import Packed, pack
 from warren_broker.signing import Signer
 from warren_broker.store.object_store import ObjectStore
@@ -111,6 +111,23 @@ def test_a_silent_client_comes_back_unless_it_is_cleared_away(store: ObjectStore
 
 
 # -- steps that run twice --------------------------------------------------------------------------------------------
+
+
+def test_marks_of_tasks_go_with_their_client_or_by_themselves(store: ObjectStore) -> None:
+    living, silent, gone, detached = a_client(store), a_silent_client(store), new_client_id(), new_detached_id()
+    node = secrets.token_bytes(NODE_BYTES)
+    for client in (living, silent, gone, detached):
+        task_id = client + secrets.token_bytes(TASK_BYTES - CLIENT_BYTES)
+        assert store.start_once(node, [task_id]) == [b""]
+        assert store.start_once(secrets.token_bytes(NODE_BYTES), [task_id]) == [node]
+        assert [store.count_attempts([task_id]) for _ in range(2)] == [[1], [2]]
+        seconds = [store.call(b"TTL", key) for key in (store.keys.starts(client), store.keys.attempts(client))]
+        if client in (living, silent):
+            assert seconds == [-1, -1]
+        elif client == gone:
+            assert all(0 < each <= 600 for each in seconds)
+        else:
+            assert all(600 < each <= 7 * 24 * 3600 for each in seconds)
 
 
 def test_a_release_whose_reply_was_lost_leaves_nothing(engine: Engine, store: ObjectStore) -> None:

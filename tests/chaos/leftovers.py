@@ -6,6 +6,7 @@
 | functions | known by their contents: the next driver need not send them |
 | results of detached tasks | they are what outlives a driver |
 | records of dead actors, for an hour | others may still ask what they died of |
+| marks of tasks that ended after their owner was cleared away, for ten minutes; of detached ones, for a week | a late copy must not run again |
 | empty queues of tasks, and of nodes that tasks were sent to by name | the next driver uses them, or may |
 """
 
@@ -32,7 +33,7 @@ KEYS_TIMEOUT = 30.0  # seconds; the lease of a killed driver and two rounds of t
 NODES_TIMEOUT = 20.0
 SHARED_MEMORY = Path("/dev/shm")
 MAY_STAY = re.compile(rb"cluster$|f:|n:|nodes|queues$|janitor|put-aside")
-OF_ACTORS = b"actor:{"
+TRANSIENT = (b"actor:{", b"a:{", b"s:{")
 
 
 def assert_nothing_left(stage: Stage) -> None:
@@ -86,7 +87,7 @@ def keys_left(endpoint: Endpoint) -> list[bytes]:
         names = [key.removeprefix(prefix) for key in found]
         left = [name for name in names if not (MAY_STAY.match(name) or is_of_detached_work(name))]
         return [
-            name for name in left if not name.startswith(OF_ACTORS) or int(connection.call(b"TTL", prefix + name)) < 0
+            name for name in left if not name.startswith(TRANSIENT) or int(connection.call(b"TTL", prefix + name)) < 0
         ]
     finally:
         connection.close()

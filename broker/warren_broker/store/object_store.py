@@ -469,13 +469,19 @@ class ObjectStore:
         """
         # The script runs again if its reply is lost: what it marked the first time must not look like an older mark.
         mark = node + secrets.token_bytes(8)
-        before = self.script("start_once", self.keys.starts(task_ids[0][:CLIENT_BYTES]), mark, *task_ids)
+        before = self.script("start_once", self._prefix, self.tag(task_ids[0][:CLIENT_BYTES]), mark, *task_ids)
         return [each[:NODE_BYTES] for each in before]
 
     def started_by(self, task_id: bytes) -> bytes | None:
         """Return the node that marked a task with `start_once`; None if none did, or it took the mark back."""
         mark = self.call(b"HGET", self.keys.starts(task_id[:CLIENT_BYTES]), task_id)
         return None if mark is None else mark[:NODE_BYTES]
+
+    def count_attempts(self, task_ids: Sequence[bytes]) -> list[int]:
+        """Count one more attempt of each of these tasks of one client; return the counts."""
+        rest = [task_id[CLIENT_BYTES:] for task_id in task_ids]
+        counts: list[int] = self.script("count_attempts", self._prefix, self.tag(task_ids[0][:CLIENT_BYTES]), *rest)
+        return counts
 
     def launched(self, dependants: Sequence[Dependant]) -> None:
         """Dependants are on their queues for certain: forget their specs."""

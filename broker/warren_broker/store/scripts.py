@@ -10,6 +10,8 @@ from typing import Final
 _NEED: Final = {
     "commit": ("lives", "added"),
     "subscribe": ("lives", "added"),
+    "count_attempts": ("lives", "fade"),
+    "start_once": ("lives", "fade"),
     "park": ("added",),
     "tell": ("added",),
 }

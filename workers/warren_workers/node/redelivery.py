@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.exceptions import NodeDiedError
-from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import (
     KIND_ACTOR_CREATION,
     MalformedMessage,
@@ -113,9 +112,7 @@ class Redelivery:
 
     def _count(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
         agent = self._agent
-        counts = agent.store.pipeline(
-            [(b"HINCRBY", agent.keys.attempts(task[0][:CLIENT_BYTES]), task[0][CLIENT_BYTES:], 1) for task in tasks]
-        )
+        counts = agent.store.count_attempts([task[0] for task in tasks])
         again: list[Task] = []
         for task, attempts in zip(tasks, counts, strict=True):
             if 0 <= header.max_retries < attempts:

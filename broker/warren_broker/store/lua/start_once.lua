@@ -1,14 +1,16 @@
 -- Mark tasks that may run once only as started by a node.
--- ARGV: starts key, mark (unique to this call), then task id, ...
+-- ARGV: prefix, tag of their client, mark (unique to this call), then task id, ...
 -- Returns for each: '' if it may start now, else the mark of the call that started it before.
+local key, mark = ARGV[1] .. 's' .. ARGV[2], ARGV[3]
 local before = {}
 -- Another type: somebody else wrote there. It goes, or no task of that client could ever start.
-if type(redis.pcall('HGET', ARGV[1], '')) == 'table' then redis.call('DEL', ARGV[1]) end
-for i = 3, #ARGV do
-  if redis.call('HSETNX', ARGV[1], ARGV[i], ARGV[2]) == 1 or redis.call('HGET', ARGV[1], ARGV[i]) == ARGV[2] then
+if type(redis.pcall('HGET', key, '')) == 'table' then redis.call('DEL', key) end
+for i = 4, #ARGV do
+  if redis.call('HSETNX', key, ARGV[i], mark) == 1 or redis.call('HGET', key, ARGV[i]) == mark then
     before[#before + 1] = ''
   else
-    before[#before + 1] = redis.call('HGET', ARGV[1], ARGV[i])
+    before[#before + 1] = redis.call('HGET', key, ARGV[i])
   end
 end
+fade(key, ARGV[2])
 return before
