@@ -6,7 +6,7 @@
 | functions | known by their contents: the next driver need not send them |
 | results of detached tasks | they are what outlives a driver |
 | records of dead actors, for an hour | others may still ask what they died of |
-| marks of tasks that ended after their owner was cleared away, for ten minutes; of detached ones, for a week | a late copy must not run again |
+| marks of detached tasks, and of those whose owner was cleared away before, for a while | no late copy may run |
 | empty queues of tasks, and of nodes that tasks were sent to by name | the next driver uses them, or may |
 """
 
