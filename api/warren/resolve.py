@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from warren.lifetimes import orphan_record
 from warren.streams import stream_pin
-from warren_broker.errors import ConnectError, ConnectionLost, StoreError
+from warren_broker.errors import ConnectError, ConnectionLost, StoreError, is_wrong_type
 from warren_broker.ids import TASK_BYTES
 from warren_broker.messages import Completion, MalformedMessage, decode_completion
 from warren_broker.records import ERROR_TAG
@@ -167,7 +167,7 @@ class Inbox:
             self._client.store_lost(error)
             return False
         except StoreError as error:
-            if "WRONGTYPE" not in str(error):
+            if not is_wrong_type(error):
                 raise
             # Somebody else wrote there. The results themselves are asked for from time to time.
             self._client.store.call(b"UNLINK", self._key)

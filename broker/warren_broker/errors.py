@@ -49,6 +49,11 @@ class StoreError(WarrenBrokerError):
     """Redis answered a command with an error; the message is the server's own text."""
 
 
+def is_wrong_type(error: StoreError) -> bool:
+    """True if a command failed because its key is of another type: somebody else wrote there."""
+    return "WRONGTYPE" in str(error)
+
+
 class ConnectionLost(StoreError):
     """The connection to Redis broke or fell silent. Whether the last commands took effect is unknown.
 

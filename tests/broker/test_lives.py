@@ -157,3 +157,57 @@ def test_a_drop_whose_reply_was_lost_leaves_nothing(engine: Engine, store: Objec
     assert store.lives.drop([key]) == (set(), [])
     assert chunks_of(engine) == []
     assert store.call(b"EXISTS", store.keys.graves(owner)) == 0
+
+
+# -- nonsense in what nobody signs -----------------------------------------------------------------------------------
+
+
+def test_waiters_and_specs_that_are_none_stop_no_commit(store: ObjectStore) -> None:
+    client = a_client(store)
+    awaited, keys = new_object(client), store.keys
+    good = client + secrets.token_bytes(TASK_BYTES - CLIENT_BYTES)
+    assert store.park([(good, b"frame", "task.CPU=1", 0, [awaited])]) == [False]
+    field = b"d" + store.tag(client) + b":" + awaited[CLIENT_BYTES:]
+    specs: list[dict[bytes, bytes]] = [
+        {b"n": b"1", b"f": b"frame", b"q": b"task.CPU=1", b"p": b"eleven"},
+        {b"n": b"1", b"f": b"frame", b"q": b"\xff\r\n", b"p": b"0"},
+        {b"n": b"1", b"f": b"frame", b"q": b"task.CPU=1" + b"0" * 300, b"p": b"0"},
+        {b"n": b"many", b"f": b"frame", b"q": b"task.CPU=1", b"p": b"0"},
+        {b"n": b"1", b"q": b"task.CPU=1", b"p": b"0"},
+    ]
+    names = [keys.spec(client + secrets.token_bytes(TASK_BYTES - CLIENT_BYTES)) for _ in specs]
+    for name, fields in zip(names, specs, strict=True):
+        store.call(b"HSET", name, field, b"1", *[each for pair in fields.items() for each in pair])
+    text = keys.prefix + b"text"
+    store.call(b"SET", text, b"no spec")
+    waiters = [b"t" + name for name in (*names, text, keys.prefix + b"nothing", b"")]
+    store.call(b"SADD", keys.waiters(awaited), *waiters, b"?", b"", b"c\xff")
+    left = store.commit(client, [awaited, records.NONE], b"", require_owner=True, publish=False)
+    publish, tell = store.dependants(client, left)
+    assert [(spec, frame[-5:], queue) for spec, frame, queue, *_ in publish] == [
+        (keys.spec(good), b"frame", "task.CPU=1")
+    ]
+    assert [who for who, _ in tell] == [b"\xff"]
+    store.launched(publish)
+    assert store.fetch([awaited]) == [records.NONE]
+    assert int(store.call(b"GET", keys.put_aside + b":count")) == 3
+    assert not store.call(b"EXISTS", keys.waiters(awaited))
+    store.call(b"UNLINK", text, *names)
+
+
+def test_a_list_of_waiters_of_another_type_stops_no_commit(store: ObjectStore) -> None:
+    client = a_client(store)
+    awaited = new_object(client)
+    store.call(b"SADD", store.keys.waited(client), awaited[CLIENT_BYTES:])
+    store.call(b"SET", store.keys.waiters(awaited), b"nonsense")
+    assert store.commit(client, [awaited, records.NONE], b"", require_owner=True) == []
+    assert store.fetch([awaited]) == [records.NONE]
+
+
+def test_graves_of_another_type_do_not_keep_ghosts_for_ever(store: ObjectStore) -> None:
+    first, second = new_client_id(), new_client_id()
+    store.call(b"SADD", store.keys.ghosts, first, second)
+    for client in (first, second):
+        store.call(b"SET", store.keys.graves(client), b"nonsense")
+    store.lives.lay_ghosts()
+    assert not store.call(b"EXISTS", store.keys.ghosts, store.keys.graves(first), store.keys.graves(second))

@@ -35,7 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from warren_broker import records
-from warren_broker.errors import StoreError
+from warren_broker.errors import StoreError, is_wrong_type
 from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES
 from warren_broker.serialization import Packed
 from warren_broker.shared_memory import ObjectStoreFull
@@ -378,7 +378,13 @@ class Lives:
         """Finish the graves of clients that have left; forget those of whom nothing is left."""
         store, keys = self._store, self._keys
         for client in store.call(b"SMEMBERS", keys.ghosts):
-            self.finish_graves(client)
+            try:
+                self.finish_graves(client)
+            except StoreError as error:
+                if not is_wrong_type(error):
+                    raise
+                store.call(b"UNLINK", keys.graves(client))
+                store.put_aside(f"graves of client {client.hex()}", b"", str(error))
             held, graves = store.pipeline([(b"EXISTS", keys.held(client)), (b"EXISTS", keys.graves(client))])
             if not held and not graves:
                 store.call(b"SREM", keys.ghosts, client)

@@ -17,7 +17,7 @@ from warren_broker import records
 from warren_broker.endpoint import Endpoint
 from warren_broker.errors import ConnectError, ConnectionLost, StoreError
 from warren_broker.ids import CLIENT_BYTES, NODE_BYTES
-from warren_broker.queues.names import is_exclusive
+from warren_broker.queues.names import is_exclusive, parse
 from warren_broker.serialization import Packed
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store import scripts
@@ -36,6 +36,8 @@ SERVER_PATIENCE_SECONDS = 60.0
 EMBEDDED_PATIENCE_SECONDS = 2.0  # an embedded server that is away has ended, with the session
 OUTAGE_SECONDS = 0.5  # a server that was away for longer may have let leases end that their holders would have renewed
 
+_PRIORITIES = frozenset(b"%d" % each for each in range(10))
+
 # (actor key, epoch, state, calls it contains) of a commit that belongs to no durable actor
 NOT_DURABLE = (b"", b"", b"", b"")
 
@@ -47,6 +49,19 @@ Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
 def is_full(error: BaseException) -> bool:
     """Return True for Redis' answer to a write at `maxmemory`; Redis 6 wraps what a script is told into more text."""
     return "OOM command not allowed" in str(error)
+
+
+def _destination(queue: bytes, priority: bytes) -> tuple[str, int]:
+    """Return where a parked task goes, and how urgent it is.
+
+    Raises:
+        ValueError: that is no queue, or no priority: nobody signs them.
+    """
+    place = queue.decode("utf-8", "replace")
+    parse(place)
+    if priority not in _PRIORITIES:
+        raise ValueError(f"{priority!r} is no priority")
+    return place, int(priority)
 
 
 def _checked(replies: list[Any]) -> list[Any]:
@@ -433,13 +448,19 @@ class ObjectStore:
                 lost.append(owner + left[at + 1])
                 at += 2
             else:
-                _, spec, frame, queue, priority, suffix = left[at : at + 6]
-                dependant = (spec, frame, queue.decode(), int(priority), tag, suffix)
-                if left[at] == b"r":
+                kind, spec, frame, queue, priority, suffix = left[at : at + 6]
+                at += 6
+                try:
+                    place, urgency = _destination(queue, priority)
+                except ValueError as error:
+                    self.put_aside("parked task", frame, str(error))
+                    self.launched([(spec, frame, "", 0, tag, suffix)])
+                    continue
+                dependant = (spec, frame, place, urgency, tag, suffix)
+                if kind == b"r":
                     to_run = dependant
                 else:
                     publish.append(dependant)
-                at += 6
         return publish, tell, lost, to_run
 
     def park(self, specs: Sequence[tuple[bytes, bytes, str, int, Sequence[bytes]]]) -> list[bool]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from warren.actor_client import death_record, owner_gone_cause
 from warren.exceptions import ActorUnavailableError, store_error
 from warren_broker import records
-from warren_broker.errors import StoreError, WarrenBrokerError
+from warren_broker.errors import StoreError, WarrenBrokerError, is_wrong_type
 from warren_broker.messages import (
     KIND_ACTOR_CREATION,
     MalformedMessage,
@@ -37,7 +37,6 @@ from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
 from warren_workers.node.periodic import pause
 from warren_workers.positions import Positions
-from warren_workers.services.wrong_types import is_wrong_type
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent

@@ -24,7 +24,7 @@ from warren.exceptions import NodeDiedError, OutOfMemoryError, TaskCancelledErro
 from warren.lifetimes import orphan_items
 from warren_broker import records
 from warren_broker.endpoint import Endpoint
-from warren_broker.errors import StoreError, WarrenBrokerError
+from warren_broker.errors import StoreError, WarrenBrokerError, is_wrong_type
 from warren_broker.ids import FIRST_INDEX, new_client_id, object_id, owner_of
 from warren_broker.loop import Loop
 from warren_broker.messages import (
@@ -73,7 +73,7 @@ from warren_workers.node.redelivery import Redelivery, lost_text
 from warren_workers.node.sources import Sources
 from warren_workers.node.watch import ControlWatch
 from warren_workers.services.janitor import Janitor
-from warren_workers.services.wrong_types import is_wrong_type, put_aside_wrong_types
+from warren_workers.services.wrong_types import put_aside_wrong_types
 
 log = logging.getLogger("warren.node")
 

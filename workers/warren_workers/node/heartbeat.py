@@ -14,12 +14,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from warren.labels import matches
-from warren_broker.errors import StoreError, WarrenBrokerError
+from warren_broker.errors import StoreError, WarrenBrokerError, is_wrong_type
 from warren_broker.messages import decode, encode
 from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage
 from warren_workers.node.watch import connection_name
-from warren_workers.services.wrong_types import is_wrong_type
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from warren_broker.errors import StoreError, WarrenBrokerError
+from warren_broker.errors import StoreError, WarrenBrokerError, is_wrong_type
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import decode
 from warren_broker.queues import names
@@ -32,7 +32,7 @@ from warren_broker.queues.names import QueueKind
 from warren_broker.signing import ForgedMessage
 from warren_workers.node.periodic import pause
 from warren_workers.node.sources import ORPHAN_SECONDS
-from warren_workers.services.wrong_types import is_wrong_type, put_aside_wrong_types
+from warren_workers.services.wrong_types import put_aside_wrong_types
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent

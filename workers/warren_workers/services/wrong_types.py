@@ -10,17 +10,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from warren_broker.errors import ConnectionLost, StoreError
+from warren_broker.errors import ConnectionLost, StoreError, is_wrong_type
 from warren_broker.store.object_store import ObjectStore
 
 log = logging.getLogger("warren.node")
 
 _NOTHING: Final = b"-"  # a member that none of them has: what is asked is only whether it can be asked
-
-
-def is_wrong_type(error: StoreError) -> bool:
-    """True if a command failed because its key is of another type."""
-    return "WRONGTYPE" in str(error)
 
 
 def put_aside_wrong_types(store: ObjectStore) -> int:

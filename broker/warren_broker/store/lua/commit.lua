@@ -49,6 +49,13 @@ local function along(suffix, sealed)
   local payload = tag:sub(3, -2) .. suffix .. sealed:sub(17)
   return 'WI' .. struct.pack('>I4', #payload) .. sealed:sub(1, 16) .. payload
 end
+-- The spec at `who` waits for one result less; {} for what is no spec: waiters and specs are not signed.
+local function one_less(who, field)
+  if redis.pcall('HDEL', who, field) == 1 then redis.pcall('HINCRBY', who, 'n', -1) end
+  local spec = redis.pcall('HMGET', who, 'n', 'f', 'q', 'p')
+  if spec.err or (spec[1] == '0' and not (spec[2] and spec[3] and spec[4])) then return {} end
+  return spec
+end
 local gate = p .. 'g' .. tag
 local waited = redis.pcall('SCARD', gate)
 if type(waited) == 'table' then redis.call('DEL', gate) end
@@ -58,14 +65,15 @@ for i = 17, #ARGV, 2 do
   if redis.call('SISMEMBER', gate, suffix) == 1 then
     local key = p .. 'w' .. tag .. ':' .. suffix
     local keep = false
-    for _, waiter in ipairs(redis.call('SMEMBERS', key)) do
+    local waiters = redis.pcall('SMEMBERS', key)
+    if waiters.err then waiters = {} end
+    for _, waiter in ipairs(waiters) do
       local kind, who = waiter:sub(1, 1), waiter:sub(2)
       if kind == 'c' then
         redis.call('SREM', key, waiter)
         left[#left + 1] = 'c'; left[#left + 1] = who; left[#left + 1] = suffix
       else
-        if redis.call('HDEL', who, 'd' .. tag .. ':' .. suffix) == 1 then redis.call('HINCRBY', who, 'n', -1) end
-        local spec = redis.call('HMGET', who, 'n', 'f', 'q', 'p')
+        local spec = one_less(who, 'd' .. tag .. ':' .. suffix)
         local to_run = spec[1] == '0' and mine ~= '' and spec[3] == mine and spec[4] == '0'
         if spec[1] == '0' and here and not to_run then
           local stream = p .. 'q:' .. spec[3]
