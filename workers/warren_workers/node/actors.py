@@ -37,6 +37,7 @@ from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
 from warren_workers.node.periodic import pause
 from warren_workers.positions import Positions
+from warren_workers.services.turns import takes_turn
 
 if TYPE_CHECKING:
     from warren_workers.node.agent import Agent
@@ -474,7 +475,7 @@ class ActorManager:
         """Actors whose node's lease ended: restart them somewhere, or bury them here."""
         agent = self._agent
         store, keys = agent.store, agent.keys
-        if not store.call(b"SET", keys.janitor + b":actors", agent.node_id, b"NX", b"PX", int(WATCH_SECONDS * 900)):
+        if not takes_turn(store, keys.janitor + b":actors", agent.node_id, WATCH_SECONDS):
             return
         ids = [actor_id for actor_id in self.records.ids() if actor_id not in self.hosted]
         if not ids:

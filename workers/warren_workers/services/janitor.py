@@ -32,6 +32,7 @@ from warren_broker.queues.names import QueueKind
 from warren_broker.signing import ForgedMessage
 from warren_workers.node.periodic import pause
 from warren_workers.node.sources import ORPHAN_SECONDS
+from warren_workers.services.turns import takes_turn
 from warren_workers.services.wrong_types import put_aside_wrong_types
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ class Janitor:
             )
 
     def _locked(self) -> bool:
-        lock = (b"SET", self._keys.janitor, self._agent.node_id, b"NX", b"PX", int(INTERVAL_SECONDS * 900))
-        return self._store.call(*lock) is not None
+        return takes_turn(self._store, self._keys.janitor, self._agent.node_id, INTERVAL_SECONDS)
 
     def run_once(self) -> None:
         """Clear up after whoever is dead now; returns when it is done."""
