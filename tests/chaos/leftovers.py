@@ -52,6 +52,8 @@ def assert_nothing_left(stage: Stage) -> None:
         wait_until(cleared, "the keys of the driver are gone", KEYS_TIMEOUT)
     except AssertionError as error:
         raise AssertionError(f"{error}; left: {left[:20]}") from None
+    # What waits there was done before, or its driver is gone: the nodes need a moment to find that out.
+    wait_until(lambda: not messages_left(stage, endpoint.prefix), "the queues of tasks are empty", KEYS_TIMEOUT)
     processes = [*stage.templates(), *stage.workers()]
     nodes = stage.nodes()
     for node in nodes:
@@ -59,8 +61,8 @@ def assert_nothing_left(stage: Stage) -> None:
             os.kill(node.pid, signal.SIGTERM)
     wait_until(lambda: not any(node.alive() for node in nodes), "the nodes leave", NODES_TIMEOUT)
     wait_until(lambda: not any(map(lives, processes)), "processes of the nodes are gone", NODES_TIMEOUT)
-    queues = queues_left(stage, endpoint.prefix)
-    assert not queues, f"queues are left: {queues}"
+    left_queues = queues_left(stage, endpoint.prefix)
+    assert not left_queues, f"queues are left: {left_queues}"
     files = files_left(endpoint)
     assert not files, f"shared memory is left: {files}"
 
@@ -101,10 +103,19 @@ def is_of_detached_work(name: bytes) -> bool:
 
 def queues_left(stage: Stage, prefix: str) -> list[str]:
     """Return the queues, with how many messages they hold, that should not be there once the nodes are gone."""
+    return [line for line in queues(stage, prefix) if not (line.startswith(("task.", "node.")) and line.endswith("\t0"))]
+
+
+def messages_left(stage: Stage, prefix: str) -> list[str]:
+    """Return the queues of tasks that hold messages, with how many."""
+    return [line for line in queues(stage, prefix) if line.startswith("task.") and not line.endswith("\t0")]
+
+
+def queues(stage: Stage, prefix: str) -> list[str]:
+    """Return the cluster's queues, with how many messages they hold."""
     vhost = stage.rabbitmq.url.rpartition("/")[2]
     listing = stage.rabbitmq.ctl("list_queues", "--quiet", "--no-table-headers", "-p", vhost, "name", "messages")
-    queues = [line.removeprefix(prefix) for line in listing.splitlines() if line.startswith(prefix)]
-    return [line for line in queues if not (line.startswith(("task.", "node.")) and line.endswith("\t0"))]
+    return [line.removeprefix(prefix) for line in listing.splitlines() if line.startswith(prefix)]
 
 
 def files_left(endpoint: Endpoint) -> list[str]:

@@ -11,6 +11,8 @@ import pytest
 
 import warren
 from tests.end_to_end.conftest import CPUS
+from tests.servers import wait_until
+from warren import current
 from warren.exceptions import (
     GetTimeoutError,
     TaskCancelledError,
@@ -369,6 +371,27 @@ def test_a_task_that_may_run_once_runs_once(tmp_path):
     with pytest.raises(WorkerCrashedError):
         warren.get(once.remote(), timeout=30)
     assert marks.read_text() == "x"
+
+
+def test_a_second_copy_of_a_task_that_may_run_once_keeps_no_cpu(monkeypatch):
+    @warren.remote(num_cpus=CPUS, max_retries=0)
+    def once() -> str:
+        return "once"
+
+    @warren.remote(num_cpus=CPUS, runtime_env={"env_vars": {"OF": "another process"}})
+    def after() -> str:
+        return "after"
+
+    publisher = current.client().publisher
+    publish = publisher.publish
+    published = []
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher, "publish", lambda *message, **_: (published.append(message), publish(*message)))
+        assert warren.get(once.remote(), timeout=20) == "once"
+    wait_until(lambda: warren.available_resources().get("CPU") == CPUS, "its process is idle")
+    for message in published:
+        publish(*message)
+    assert warren.get(after.remote(), timeout=20) == "after"
 
 
 def test_max_calls_ends_the_process():

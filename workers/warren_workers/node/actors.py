@@ -385,6 +385,8 @@ class ActorManager:
         """A creation was handed back to its queue: the calls kept for it go back too."""
         if header.kind != KIND_ACTOR_CREATION:
             return
+        if header.actor in self.hosted or header.actor in self._tombstones:
+            return  # it was a second copy of the message: the queue's calls are answered here
         agent = self._agent
         queue = names.actor_queue(header.actor)
         agent.consumer.unsubscribe(queue)

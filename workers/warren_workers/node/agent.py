@@ -449,6 +449,9 @@ class Agent(ExecutorOwner):
         if header.max_retries == 0:
             tasks = self._mark_started(piece, tasks)
             if not tasks:
+                # Second copies, all of them. What the lane has besides, this executor gets; else it is of no use here.
+                if not lane.waiting and not executor.chunks:
+                    self.end_lease(executor)
                 return
         chunk = Chunk(piece, executor.next_sequence, tasks)
         executor.next_sequence = chunk.end + CONTINUATION_NUMBERS
