@@ -103,7 +103,9 @@ def is_of_detached_work(name: bytes) -> bool:
 
 def queues_left(stage: Stage, prefix: str) -> list[str]:
     """Return the queues, with how many messages they hold, that should not be there once the nodes are gone."""
-    return [line for line in queues(stage, prefix) if not (line.startswith(("task.", "node.")) and line.endswith("\t0"))]
+    return [
+        line for line in queues(stage, prefix) if not (line.startswith(("task.", "node.")) and line.endswith("\t0"))
+    ]
 
 
 def messages_left(stage: Stage, prefix: str) -> list[str]:
