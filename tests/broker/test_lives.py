@@ -110,6 +110,35 @@ def test_a_silent_client_comes_back_unless_it_is_cleared_away(store: ObjectStore
     assert [store.is_alive(each) for each in (by_itself, by_its_agent, dead)] == [True, True, False]
 
 
+def test_a_client_that_comes_back_while_it_is_cleared_away_stays_on_record(store: ObjectStore) -> None:
+    client = a_silent_client(store)
+    steps = store.lives.leave((client,), lambda object_ids: None)
+    next(steps)
+    store.register_client(client, LEASE)
+    for _ in steps:
+        pass
+    assert store.registered([client]) == [client]
+    assert store.renew_client(client, LEASE)
+    for _ in store.lives.leave((client,), lambda object_ids: None):
+        pass
+    assert store.registered([client]) == []
+
+
+def test_a_goodbye_waits_for_what_has_come(store: ObjectStore) -> None:
+    """A task of its own ran twice, and the second result came when the first had been deleted."""
+    client = a_client(store)
+    result = new_object(client)
+    assert store.commit(client, [result, records.NONE], b"entry", require_owner=True) == []
+    assert not store.lives.forget(client)
+    assert store.is_alive(client)
+    assert store.call(b"RPOP", store.keys.inbox(client)) == b"entry"
+    assert store.lives.drop([result], plain=True) == (set(), [])
+    assert store.lives.forget(client)
+    assert not store.is_alive(client)
+    assert store.commit(client, [result, records.NONE], b"entry", require_owner=True) == [-1]
+    assert store.call(b"EXISTS", store.keys.inbox(client), store.keys.object(result)) == 0
+
+
 # -- steps that run twice --------------------------------------------------------------------------------------------
 
 

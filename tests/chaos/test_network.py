@@ -20,6 +20,7 @@ from warren import current
 from warren.exceptions import ActorUnavailableError
 from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from warren_broker.store.actors import ALIVE, ActorRecords
+from warren_workers.node.custody import CUSTODY_SECONDS
 
 SUBMISSIONS = 60
 CALLS = 20
@@ -41,6 +42,20 @@ def network(stage: Stage) -> Iterator[Network]:
 def where() -> str:
     """Return the node that runs this."""
     return str(warren.get_runtime_context().get_node_id())
+
+
+@warren.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
+class SlowCounter:
+    """A durable count that takes its time."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def increment(self, seconds: float) -> int:
+        """Count one more after so many seconds, and return the count."""
+        time.sleep(seconds)
+        self.value += 1
+        return self.value
 
 
 def is_alive(network: Network) -> bool:
@@ -140,6 +155,26 @@ def test_actors_that_were_taken_over_live_once(stage: Stage, network: Network, l
     stage.healed()
     stage.recovery(f"actors on a node that was {how}", lambda: warren.get(echo.pid.remote(), timeout=5))
     submit("after")
+    ledger.check()
+
+
+@pytest.mark.in_every_run
+def test_calls_that_a_node_took_along_are_not_overtaken(stage: Stage, network: Network, ledger: Ledger):
+    """The broker has forgotten them, since the node keeps them in custody; what came later is still on the queue."""
+    counter = SlowCounter.options(resources={"place": 1}).remote()
+    warren.get(counter.increment.remote(0.0), timeout=20)
+    ledger.add("slow", counter.increment.remote(CUSTODY_SECONDS + 2), 2)
+    for number in range(3, CALLS):
+        ledger.add(f"before-{number}", counter.increment.remote(0.0), number)
+    client, node = current.client(), bytes.fromhex(network.node.node_id)
+    wait_until(lambda: client.store.call(b"HLEN", client.keys.custody(node)), "they are in custody", 20)
+    network.cut()
+    stage.cluster.add_node(num_cpus=0, resources=PLACES)
+    for number in range(CALLS, 2 * CALLS):
+        ledger.add(f"meanwhile-{number}", counter.increment.remote(0.0), number)
+    wait_until(lambda: not is_alive(network), "the others take the node for dead", timeout=4 * NODE_LEASE)
+    network.heal()
+    stage.healed()
     ledger.check()
 
 

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
+
 
 class Positions:
-    """A set of positive numbers that is nearly always 1..n: kept as `low` (all up to it) and those above."""
+    """A set of positive numbers that is nearly always 1..n, or m..n: it takes the room of its gaps.
 
-    __slots__ = ("above", "low")
+    Attributes:
+        bounds: first and last number of each run without a gap, ascending: `[1, 7, 9, 9]` for 1 to 7, and 9.
+    """
 
-    def __init__(self, low: int = 0, above: list[int] | None = None) -> None:
-        self.low = low
-        self.above = set(above or ())
+    __slots__ = ("bounds",)
+
+    def __init__(self, bounds: Iterable[int] = ()) -> None:
+        self.bounds = list(bounds)
 
     def add(self, position: int) -> None:
         """Add one number; those below 1 (calls without a number) are ignored."""
-        if position == self.low + 1:
-            self.low = position
-            while self.above and self.low + 1 in self.above:
-                self.low += 1
-                self.above.discard(self.low)
-        elif position > self.low:
-            self.above.add(position)
+        bounds = self.bounds
+        if bounds and position == bounds[-1] + 1:
+            bounds[-1] = position
+            return
+        if position < 1 or position in self:
+            return
+        at = bisect_left(bounds, position)  # between two runs, so even
+        joins_left = at > 0 and bounds[at - 1] == position - 1
+        joins_right = at < len(bounds) and bounds[at] == position + 1
+        if joins_left and joins_right:
+            del bounds[at - 1 : at + 1]
+        elif joins_left:
+            bounds[at - 1] = position
+        elif joins_right:
+            bounds[at] = position
+        else:
+            bounds[at:at] = (position, position)
 
     def __contains__(self, position: int) -> bool:
-        return 0 < position <= self.low or position in self.above
+        bounds = self.bounds
+        if not bounds or position > bounds[-1]:
+            return False
+        at = bisect_left(bounds, position)
+        return at % 2 == 1 or bounds[at] == position
+
+    def has_all_below(self, position: int) -> bool:
+        """True if no number from 1 to `position` - 1 is missing."""
+        bounds = self.bounds
+        return position <= 1 or (bool(bounds) and bounds[0] == 1 and bounds[1] >= position - 1)

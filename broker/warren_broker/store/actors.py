@@ -6,15 +6,15 @@
 
 A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts,
 restarts, epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again),
-keeper (the node that sees to the restart, and may have nothing but its own memory to do it from), cause (sealed: an
-error is a pickle).
+keeper (the node that sees to the restart, and may have nothing but its own memory to do it from), lost ("1": its last
+process was lost with its node, which may still have calls), cause (sealed: an error is a pickle).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from warren_broker.messages import encode
+from warren_broker.messages import decode, encode
 from warren_broker.signing import ForgedMessage
 from warren_broker.store.object_store import ObjectStore
 
@@ -68,23 +68,23 @@ class ActorRecords:
         self._store.call(b"HSET", self._keys.actor(actor_id), "frame", frame, "queue", queue)
 
     def start(self, actor_id: bytes, node_id: bytes) -> tuple[str, int, int, bytes, bool]:
-        """A node starts its process: (state before, epoch, restarts so far, owner, detached)."""
-        state, epoch, restarts, owner, detached = self._store.script(
+        """A node starts its process: (state before, epoch, restarts so far, owner, last one lost with its node)."""
+        state, epoch, restarts, owner, lost = self._store.script(
             "actor_start", self._keys.actor(actor_id), node_id, self._keys.prefix + b"n:"
         )
-        return state.decode(), epoch, restarts, owner, detached == b"1"
+        return state.decode(), epoch, restarts, owner, lost == b"1"
 
-    def alive(self, actor_id: bytes, pid: int) -> None:
-        """Its constructor succeeded."""
-        self._store.call(b"HSET", self._keys.actor(actor_id), "state", ALIVE, "pid", pid)
+    def alive(self, actor_id: bytes, epoch: int, pid: int) -> None:
+        """The constructor of its process succeeded. Changes nothing if the actor is dead, or has a later process."""
+        self._store.script("actor_alive", self._keys.actor(actor_id), epoch, pid)
 
     def end(
-        self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None, keeper: bytes
+        self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None, keeper: bytes, lost: bool = False
     ) -> tuple[str, bytes, str]:
         """Its process ended: ("RESTARTING", frame, queue), ("DEAD", b"", "") or ("STALE", b"", "").
 
         If it is to be restarted, the node `keeper` sees to that. When that node is gone before the actor is started,
-        another one calls this again for the same epoch.
+        another one calls this again for the same epoch. `lost`: its node is gone with it, as far as can be seen.
         """
         reply = self._store.script(
             "actor_end",
@@ -95,6 +95,7 @@ class ActorRecords:
             self._seal_cause(actor_id, cause),
             b"" if epoch is None else epoch,
             keeper,
+            b"1" if lost else b"",
         )
         if reply[0] == b"RESTARTING":
             return RESTARTING, reply[1] or b"", (reply[2] or b"").decode()
@@ -165,6 +166,20 @@ class ActorRecords:
     def forget(self, actor_id: bytes) -> None:
         """Its record is gone: it is none of those that are not dead."""
         self._store.call(b"SREM", self._keys.prefix + b"actors", actor_id.hex())
+
+    def applied(self, actor_id: bytes) -> dict[bytes, list[int]]:
+        """Return which calls a durable actor's state contains: bounds of their positions, by caller."""
+        _, sealed = self.state(actor_id)
+        return {} if sealed is None else self.open_applied(actor_id, sealed)
+
+    def open_applied(self, actor_id: bytes, sealed: bytes) -> dict[bytes, list[int]]:
+        """Return the calls in `sealed`.
+
+        Raises:
+            ForgedMessage: nobody who knows the secret wrote that.
+        """
+        calls: dict[bytes, list[int]] = decode(self._store.signer.open(b"state" + actor_id + b"applied", sealed))
+        return calls
 
     def state(self, actor_id: bytes) -> tuple[bytes | None, bytes | None]:
         """Return a durable actor's committed (state, calls it contains), both sealed; None if there is none yet."""

@@ -344,10 +344,9 @@ class Lives:
             if kind not in _OBJECT_KINDS and kind != b"d":
                 yield from delete(kind)
         # What others delete later, and do not finish, is finished by the janitor.
-        commands: list[Command] = [(b"SADD", keys.ghosts, client) if kept else (b"SREM", keys.ghosts, client)]
+        store.call(b"SADD" if kept else b"SREM", keys.ghosts, client)
         if not failed:
-            commands.append((b"ZREM", keys.clients, client))
-        store.pipeline(commands)
+            store.script("cleared", keys.clients, client)
 
     def erase(self, client: bytes) -> Iterator[None]:
         """Delete all keys of a client unread, step by step: for one among whose keys somebody else has written."""
@@ -366,13 +365,15 @@ class Lives:
                 yield
         store.pipeline([(b"ZREM", keys.clients, client), (b"SREM", keys.ghosts, client)])
 
-    def forget(self, client: bytes) -> None:
-        """Say goodbye for a client that has no objects but those that others hold: nothing is looked for."""
+    def forget(self, client: bytes) -> bool:
+        """Say goodbye for a client that has no objects but those that others hold: nothing is looked for.
+
+        Returns:
+            False if that is not so: something has come for it, and it is as before.
+        """
         store, keys = self._store, self._keys
-        own = (keys.client(client), keys.inbox(client), keys.starts(client), keys.attempts(client))
-        held, *_ = store.pipeline([(b"EXISTS", keys.held(client)), (b"ZREM", keys.clients, client), (b"UNLINK", *own)])
-        if held:
-            store.call(b"SADD", keys.ghosts, client)
+        own = (keys.inbox(client), keys.client(client), keys.starts(client), keys.attempts(client))
+        return bool(store.script("forget", keys.clients, client, keys.ghosts, keys.held(client), *own))
 
     def lay_ghosts(self) -> None:
         """Finish the graves of clients that have left; forget those of whom nothing is left."""

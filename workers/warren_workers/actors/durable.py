@@ -1,10 +1,10 @@
 """Durable actors: the instance's state is committed with the results of its calls, in one Lua call.
 
     actor key:state   = sealed pickle of the state
-    actor key:applied = sealed MessagePack {caller: [low, [position, ...]]}
+    actor key:applied = sealed MessagePack {caller: [first, last, first, last, ...]}
 
 *Applied* positions say which calls the state already contains: every caller numbers its calls to an actor 1, 2, 3,
-...; all up to `low` are applied, and those listed. A call delivered again that is applied is answered from its
+...; those from each `first` to its `last` are applied. A call delivered again that is applied is answered from its
 result. So each call takes effect exactly once: either state and result are both committed, or neither is and the call
 runs (again).
 
@@ -20,7 +20,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from warren_broker.errors import WarrenBrokerError
-from warren_broker.messages import decode, encode
+from warren_broker.messages import encode
 from warren_broker.serialization import pack, pack_in_band, unpack
 from warren_broker.store.actors import ActorRecords
 from warren_workers.positions import Positions
@@ -51,7 +51,7 @@ class DurableState:
             return False
         signer = self._host.client.signer
         pickled = signer.open(self._context, stored)
-        applied = decode(signer.open(self._context + b"applied", positions))
+        applied = self._records.open_applied(self._host.header.actor, positions)
         state = unpack(pickled)
         instance: Any = object.__new__(cls)
         if hasattr(instance, "__setstate__"):
@@ -59,7 +59,7 @@ class DurableState:
         else:
             instance.__dict__.update(state)
         self._host.instance = instance
-        self._applied = {caller: Positions(low, above) for caller, (low, above) in applied.items()}
+        self._applied = {caller: Positions(bounds) for caller, bounds in applied.items()}
         return True
 
     def checkpoint(self) -> None:
@@ -86,7 +86,7 @@ class DurableState:
         if not self.explicit or self._wanted.is_set():
             self._wanted.clear()
             state = signer.seal(self._context, self._pickle())
-        applied = {caller: [each.low, sorted(each.above)] for caller, each in self._applied.items()}
+        applied = {caller: each.bounds for caller, each in self._applied.items()}
         calls = signer.seal(self._context + b"applied", encode(applied))
         return self._key, str(host.epoch).encode(), state, calls
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from warren.actor_client import death_record, owner_gone_cause
@@ -31,8 +31,10 @@ from warren_broker.messages import (
 )
 from warren_broker.queues import names
 from warren_broker.resources import ResourceRequest
+from warren_broker.signing import ForgedMessage
 from warren_broker.store.actors import DEAD, PENDING, RESTARTING, STALE, ActorRecords
 from warren_workers.channel import ACTOR, CANCEL, RUN
+from warren_workers.node.call_order import PATIENCE_SECONDS, Call, CallOrder
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
 from warren_workers.node.periodic import pause
@@ -48,12 +50,12 @@ TOMBSTONE_SECONDS = 60.0
 DOUBT_SECONDS = 20.0  # after a silence: whoever found our lease ended before we spoke again has acted by then
 WATCH_SECONDS = 2.0
 PREFETCH = 64
+PREFETCH_WHILE_LOST = 1000  # of an actor whose last process was lost with its node
 DURABLE_ATTEMPTS = 5  # a durable actor's call that ends its process so often is failed: it never took effect
 GRACEFUL = frozenset(("exit_actor",))
 
 END_RETRY_SECONDS = 1.0  # until the next try to take in the end of an actor's process
 
-Waiting = tuple[Held, bytes, TaskHeader, Task]
 LostCall = tuple[Chunk, Task, bool, bool]  # with: it had begun, it was running
 
 
@@ -71,6 +73,7 @@ class Hosted:
         self.final = False
         self.cause = b""
         self.seen: dict[bytes, Positions] = {}  # caller -> calls that were handed to the process
+        self.order: CallOrder | None = None  # while calls of before may still be with a lost node
 
 
 class ActorManager:
@@ -80,7 +83,7 @@ class ActorManager:
         self._agent = agent
         self.records = ActorRecords(agent.store)
         self.hosted: dict[bytes, Hosted] = {}
-        self._waiting: dict[bytes, deque[Waiting]] = {}  # calls for actors that are being restarted
+        self._waiting: dict[bytes, deque[Call]] = {}  # calls for actors that are being restarted
         self._tombstones: dict[bytes, tuple[bytes, float]] = {}
         self._doubted_until = 0.0
 
@@ -97,7 +100,7 @@ class ActorManager:
         if actor_id in self.hosted:
             agent.settle(piece.held, 1)  # a second copy of the message
             return False
-        state, epoch, restarts, owner, _ = self.records.start(actor_id, agent.node_id)
+        state, epoch, restarts, owner, lost = self.records.start(actor_id, agent.node_id)
         if state in (DEAD, "", "DUPLICATE"):
             if state == "DUPLICATE":
                 agent.settle(piece.held, 1)
@@ -109,6 +112,8 @@ class ActorManager:
                 self._fail_waiting(actor_id, record)
             return False
         hosted = Hosted(executor, header, piece.held, epoch, owner)
+        if lost and hosted.spec.durable and not hosted.spec.out_of_order:
+            self._keep_order(actor_id, hosted)
         self.hosted[actor_id] = hosted
         executor.actor = actor_id
         executor.last_name = hosted.spec.class_name
@@ -119,8 +124,24 @@ class ActorManager:
             self._send(hosted, held, header_bytes, call_header, self._first_copies(hosted, held, call_header, [call]))
         queue = names.actor_queue(actor_id)
         self._tombstones.pop(actor_id, None)
-        agent.consumer.subscribe(queue, prefetch=PREFETCH, exclusive=True)
+        # Early calls are not acknowledged, and what they wait for must come all the same.
+        prefetch = PREFETCH if hosted.order is None else PREFETCH_WHILE_LOST
+        agent.consumer.subscribe(queue, prefetch=prefetch, exclusive=True)
         return True
+
+    def _keep_order(self, actor_id: bytes, hosted: Hosted) -> None:
+        try:
+            hosted.order = CallOrder(self.records.applied(actor_id))
+        except ForgedMessage:
+            return  # the process will find out, and say so
+
+        def end() -> None:
+            order, hosted.order = hosted.order, None
+            if order is not None and self.hosted.get(actor_id) is hosted:
+                for call in order.clear():
+                    self._send_early(hosted, call)
+
+        self._agent.loop.call_later(PATIENCE_SECONDS, end)
 
     def created(self, executor: ExecutorProcess, error: bytes) -> None:
         """The constructor ended."""
@@ -135,7 +156,7 @@ class ActorManager:
             hosted.cause = error
             hosted.final = True  # a constructor that raised would raise again: no restart, as in Ray
             return
-        self.records.alive(executor.actor, executor.pid)
+        self.records.alive(executor.actor, hosted.epoch, executor.pid)
         running = ResourceRequest.parse(hosted.spec.running)
         if executor.grant is not None and running != executor.grant.request:
             agent.ledger.release(executor.grant)
@@ -167,15 +188,36 @@ class ActorManager:
         A publisher whose connection breaks before the confirm sends again, and RabbitMQ marks neither copy as
         redelivered. The first one answers, and is acknowledged by itself.
         """
-        seen = hosted.seen.get(header.owner)
-        if seen is None or not any(task[5] in seen for task in tasks):
+        caller, order = header.owner, hosted.order
+        seen = hosted.seen.get(caller, ())
+        if order is None and not (seen and any(task[5] in seen for task in tasks)):
             return tasks
-        first = [task for task in tasks if task[5] not in seen]
+        early = order.is_early if order is not None else lambda *_: False
+        first = [task for task in tasks if not (task[5] in seen or early(caller, task[5]))]
         self._agent.settle(held, len(tasks) - len(first))
         return first
 
+    def _send(self, hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
+        """Hand calls to the process, but for those that are early. HOT PATH."""
+        if hosted.order is None:
+            self._send_now(hosted, held, header_bytes, header, tasks)
+            return
+        for task in tasks:
+            call = (held, header_bytes, header, task)
+            for each in hosted.order.in_turn(call):
+                if each is call:
+                    self._send_now(hosted, held, header_bytes, header, [task])
+                else:
+                    self._send_early(hosted, each)
+
+    def _send_early(self, hosted: Hosted, call: Call) -> None:
+        """Hand over a call that was early, unless it was cancelled meanwhile."""
+        held, header_bytes, header, task = call
+        left = self._agent.cancelling.without_cancelled(held, header, [task], outstanding=True)
+        self._send_now(hosted, held, header_bytes, header, left)
+
     @staticmethod
-    def _send(hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
+    def _send_now(hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         if not tasks:
             return
         seen = hosted.seen.get(header.owner)
@@ -286,6 +328,10 @@ class ActorManager:
             for at, task in enumerate(chunk.tasks)
             if chunk.first + at not in chunk.done
         ]
+        if hosted.order is not None:
+            for held, header_bytes, header, task in hosted.order.clear():
+                piece = Piece(held, header_bytes, header, deque())
+                lost.append((Chunk(piece, executor.next_sequence, [task]), task, False, False))
         executor.chunks.clear()
         self._take_in_end(actor_id, hosted, cause, lost)
 
@@ -293,7 +339,10 @@ class ActorManager:
         """Restart it or bury it, as its record says. Until that can be read, calls wait as for one that restarts."""
         agent = self._agent
         try:
-            state, frame, queue = self._end(actor_id, final=hosted.final, cause=cause, epoch=hosted.epoch)
+            still_lost = hosted.order is not None
+            state, frame, queue = self._end(
+                actor_id, final=hosted.final, cause=cause, epoch=hosted.epoch, lost=still_lost
+            )
         except WarrenBrokerError as error:
             log.warning("cannot yet tell what becomes of actor %s: %s", actor_id.hex(), error)
             agent.loop.call_later(END_RETRY_SECONDS, lambda: self._take_in_end(actor_id, hosted, cause, lost))
@@ -330,14 +379,17 @@ class ActorManager:
                 agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
             self._bury(actor_id, record)
 
-    def _end(self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None) -> tuple[str, bytes, str]:
-        return self.records.end(actor_id, final=final, cause=cause, epoch=epoch, keeper=self._agent.node_id)
+    def _end(
+        self, actor_id: bytes, *, final: bool, cause: bytes, epoch: int | None, lost: bool = False
+    ) -> tuple[str, bytes, str]:
+        keeper = self._agent.node_id
+        return self.records.end(actor_id, final=final, cause=cause, epoch=epoch, keeper=keeper, lost=lost)
 
     def _lose(self, actor_id: bytes, hosted: Hosted, lost: list[tuple[Chunk, Task, bool, bool]]) -> None:
         """Another node has the actor: what may have begun here and may begin only once fails, the rest goes there."""
         text = f"The actor {actor_id.hex()} was taken over by another node; this call may have run in part."
         record = records.ERROR + store_error(ActorUnavailableError(text, actor_id))
-        left: list[Waiting] = []
+        left: list[Call] = []
         for chunk, task, begun, _ in lost:
             if begun and not hosted.spec.durable and 0 <= chunk.header.max_retries <= task[2]:
                 self._agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
@@ -345,7 +397,7 @@ class ActorManager:
                 left.append((chunk.held, chunk.header_bytes, chunk.header, task))
         self._give_up(actor_id, left)
 
-    def _give_up(self, actor_id: bytes, calls: Iterable[Waiting]) -> None:
+    def _give_up(self, actor_id: bytes, calls: Iterable[Call]) -> None:
         """Another node has the actor: its queue takes back what it brought here, as if this node had died."""
         queue = names.actor_queue(actor_id)
         for held, header_bytes, header, call in calls:
@@ -363,6 +415,14 @@ class ActorManager:
             priority=header.priority,
             on_confirm=lambda: agent.loop.add_callback(lambda: agent.settle(held, 1)),
         )
+
+    def kept(self) -> Iterator[Call]:
+        """Yield the calls that this node has and no process of an actor: they wait for one, or are early."""
+        for waiting in self._waiting.values():
+            yield from waiting
+        for hosted in self.hosted.values():
+            if hosted.order is not None:
+                yield from hosted.order.waiting()
 
     def awaits_creation(self, actor_id: bytes) -> bool:
         """True if the actor has no process now, and is to get one."""
@@ -520,7 +580,7 @@ class ActorManager:
         agent = self._agent
         name = class_name.decode("utf-8", "replace")
         cause = death_record(name, actor_id, "Its node died.", node_id=node.hex())
-        now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch))
+        now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch), lost=True)
         log.warning("actor %s lost its node: %s", actor_id.hex(), now)
         if now == RESTARTING:
             agent.publisher.publish(queue, frame)

@@ -167,6 +167,8 @@ class Redelivery:
             for chunk in executor.chunks:
                 yield from [task[0] for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done]
         yield from agent.delayed
+        for _, _, _, call in agent.actors.kept():
+            yield call[0]
 
     def settle_shadows(self) -> None:
         """Let go of deliveries that came again for work which has ended since."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 2.0
+# What was delivered to a node that fell silent is given to others after twice this time (RabbitMQ proposes 60 s).
+_HEARTBEAT_S: Final = 15
 # How long the channel of an unsubscribed queue is kept.
 _LINGER_S: Final = 10.0
 
@@ -118,7 +120,14 @@ class RabbitMQConsumer:
         self._deletes: list[tuple[str, bool]] = []
         self._tidying = False
         self._closed = False
-        self._link = Link(endpoint.broker_url or "", loop, name=consumer_name, on_up=self._on_up, on_down=self._on_down)
+        self._link = Link(
+            endpoint.broker_url or "",
+            loop,
+            name=consumer_name,
+            on_up=self._on_up,
+            on_down=self._on_down,
+            heartbeat=_HEARTBEAT_S,
+        )
         self._link.open()
 
     # -- the protocol

@@ -111,8 +111,18 @@ class Link:
         name: str,
         on_up: Callable[[AMQPConnection], None],
         on_down: Callable[[], None],
+        heartbeat: int | None = None,
     ) -> None:
         """Prepare; `open` connects.
+
+        Args:
+            url: of the broker.
+            loop: where the connection lives.
+            name: what RabbitMQ shows for it.
+            on_up: called with each new connection.
+            on_down: called when one is lost.
+            heartbeat: seconds of silence after which the broker begins to doubt that we live, if the URL does not say
+                so; None for what the broker proposes.
 
         Raises:
             ConnectError: `url` is malformed.
@@ -126,6 +136,8 @@ class Link:
         self._parameters.connection_attempts = 1
         self._parameters.socket_timeout = self._parameters.stack_timeout = CONNECT_TIMEOUT_S - 0.5
         self._parameters.client_properties = {"connection_name": name}
+        if self._parameters.heartbeat is None:
+            self._parameters.heartbeat = heartbeat
         self._changed = threading.Condition(loop.lock)
         self._state = State.CONNECTING
         self._was_up = False

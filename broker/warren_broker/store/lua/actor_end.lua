@@ -1,6 +1,6 @@
 -- An actor's process ended: restart it if that is allowed, else it is dead for good.
 -- ARGV: prefix, actor key, actor id, final ('1': no restart whatever is left), cause, epoch of the process ('' any),
--- node that sees to the restart
+-- node that sees to the restart, '1' if its node was lost with it
 -- Returns {'RESTARTING', frame, queue} or {'DEAD'} or {'STALE'} if a later process lives already.
 local key = ARGV[2]
 local r = redis.call('HMGET', key, 'state', 'max_restarts', 'restarts', 'frame', 'queue', 'name', 'epoch', 'no_restart', 'node')
@@ -11,11 +11,12 @@ if r[1] == 'DEAD' then return {'DEAD'} end
 -- one and the same end.
 if r[1] == 'RESTARTING' and ARGV[6] ~= '' and r[9] == '' and r[8] ~= '1' and ARGV[4] ~= '1' then
   redis.call('HSET', key, 'keeper', ARGV[7])
+  if ARGV[8] == '1' then redis.call('HSET', key, 'lost', '1') end
   return {'RESTARTING', r[4], r[5]}
 end
 local most, used = tonumber(r[2] or '0'), tonumber(r[3] or '0')
 if ARGV[4] ~= '1' and r[8] ~= '1' and (most < 0 or used < most) then
-  redis.call('HSET', key, 'state', 'RESTARTING', 'restarts', used + 1, 'node', '', 'keeper', ARGV[7])
+  redis.call('HSET', key, 'state', 'RESTARTING', 'restarts', used + 1, 'node', '', 'keeper', ARGV[7], 'lost', ARGV[8])
   return {'RESTARTING', r[4], r[5]}
 end
 redis.call('HSET', key, 'state', 'DEAD', 'cause', ARGV[5], 'node', '')

@@ -1,7 +1,7 @@
 -- A node is about to start an actor's process.
 -- ARGV: actor key, node id, prefix of node keys
--- Returns {state, epoch, restarts, owner, detached}; state 'DEAD' (or '' for unknown): it must not start;
--- 'DUPLICATE': another living node, or this one, has its process already.
+-- Returns {state, epoch, restarts, owner, '1' if its last process was lost with its node}; state 'DEAD' (or '' for
+-- unknown): it must not start; 'DUPLICATE': another living node, or this one, has its process already.
 -- The epoch fences: a process of an earlier epoch can commit no state any more.
 local state = redis.call('HGET', ARGV[1], 'state') or ''
 if state == 'DEAD' or state == '' then return {state, 0, 0, '', ''} end
@@ -12,5 +12,5 @@ if node ~= '' and node ~= ARGV[2] then
 end
 local epoch = redis.call('HINCRBY', ARGV[1], 'epoch', 1)
 redis.call('HSET', ARGV[1], 'node', ARGV[2])
-local rest = redis.call('HMGET', ARGV[1], 'restarts', 'owner', 'detached')
+local rest = redis.call('HMGET', ARGV[1], 'restarts', 'owner', 'lost')
 return {state, epoch, tonumber(rest[1] or '0'), rest[2] or '', rest[3] or ''}

@@ -6,7 +6,8 @@
 --       a queue of which one released task may be handed to the caller ('' for none),
 --       where that is noted, and a spec noted there that these results end, tag and suffix of what released it ('' if none),
 --       then suffix, record, suffix, record, ...
--- A durable actor's state is committed with its results, or nothing is: a process of an earlier epoch gets {-2}.
+-- A durable actor's state is committed with its results, or nothing is: a process of an earlier epoch, or of an
+-- actor that is dead, gets {-2}.
 -- Who counts as dead gets {-2} too, if buffers or refs of its results may have been cleared away with it.
 -- Returns {-1} if the owner is gone (nothing written), else a flat list of what is left to do for those who wait:
 --   'c', client id, suffix              tell this client's inbox
@@ -16,7 +17,8 @@
 local p, tag = ARGV[1], ARGV[2]
 if ARGV[11] ~= '' and not lives(ARGV[11]) then return {-2} end
 if ARGV[7] ~= '' then
-  if redis.call('HGET', ARGV[7], 'epoch') ~= ARGV[8] then return {-2} end
+  local actor = redis.call('HMGET', ARGV[7], 'epoch', 'state')
+  if actor[1] ~= ARGV[8] or actor[2] == 'DEAD' then return {-2} end
   if ARGV[9] ~= '' then redis.call('SET', ARGV[7] .. ':state', ARGV[9]) end
   redis.call('SET', ARGV[7] .. ':applied', ARGV[10])
 end
