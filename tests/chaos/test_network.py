@@ -161,18 +161,34 @@ def test_actors_that_were_taken_over_live_once(stage: Stage, network: Network, l
 @pytest.mark.in_every_run
 def test_calls_that_a_node_took_along_are_not_overtaken(stage: Stage, network: Network, ledger: Ledger):
     """The broker has forgotten them, since the node keeps them in custody; what came later is still on the queue."""
-    counter = SlowCounter.options(resources={"place": 1}).remote()
-    warren.get(counter.increment.remote(0.0), timeout=20)
-    ledger.add("slow", counter.increment.remote(CUSTODY_SECONDS + 2), 2)
-    for number in range(3, CALLS):
-        ledger.add(f"before-{number}", counter.increment.remote(0.0), number)
-    client, node = current.client(), bytes.fromhex(network.node.node_id)
-    wait_until(lambda: client.store.call(b"HLEN", client.keys.custody(node)), "they are in custody", 20)
-    network.cut()
+    counters = [SlowCounter.options(resources={"place": 0.5}).remote() for _ in range(4)]
+    counted = 1
+
+    def submit(name: str) -> None:
+        nonlocal counted
+        for _ in range(CALLS):
+            counted += 1
+            for at, counter in enumerate(counters):
+                ledger.add(f"{name}-{counted}-of-{at}", counter.increment.remote(0.0), counted)
+
+    warren.get([counter.increment.remote(0.0) for counter in counters], timeout=20)
+    counted += 1
+    for at, counter in enumerate(counters):
+        ledger.add(f"slow-of-{at}", counter.increment.remote(CUSTODY_SECONDS + 2), counted)
+    submit("before")
+    client, here = current.client(), bytes.fromhex(network.node.node_id)
+    wait_until(lambda: client.store.call(b"HLEN", client.keys.custody(here)) >= len(counters), "they are kept", 20)
     stage.cluster.add_node(num_cpus=0, resources=PLACES)
-    for number in range(CALLS, 2 * CALLS):
-        ledger.add(f"meanwhile-{number}", counter.increment.remote(0.0), number)
-    wait_until(lambda: not is_alive(network), "the others take the node for dead", timeout=4 * NODE_LEASE)
+    warren.get(where.options(num_cpus=0, resources={"place": 1.5}).remote(), timeout=20)  # it takes work
+    network.cut()
+    submit("meanwhile")
+    actors, ids = ActorRecords(client.store), [counter._actor_id.binary() for counter in counters]
+
+    def moved() -> bool:
+        facts = [actors.fields(each, "state", "node") for each in ids]
+        return any(state == ALIVE.encode() and node != here for state, node in facts)
+
+    wait_until(moved, "some are taken over", 20)
     network.heal()
     stage.healed()
     ledger.check()

@@ -1,4 +1,4 @@
-"""Actors of a node: what messages that come twice do to them."""
+"""Actors of a node: messages about them that come twice, and those that end before they have a process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections import deque
 import pytest
 
 from tests.workers.conftest import MakeAgent, drive, frame, header, task
-from warren_broker.ids import new_actor_id, new_client_id
+from warren.actor_client import death_record
+from warren.exceptions import ActorDiedError, load_task_error
+from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
 from warren_broker.messages import KIND_ACTOR_CALL, KIND_ACTOR_CREATION, encode_header
 from warren_broker.queues import names
+from warren_broker.store.actors import DEAD, PENDING
 from warren_workers.node.actors import PREFETCH
 from warren_workers.node.agent import Agent
 from warren_workers.node.intake import Held, Piece
@@ -38,3 +41,46 @@ def calls_arrive(agent: Agent, actor: bytes) -> bool:
     agent.publisher.publish(names.actor_queue(actor), frame(agent, call, task(OWNER, 2)))
     drive(agent, lambda: arrived, "the call is here")
     return arrived == [actor]
+
+
+def unborn(agent: Agent, owner: bytes) -> bytes:
+    """Register an actor of which nothing else is anywhere."""
+    actor = new_actor_id(b"jjjj")
+    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields={"owner": owner, "detached": b"0"})
+    return actor
+
+
+def assert_buried(agent: Agent, actor: bytes, reason: str) -> None:
+    """Calls fail with the reason, the queue goes with the node, nothing but the record stays."""
+    ((state, _),) = agent.actors.records.states([actor])
+    assert state == DEAD
+    assert agent.actors.records.ids() == []
+    call = header(OWNER, kind=KIND_ACTOR_CALL, actor=actor)
+    agent.store.register_client(OWNER, 60.0)
+    agent.publisher.publish(names.actor_queue(actor), frame(agent, call, task(OWNER, 3)))
+    drive(agent, lambda: agent.store.fetch([task(OWNER, 3)[0] + FIRST_INDEX]) != [None], "the call has failed")
+    (record,) = agent.store.fetch([task(OWNER, 3)[0] + FIRST_INDEX])
+    error = load_task_error((record or b"")[1:])
+    assert isinstance(error, ActorDiedError)
+    assert reason in str(error)
+    assert actor in agent.actors._tombstones
+
+
+def test_an_actor_that_was_killed_before_it_had_a_process_is_buried(make_agent: MakeAgent):
+    agent = make_agent()
+    agent.store.register_client(OWNER, 60.0)
+    actor = unborn(agent, OWNER)
+    cause = death_record("", actor, "It was killed early.")
+    assert agent.actors.records.kill(actor, no_restart=True, cause=cause) == PENDING
+    agent.actors.run_once()
+    assert_buried(agent, actor, "killed early")
+
+
+def test_an_actor_without_a_process_is_buried_when_its_owner_is_gone(make_agent: MakeAgent):
+    agent = make_agent()
+    agent.store.register_client(OWNER, 60.0)
+    kept, actor = unborn(agent, OWNER), unborn(agent, new_client_id())
+    agent.actors.run_once()
+    assert agent.actors.records.ids() == [kept]
+    agent.actors.records.forget(kept)
+    assert_buried(agent, actor, "owner has left")

@@ -109,7 +109,7 @@ class ActorManager:
                 cause = self.records.cause(actor_id)
                 record = records.ERROR + (cause or death_record("", actor_id, "It was killed before it started."))
                 agent.commit_record(piece.held, header, task, record, outstanding=True)
-                self._fail_waiting(actor_id, record)
+                self._bury(actor_id, record)  # nobody else does: it had no process when it was killed
             return False
         hosted = Hosted(executor, header, piece.held, epoch, owner)
         if lost and hosted.spec.durable and not hosted.spec.out_of_order:
@@ -542,7 +542,7 @@ class ActorManager:
         ids = [actor_id for actor_id in self.records.ids() if actor_id not in self.hosted]
         if not ids:
             return
-        wanted = ("state", "node", "epoch", "class", "keeper")
+        wanted = ("state", "node", "epoch", "class", "keeper", "owner", "detached")
         try:
             facts = store.pipeline([(b"HMGET", keys.actor(each), *wanted) for each in ids])
         except StoreError as error:
@@ -551,10 +551,11 @@ class ActorManager:
             raise
         # RESTARTING, without a node: its creation was in the memory of the keeper, or is on a queue. Of two creations
         # the second one starts nothing.
-        nodes = list({node or keeper for _, node, _, _, keeper in facts} - {None, b"", agent.node_id})
+        self._end_unborn(list(zip(ids, facts, strict=True)))
+        nodes = list({node or keeper for _, node, _, _, keeper, *_ in facts} - {None, b"", agent.node_id})
         living = store.pipeline([(b"EXISTS", keys.node(node)) for node in nodes])
         dead = {node for node, lives in zip(nodes, living, strict=True) if not lives}
-        for actor_id, (state, node, epoch, class_name, keeper) in zip(ids, facts, strict=True):
+        for actor_id, (state, node, epoch, class_name, keeper, *_) in zip(ids, facts, strict=True):
             node = node or keeper
             if not state or state == DEAD.encode() or node not in dead:
                 continue
@@ -562,6 +563,29 @@ class ActorManager:
                 self._lost_its_node(actor_id, node, class_name or b"", epoch or b"0")
             except ValueError as error:  # a field that nobody signs is nonsense: the others are recovered
                 agent.store.put_aside(f"actor {actor_id.hex()}", b"", str(error))
+
+    def _end_unborn(self, actors: list[tuple[bytes, list[bytes | None]]]) -> None:
+        """Bury actors that were killed, or whose owner is gone, while they had no process.
+
+        What was to create them may never arrive anywhere.
+        """
+        store, keys = self._agent.store, self._agent.keys
+        for actor_id, (state, *_) in actors:
+            if state == DEAD.encode():
+                self._bury(actor_id, records.ERROR + (self.records.cause(actor_id) or owner_gone_cause(actor_id)))
+            if not state or state == DEAD.encode():
+                self.records.forget(actor_id)
+        if not store.trusts_leases(self._agent.config.client_lease):
+            return
+        unborn = [
+            (actor_id, owner)
+            for actor_id, (state, node, _, _, _, owner, detached) in actors
+            if state and state != DEAD.encode() and not node and owner and detached != b"1"
+        ]
+        alive = store.pipeline([(b"EXISTS", keys.client(owner)) for _, owner in unborn])
+        for (actor_id, _), lives in zip(unborn, alive, strict=True):
+            if not lives:
+                self.refuse(actor_id, owner_gone_cause(actor_id))
 
     def _clear_wrong_types(self, actor_ids: list[bytes]) -> None:
         """Somebody else wrote in the place of an actor's record, in another type: it goes, and with it the actor."""

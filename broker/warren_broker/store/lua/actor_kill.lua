@@ -10,9 +10,10 @@ if ARGV[4] == '1' then
     redis.call('HDEL', ARGV[1] .. 'names', r[2])
   end
   if not r[3] or r[3] == '' then
-    -- No process yet (or none at the moment): nobody else will end it.
+    -- No process yet (or none at the moment): nobody else will end it. It stays among the actors until a node buries it.
     redis.call('HSET', key, 'state', 'DEAD', 'cause', ARGV[5])
-    redis.call('SREM', ARGV[1] .. 'actors', ARGV[3])
+    redis.call('HDEL', key, 'frame')
+    redis.call('DEL', key .. ':state', key .. ':applied')
     redis.call('EXPIRE', key, 3600)
   end
 end
