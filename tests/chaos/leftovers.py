@@ -5,7 +5,7 @@
 | the cluster's own records, and its nodes' | it is still there |
 | functions | known by their contents: the next driver need not send them |
 | results of detached tasks | they are what outlives a driver |
-| records of dead actors, for an hour | others may still ask what they died of |
+| records of dead actors, for an hour; their queues, for a minute | others may still ask what they died of |
 | marks of detached tasks, and of those whose owner was cleared away before, for a while | no late copy may run |
 | empty queues of tasks, and of nodes that tasks were sent to by name | the next driver uses them, or may |
 """
@@ -32,7 +32,7 @@ from warren_broker.store.keys import Keys
 KEYS_TIMEOUT = 30.0  # seconds; the lease of a killed driver and two rounds of the janitor are less than half of it
 NODES_TIMEOUT = 20.0
 SHARED_MEMORY = Path("/dev/shm")
-MAY_STAY = re.compile(rb"cluster$|f:|n:|nodes|queues$|janitor|put-aside")
+MAY_STAY = re.compile(rb"cluster$|f:|n:|nodes|queues$|janitor|put-aside|burials$")
 TRANSIENT = (b"actor:{", b"a:{", b"s:{")
 
 

@@ -6,8 +6,8 @@
 
 A record is a hash: state, class, facts (sealed), owner, job, name (`namespace NUL name`), detached, max_restarts,
 restarts, epoch (counts processes; fences the commits of old ones), node, pid, frame and queue (to create it again),
-keeper (the node that sees to the restart, and may have nothing but its own memory to do it from), lost ("1": its last
-process was lost with its node, which may still have calls), cause (sealed: an error is a pickle).
+keeper (the node that sees to the restart, or to the burial, and may have nothing but its own memory to do it from),
+lost ("1": its last process was lost with its node, which may still have calls), cause (sealed: an error is a pickle).
 """
 
 from __future__ import annotations
@@ -162,6 +162,15 @@ class ActorRecords:
         """Return the ids of all actors that are not dead."""
         found = [unhex(each) for each in self._store.call(b"SMEMBERS", self._keys.prefix + b"actors")]
         return [each for each in found if each is not None]
+
+    def burials(self) -> list[bytes]:
+        """Return the ids of dead actors whose queues are not deleted yet."""
+        found = [unhex(each) for each in self._store.call(b"SMEMBERS", self._keys.burials)]
+        return [each for each in found if each is not None]
+
+    def buried(self, actor_id: bytes) -> None:
+        """The queue of a dead actor is deleted."""
+        self._store.call(b"SREM", self._keys.burials, actor_id.hex())
 
     def forget(self, actor_id: bytes) -> None:
         """Its record is gone: it is none of those that are not dead."""

@@ -23,6 +23,7 @@ object's id as their hash tag: they lie on all servers (`x:{<client>:<id>}<token
 | `a:{client}` | hash | crash counts of its redelivered tasks |
 | `clients` | sorted set | clients by the end of their lease |
 | `ghosts` | set | clients that have left and whose objects others still hold |
+| `burials` | set | ids (hex) of dead actors whose queues are still there |
 | `f:<hash>` | string | a pickled function, sealed |
 """
 
@@ -60,6 +61,7 @@ class Keys:
         self.names = self.prefix + b"names"
         self.control_channel = self.prefix + b"control"
         self.prioritized = self.prefix + b"queues:prioritized"
+        self.burials = self.prefix + b"burials"
         self.queues_channel = self.prefix + b"queues:new"
         self.cluster = self.prefix + b"cluster"
         self.put_aside = self.prefix + b"put-aside"

@@ -43,6 +43,22 @@ def calls_arrive(agent: Agent, actor: bytes) -> bool:
     return arrived == [actor]
 
 
+def test_a_node_that_is_killed_leaves_its_burials_to_another(make_agent: MakeAgent):
+    killed, agent = make_agent(), make_agent()
+    actor = unborn(agent, OWNER)
+    cause = death_record("", actor, "Nobody could place it.")
+    killed.actors.refuse(actor, cause)
+    agent.actors.run_once()
+    assert agent.actors.records.burials() == [actor]
+    assert actor not in agent.actors._tombstones
+    killed.consumer.close()
+    killed.store.call(b"DEL", killed.keys.node(killed.node_id), killed.keys.janitor + b":actors")
+    agent.actors.run_once()
+    assert_buried(agent, actor, "Nobody could place it")
+    agent.actors.close()
+    assert agent.actors.records.burials() == []
+
+
 def unborn(agent: Agent, owner: bytes) -> bytes:
     """Register an actor of which nothing else is anywhere."""
     actor = new_actor_id(b"jjjj")

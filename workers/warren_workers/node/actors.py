@@ -460,9 +460,8 @@ class ActorManager:
 
     def close(self) -> None:
         """The node is gone in a moment: nobody else would delete the queues of actors that died here."""
-        for actor_id in self._tombstones:
-            self._agent.consumer.delete_queue(names.actor_queue(actor_id))
-        self._tombstones.clear()
+        for actor_id in list(self._tombstones):
+            self._delete_queue(actor_id)
 
     def refuse(self, actor_id: bytes, cause: bytes) -> None:
         """An actor cannot be placed, and never will: it is dead for this cause, and calls on it fail with it."""
@@ -474,6 +473,15 @@ class ActorManager:
         self._fail_waiting(actor_id, record)
         self._tombstones[actor_id] = (record, time.monotonic())
         self._agent.consumer.subscribe(names.actor_queue(actor_id), prefetch=PREFETCH, exclusive=True)
+
+    def _delete_queue(self, actor_id: bytes) -> None:
+        """A dead actor's calls have failed for long enough."""
+        queue = names.actor_queue(actor_id)
+        self._tombstones.pop(actor_id, None)
+        # First, or the consumer would declare the queue that is deleted under it anew.
+        self._agent.consumer.unsubscribe(queue)
+        self._agent.consumer.delete_queue(queue)
+        self.records.buried(actor_id)
 
     def _fail_waiting(self, actor_id: bytes, record: bytes) -> None:
         for held, _, header, task in self._waiting.pop(actor_id, ()):
@@ -517,10 +525,7 @@ class ActorManager:
         now = time.monotonic()
         for actor_id, (_, since) in list(self._tombstones.items()):
             if now - since > TOMBSTONE_SECONDS:
-                del self._tombstones[actor_id]
-                queue = names.actor_queue(actor_id)
-                self._agent.consumer.unsubscribe(queue)
-                self._agent.consumer.delete_queue(queue)
+                self._delete_queue(actor_id)
 
     def _end_orphans(self) -> None:
         mine = [(actor_id, hosted) for actor_id, hosted in self.hosted.items() if not hosted.detached]
@@ -539,6 +544,7 @@ class ActorManager:
         store, keys = agent.store, agent.keys
         if not takes_turn(store, keys.janitor + b":actors", agent.node_id, WATCH_SECONDS):
             return
+        self._take_over_burials()
         ids = [actor_id for actor_id in self.records.ids() if actor_id not in self.hosted]
         if not ids:
             return
@@ -563,6 +569,24 @@ class ActorManager:
                 self._lost_its_node(actor_id, node, class_name or b"", epoch or b"0")
             except ValueError as error:  # a field that nobody signs is nonsense: the others are recovered
                 agent.store.put_aside(f"actor {actor_id.hex()}", b"", str(error))
+
+    def _take_over_burials(self) -> None:
+        """Bury the dead of nodes that are gone."""
+        store, keys = self._agent.store, self._agent.keys
+        ids = [actor_id for actor_id in self.records.burials() if actor_id not in self._tombstones]
+        try:
+            keepers = [keeper for (keeper,) in store.pipeline([(b"HMGET", keys.actor(each), "keeper") for each in ids])]
+        except StoreError as error:
+            if is_wrong_type(error):
+                self._clear_wrong_types(ids)
+            raise
+        living = store.pipeline([(b"EXISTS", keys.node(keeper or b"")) for keeper in keepers])
+        for actor_id, keeper, lives in zip(ids, keepers, living, strict=True):
+            if not keeper or keeper == self._agent.node_id:
+                self._delete_queue(actor_id)  # its record has expired, or it came when we had buried it
+            elif not lives:
+                store.call(b"HSET", keys.actor(actor_id), "keeper", self._agent.node_id)
+                self._bury(actor_id, records.ERROR + (self.records.cause(actor_id) or owner_gone_cause(actor_id)))
 
     def _end_unborn(self, actors: list[tuple[bytes, list[bytes | None]]]) -> None:
         """Bury actors that were killed, or whose owner is gone, while they had no process.

@@ -26,7 +26,7 @@ def put_aside_wrong_types(store: ObjectStore) -> int:
     """
     keys = store.keys
     sorted_sets = (keys.clients, keys.cancelled)
-    sets = (keys.ghosts, keys.queues, keys.prioritized, keys.prefix + b"actors")
+    sets = (keys.ghosts, keys.queues, keys.prioritized, keys.prefix + b"actors", keys.burials)
     hashes = (keys.nodes, keys.nodes + b":slots", keys.nodes + b":died", keys.names)
     probes: list[tuple[bytes, ...]] = [
         *[(b"ZSCORE", key, _NOTHING) for key in sorted_sets],

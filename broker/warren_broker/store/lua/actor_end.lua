@@ -1,7 +1,8 @@
 -- An actor's process ended: restart it if that is allowed, else it is dead for good.
 -- ARGV: prefix, actor key, actor id, final ('1': no restart whatever is left), cause, epoch of the process ('' any),
 -- node that sees to the restart, '1' if its node was lost with it
--- Returns {'RESTARTING', frame, queue} or {'DEAD'} or {'STALE'} if a later process lives already.
+-- Returns {'RESTARTING', frame, queue} or {'DEAD'} or {'STALE'} if a later process lives already. Of a dead one that
+-- node fails the calls, and deletes the queue in the end.
 local key = ARGV[2]
 local r = redis.call('HMGET', key, 'state', 'max_restarts', 'restarts', 'frame', 'queue', 'name', 'epoch', 'no_restart', 'node')
 if not r[1] then return {'DEAD'} end
@@ -19,12 +20,13 @@ if ARGV[4] ~= '1' and r[8] ~= '1' and (most < 0 or used < most) then
   redis.call('HSET', key, 'state', 'RESTARTING', 'restarts', used + 1, 'node', '', 'keeper', ARGV[7], 'lost', ARGV[8])
   return {'RESTARTING', r[4], r[5]}
 end
-redis.call('HSET', key, 'state', 'DEAD', 'cause', ARGV[5], 'node', '')
+redis.call('HSET', key, 'state', 'DEAD', 'cause', ARGV[5], 'node', '', 'keeper', ARGV[7])
 if r[6] and r[6] ~= '' and redis.call('HGET', ARGV[1] .. 'names', r[6]) == ARGV[3] then
   redis.call('HDEL', ARGV[1] .. 'names', r[6])
 end
 redis.call('HDEL', key, 'frame')
 redis.call('SREM', ARGV[1] .. 'actors', ARGV[3])
+redis.call('SADD', ARGV[1] .. 'burials', ARGV[3])
 redis.call('DEL', key .. ':state', key .. ':applied')
 redis.call('EXPIRE', key, 3600)
 return {'DEAD'}
