@@ -168,9 +168,21 @@ class ActorRecords:
         found = [unhex(each) for each in self._store.call(b"SMEMBERS", self._keys.burials)]
         return [each for each in found if each is not None]
 
-    def buried(self, actor_id: bytes) -> None:
-        """The queue of a dead actor is deleted."""
-        self._store.call(b"SREM", self._keys.burials, actor_id.hex())
+    def to_bury(self, actor_id: bytes, keeper: bytes) -> None:
+        """A node sees to the queue of a dead actor from now on."""
+        name = actor_id.hex()
+        self._store.pipeline(
+            [
+                (b"SADD", self._keys.burials, name),
+                (b"HSET", self._keys.actor(actor_id), "keeper", keeper),
+                (b"SREM", self._keys.prefix + b"actors", name),
+            ]
+        )
+
+    def buried(self, actor_ids: list[bytes]) -> None:
+        """The queues of dead actors are deleted."""
+        if actor_ids:
+            self._store.call(b"SREM", self._keys.burials, *[each.hex() for each in actor_ids])
 
     def forget(self, actor_id: bytes) -> None:
         """Its record is gone: it is none of those that are not dead."""

@@ -13,19 +13,20 @@ from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
 from warren_broker.messages import KIND_ACTOR_CALL, KIND_ACTOR_CREATION, encode_header
 from warren_broker.queues import names
 from warren_broker.store.actors import DEAD, PENDING
-from warren_workers.node.actors import PREFETCH
 from warren_workers.node.agent import Agent
+from warren_workers.node.burials import PREFETCH
 from warren_workers.node.intake import Held, Piece
 
 OWNER = new_client_id()
 
 
-@pytest.mark.parametrize("place", ["hosted", "_tombstones"])
-def test_an_actor_goes_on_when_a_second_copy_of_its_creation_is_handed_back(make_agent: MakeAgent, place: str):
+@pytest.mark.parametrize("lives", [True, False])
+def test_an_actor_goes_on_when_a_second_copy_of_its_creation_is_handed_back(make_agent: MakeAgent, lives: bool):
     agent, actor = make_agent(), new_actor_id(b"jjjj")
     queue = names.actor_queue(actor)
     agent.consumer.subscribe(queue, prefetch=PREFETCH, exclusive=True)
-    getattr(agent.actors, place)[actor] = None
+    place = agent.actors.hosted if lives else agent.actors.burials.graves
+    place[actor] = None  # type: ignore[index]
     creation = header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor)
     copy = Piece(Held(None, "task.CPU=1"), encode_header(creation), creation, deque([task(OWNER, 1)]))
     copy.held.outstanding = 1
@@ -50,7 +51,7 @@ def test_a_node_that_is_killed_leaves_its_burials_to_another(make_agent: MakeAge
     killed.actors.refuse(actor, cause)
     agent.actors.run_once()
     assert agent.actors.records.burials() == [actor]
-    assert actor not in agent.actors._tombstones
+    assert actor not in agent.actors.burials.graves
     killed.consumer.close()
     killed.store.call(b"DEL", killed.keys.node(killed.node_id), killed.keys.janitor + b":actors")
     agent.actors.run_once()
@@ -79,7 +80,7 @@ def assert_buried(agent: Agent, actor: bytes, reason: str) -> None:
     error = load_task_error((record or b"")[1:])
     assert isinstance(error, ActorDiedError)
     assert reason in str(error)
-    assert actor in agent.actors._tombstones
+    assert actor in agent.actors.burials.graves
 
 
 def test_an_actor_that_was_killed_before_it_had_a_process_is_buried(make_agent: MakeAgent):

@@ -3,8 +3,7 @@
 What is authoritative: the actor's record in Redis (`warren_broker.store.actors`). A node may trust its own memory of an
 actor as long as the actor's process lives and its epoch is current; everything else is asked.
 
-A dead actor's queue keeps being consumed for `TOMBSTONE_SECONDS`, and every call on it fails at once with the cause of
-death; after that the queue is deleted, and clients find out from the record.
+What becomes of a dead actor's queue: see `burials`.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage
 from warren_broker.store.actors import DEAD, PENDING, RESTARTING, STALE, ActorRecords
 from warren_workers.channel import ACTOR, CANCEL, RUN
+from warren_workers.node.burials import PREFETCH, Burials
 from warren_workers.node.call_order import PATIENCE_SECONDS, Call, CallOrder
 from warren_workers.node.executors import Chunk, ExecutorProcess, State
 from warren_workers.node.intake import Held, Piece
@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("warren.node")
 
-TOMBSTONE_SECONDS = 60.0
 DOUBT_SECONDS = 20.0  # after a silence: whoever found our lease ended before we spoke again has acted by then
 WATCH_SECONDS = 2.0
-PREFETCH = 64
 PREFETCH_WHILE_LOST = 1000  # of an actor whose last process was lost with its node
 DURABLE_ATTEMPTS = 5  # a durable actor's call that ends its process so often is failed: it never took effect
 GRACEFUL = frozenset(("exit_actor",))
@@ -84,7 +82,7 @@ class ActorManager:
         self.records = ActorRecords(agent.store)
         self.hosted: dict[bytes, Hosted] = {}
         self._waiting: dict[bytes, deque[Call]] = {}  # calls for actors that are being restarted
-        self._tombstones: dict[bytes, tuple[bytes, float]] = {}
+        self.burials = Burials(agent, self.records)
         self._doubted_until = 0.0
 
     def start(self) -> None:
@@ -123,7 +121,7 @@ class ActorManager:
         for held, header_bytes, call_header, call in self._waiting.pop(actor_id, ()):
             self._send(hosted, held, header_bytes, call_header, self._first_copies(hosted, held, call_header, [call]))
         queue = names.actor_queue(actor_id)
-        self._tombstones.pop(actor_id, None)
+        self.burials.graves.pop(actor_id, None)
         # Early calls are not acknowledged, and what they wait for must come all the same.
         prefetch = PREFETCH if hosted.order is None else PREFETCH_WHILE_LOST
         agent.consumer.subscribe(queue, prefetch=prefetch, exclusive=True)
@@ -175,9 +173,9 @@ class ActorManager:
         hosted = self.hosted.get(actor_id)
         if hosted is not None:
             self._send(hosted, held, header_bytes, header, self._first_copies(hosted, held, header, tasks))
-        elif actor_id in self._tombstones:
+        elif actor_id in self.burials.graves:
             for task in tasks:
-                agent.commit_record(held, header, task, self._tombstones[actor_id][0], outstanding=True)
+                agent.commit_record(held, header, task, self.burials.graves[actor_id][0], outstanding=True)
         else:
             waiting = self._waiting.setdefault(actor_id, deque())
             waiting.extend((held, header_bytes, header, task) for task in tasks)
@@ -445,7 +443,7 @@ class ActorManager:
         """A creation was handed back to its queue: the calls kept for it go back too."""
         if header.kind != KIND_ACTOR_CREATION:
             return
-        if header.actor in self.hosted or header.actor in self._tombstones:
+        if header.actor in self.hosted or header.actor in self.burials.graves:
             return  # it was a second copy of the message: the queue's calls are answered here
         agent = self._agent
         queue = names.actor_queue(header.actor)
@@ -459,9 +457,8 @@ class ActorManager:
             self._agent.consumer.unsubscribe(names.actor_queue(actor_id))
 
     def close(self) -> None:
-        """The node is gone in a moment: nobody else would delete the queues of actors that died here."""
-        for actor_id in list(self._tombstones):
-            self._delete_queue(actor_id)
+        """The node is gone in a moment."""
+        self.burials.close()
 
     def refuse(self, actor_id: bytes, cause: bytes) -> None:
         """An actor cannot be placed, and never will: it is dead for this cause, and calls on it fail with it."""
@@ -471,17 +468,7 @@ class ActorManager:
 
     def _bury(self, actor_id: bytes, record: bytes) -> None:
         self._fail_waiting(actor_id, record)
-        self._tombstones[actor_id] = (record, time.monotonic())
-        self._agent.consumer.subscribe(names.actor_queue(actor_id), prefetch=PREFETCH, exclusive=True)
-
-    def _delete_queue(self, actor_id: bytes) -> None:
-        """A dead actor's calls have failed for long enough."""
-        queue = names.actor_queue(actor_id)
-        self._tombstones.pop(actor_id, None)
-        # First, or the consumer would declare the queue that is deleted under it anew.
-        self._agent.consumer.unsubscribe(queue)
-        self._agent.consumer.delete_queue(queue)
-        self.records.buried(actor_id)
+        self.burials.add(actor_id, record)
 
     def _fail_waiting(self, actor_id: bytes, record: bytes) -> None:
         for held, _, header, task in self._waiting.pop(actor_id, ()):
@@ -515,17 +502,14 @@ class ActorManager:
                 hosted.executor.kill()
 
     def run_once(self) -> None:
-        """End actors whose owner is gone; take over those of dead nodes; forget old tombstones."""
+        """End actors whose owner is gone; take over those of dead nodes; delete queues of the dead."""
         if time.monotonic() < self._doubted_until:
             self._end_taken_over()
         if self._agent.store.trusts_leases(self._agent.config.client_lease):
             self._end_orphans()
         if self._agent.store.trusts_leases(self._agent.config.lease):
             self._recover()
-        now = time.monotonic()
-        for actor_id, (_, since) in list(self._tombstones.items()):
-            if now - since > TOMBSTONE_SECONDS:
-                self._delete_queue(actor_id)
+        self.burials.run_once()
 
     def _end_orphans(self) -> None:
         mine = [(actor_id, hosted) for actor_id, hosted in self.hosted.items() if not hosted.detached]
@@ -572,21 +556,14 @@ class ActorManager:
 
     def _take_over_burials(self) -> None:
         """Bury the dead of nodes that are gone."""
-        store, keys = self._agent.store, self._agent.keys
-        ids = [actor_id for actor_id in self.records.burials() if actor_id not in self._tombstones]
         try:
-            keepers = [keeper for (keeper,) in store.pipeline([(b"HMGET", keys.actor(each), "keeper") for each in ids])]
+            orphaned = self.burials.orphaned()
         except StoreError as error:
             if is_wrong_type(error):
-                self._clear_wrong_types(ids)
+                self._clear_wrong_types(self.records.burials())
             raise
-        living = store.pipeline([(b"EXISTS", keys.node(keeper or b"")) for keeper in keepers])
-        for actor_id, keeper, lives in zip(ids, keepers, living, strict=True):
-            if not keeper or keeper == self._agent.node_id:
-                self._delete_queue(actor_id)  # its record has expired, or it came when we had buried it
-            elif not lives:
-                store.call(b"HSET", keys.actor(actor_id), "keeper", self._agent.node_id)
-                self._bury(actor_id, records.ERROR + (self.records.cause(actor_id) or owner_gone_cause(actor_id)))
+        for actor_id, record in orphaned:
+            self._bury(actor_id, record)
 
     def _end_unborn(self, actors: list[tuple[bytes, list[bytes | None]]]) -> None:
         """Bury actors that were killed, or whose owner is gone, while they had no process.
@@ -596,8 +573,8 @@ class ActorManager:
         store, keys = self._agent.store, self._agent.keys
         for actor_id, (state, *_) in actors:
             if state == DEAD.encode():
-                self._bury(actor_id, records.ERROR + (self.records.cause(actor_id) or owner_gone_cause(actor_id)))
-            if not state or state == DEAD.encode():
+                self._bury(actor_id, self.burials.adopt(actor_id))
+            elif not state:
                 self.records.forget(actor_id)
         if not store.trusts_leases(self._agent.config.client_lease):
             return
