@@ -17,6 +17,7 @@ The epoch fences: the agent counts it up for each process it starts, and a commi
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from warren_broker.errors import WarrenBrokerError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from warren_workers.actors.host import ActorHost
 
 LARGE_STATE_BYTES = 16 * 1024 * 1024
+CALLERS_KEPT = 1000  # more than that are looked through for those that are gone
+GONE_SECONDS = 3600.0  # what a caller sent that is gone for so long has come, or never will
 
 
 class DurableState:
@@ -40,6 +43,8 @@ class DurableState:
         self._context = b"state" + host.header.actor
         self._records = ActorRecords(host.client.store)
         self._applied: dict[bytes, Positions] = {}
+        self._look_at = CALLERS_KEPT
+        self._gone_since: dict[bytes, float] = {}
         self.explicit = host.spec.durable == "explicit"
         self._wanted = threading.Event()
         self._wanted.set()  # the state after the constructor is always committed
@@ -76,7 +81,24 @@ class DurableState:
         applied = self._applied.get(caller)
         if applied is None:
             applied = self._applied[caller] = Positions()
+            if len(self._applied) > self._look_at:
+                self._forget_callers()
         applied.add(position)
+
+    def _forget_callers(self) -> None:
+        """Forget callers that are gone for long: every process that ever called would be written with each commit."""
+        store, now = self._host.client.store, time.monotonic()
+        self._look_at = len(self._applied) + CALLERS_KEPT // 10
+        callers = list(self._applied)
+        try:
+            alive = store.pipeline([(b"EXISTS", store.keys.client(caller)) for caller in callers])
+        except WarrenBrokerError:
+            return  # the next new caller comes
+        gone = [caller for caller, lives in zip(callers, alive, strict=True) if not lives]
+        self._gone_since = {caller: self._gone_since.get(caller, now) for caller in gone}
+        for caller, since in list(self._gone_since.items()):
+            if now - since > GONE_SECONDS:
+                del self._applied[caller], self._gone_since[caller]
 
     def commit_fields(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return (actor key, epoch, state or b"", calls) for the commit that is being made."""
