@@ -36,6 +36,7 @@ SERVER_PATIENCE_SECONDS = 60.0
 EMBEDDED_PATIENCE_SECONDS = 2.0  # an embedded server that is away has ended, with the session
 OUTAGE_SECONDS = 0.5  # a server that was away for longer may have let leases end that their holders would have renewed
 
+_NO_WRITES = ("MISCONF ", "NOREPLICAS ", "BUSY Redis")  # how such answers to a write begin
 _PRIORITIES = frozenset(b"%d" % each for each in range(10))
 
 # (actor key, epoch, state, calls it contains) of a commit that belongs to no durable actor
@@ -49,6 +50,15 @@ Dependant = tuple[bytes, bytes, str, int, bytes, bytes]
 def is_full(error: BaseException) -> bool:
     """Return True for Redis' answer to a write at `maxmemory`; Redis 6 wraps what a script is told into more text."""
     return "OOM command not allowed" in str(error)
+
+
+def takes_no_writes(error: BaseException) -> bool:
+    """Return True for Redis' answer to a write that it will take later: its disk is full, its replicas are away.
+
+    Or a script of somebody else does not end.
+    """
+    text = str(error)  # what a script is told is in the middle of it, with Redis 6
+    return any(each in text for each in _NO_WRITES)
 
 
 def _destination(queue: bytes, priority: bytes) -> tuple[str, int]:
@@ -138,7 +148,8 @@ class ObjectStore:
     def call(self, *args: Any) -> Any:
         """Run one command that may safely run twice, and return its reply.
 
-        A broken connection is opened again and the command repeated; a server that is away is waited for.
+        A broken connection is opened again and the command repeated; a server that is away is waited for, and so is one
+        that takes no writes just now (see `takes_no_writes`).
 
         Raises:
             ConnectionLost: the server stayed away for `patience` seconds.
@@ -228,7 +239,9 @@ class ObjectStore:
 
     def _passing(self, error: StoreError | ConnectError) -> StoreError | ConnectError:
         """Return an error that may be over soon; raise any other."""
-        if isinstance(error, (ConnectionLost, ConnectError)) or (self.waits_for_room and is_full(error)):
+        if isinstance(error, (ConnectionLost, ConnectError)) or takes_no_writes(error):
+            return error
+        if self.waits_for_room and is_full(error):
             return error
         raise error
 
@@ -242,7 +255,8 @@ class ObjectStore:
         delay = 0.0
         while True:
             full = is_full(lost)
-            patience = SERVER_PATIENCE_SECONDS if full else self.patience
+            away = isinstance(lost, (ConnectionLost, ConnectError))
+            patience = self.patience if away else SERVER_PATIENCE_SECONDS
             if not self._met or self._closed or time.monotonic() - started > patience:
                 raise lost
             if full:

@@ -16,7 +16,7 @@ from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import Completion, Task, encode_completion
 from warren_broker.store import scripts
 from warren_broker.store.connection import Connection, Script
-from warren_broker.store.object_store import NO_CONTINUATION, NOT_DURABLE, ObjectStore
+from warren_broker.store.object_store import NO_CONTINUATION, NOT_DURABLE, ObjectStore, takes_no_writes
 from warren_workers.channel import DONE, DONE_SET, BlockingChannel
 
 if TYPE_CHECKING:
@@ -316,14 +316,14 @@ class Committer:
                     except ConnectionLost:
                         raise
                     except StoreError as error:
-                        if "OOM" not in str(error) and "NOSCRIPT" not in str(error):
+                        if "OOM" not in str(error) and "NOSCRIPT" not in str(error) and not takes_no_writes(error):
                             raise
                         full = error
                 if full is None:
                     return replies
                 if time.monotonic() > deadline:
                     raise full
-                # Redis is at maxmemory (nothing of that script ran), or forgot the script: again.
+                # Redis takes no writes now (nothing of that script ran), or forgot the script: again.
                 time.sleep(FULL_RETRY_SECONDS)
                 self._connection = None
             except (ConnectionLost, ConnectionError) as error:
