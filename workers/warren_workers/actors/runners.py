@@ -98,6 +98,7 @@ class ThreadRunner:
         self._pools[""] = ThreadPoolExecutor(host.spec.concurrency, thread_name_prefix="warren-call")
         self._running = 0
         self._lock = threading.Lock()
+        self._failure: BaseException | None = None  # of a thread that could not finish its call
 
     def construct(self, make: Callable[[], Any]) -> Any:
         """Run the constructor."""
@@ -107,6 +108,8 @@ class ThreadRunner:
         """Serve until the end."""
         host = self._host
         while True:
+            if self._failure is not None:
+                raise self._failure
             if not host.channel.waiting():
                 host.committer.commit(last=True)
                 host.client.collect_quietly()
@@ -142,6 +145,8 @@ class ThreadRunner:
             self._host.perform(call)
             if call.exits:
                 self._host.ending = "exit_actor"
+        except BaseException as error:
+            self._failure = error  # its caller is told by this process's end, or never
         finally:
             task_of_call.reset(token)
             with self._lock:
@@ -161,7 +166,7 @@ class AsyncRunner:
         self._commit_planned = False
         self._settle_planned = False
         self._done: asyncio.Event | None = None
-        self._code = 0
+        self._failure: BaseException | None = None  # of a commit, or of a call that could not be finished
 
     def construct(self, make: Callable[[], Any]) -> Any:
         """Run the constructor inside the loop, so that it may make futures and tasks."""
@@ -176,6 +181,8 @@ class AsyncRunner:
         self._loop.run_until_complete(self._serve())
         with contextlib.suppress(Exception):
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        if self._failure is not None:
+            raise self._failure
         if self._host.ending:
             return self._host.leave(self._host.ending)
         return 0
@@ -189,6 +196,8 @@ class AsyncRunner:
         self._loop.add_reader(host._wake_read, self._on_wake)
         self._on_channel()
         await self._done.wait()
+        if self._failure is not None:
+            return
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
         self._loop.remove_reader(host.channel.sock.fileno())
@@ -217,6 +226,11 @@ class AsyncRunner:
         if self._done is not None:
             self._done.set()
 
+    def _fail(self, error: BaseException) -> None:
+        """This process has lost results: the callers are told by its end, or never."""
+        self._failure = self._failure or error
+        self._end("")
+
     def _start(self, call: Call) -> None:
         host = self._host
         if host.ending:
@@ -224,6 +238,12 @@ class AsyncRunner:
         host.executor.started[0] = max(host.executor.started[0], call.sequence + 1)
         task = self._loop.create_task(self._run(call))
         self._tasks[call.task[0]] = task
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
 
     async def _run(self, call: Call) -> None:
         host = self._host
@@ -299,6 +319,8 @@ class AsyncRunner:
                 self._loop.call_later(COMMIT_SOON_SECONDS, self._settle)
         except Fenced:
             self._end("")
+        except Exception as error:
+            self._fail(error)
 
     def _settle(self) -> None:
         self._settle_planned = False
@@ -307,3 +329,5 @@ class AsyncRunner:
             self._host.client.collect_quietly()
         except Fenced:
             self._end("")
+        except Exception as error:
+            self._fail(error)

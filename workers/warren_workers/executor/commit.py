@@ -118,7 +118,7 @@ class Committer:
         self._flushing = False  # the flusher looks every `FLUSH_SECONDS`
         self._flusher: threading.Thread | None = None
         self._flush_wanted = threading.Event()
-        self._failure: BaseException | None = None  # of the flusher, for the main thread
+        self._failure: BaseException | None = None  # no commit after it: this process has lost results
 
     def of(self, owner: bytes) -> Results:
         """Return where results for `owner` gather."""
@@ -187,39 +187,48 @@ class Committer:
             if self._failure is not None:
                 raise self._failure
             self._commits += 1
-            if self._sent is not None:
-                self._settle()
-            if not self.gathered and not self.tasks and not self.retries and not self.sequences:
-                return
-            gathered, self.gathered = self.gathered, {}
-            self._sent_done = (self.upto, self.tasks, sum([each.busy for each in gathered.values()]), self.retries)
-            sequences = self.sequences
-            if sequences is not None:
-                self.sequences = []
-            self._sent_done += (sequences,)
-            self.tasks = self.bytes = 0
-            self.retries = []
-            self._sent = []
-            commands = []
-            parts = [each for each in _by_tag(gathered) if each[1].items or each[1].ended]
-            ends, self.ends = self.ends, NO_CONTINUATION
-            for at, (owner, results) in enumerate(parts, 1):
-                completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
-                entry = encode_completion(self._store.signer, owner, completion)
-                arguments = self._arguments(
-                    owner,
-                    results,
-                    entry,
-                    offer if at == 1 else "",
-                    # The note goes with the last of them: the continuation's own result is not behind it.
-                    ends if at == len(parts) else NO_CONTINUATION,
-                )
-                self._sent.append((owner, results, entry, arguments))
-                commands.append(arguments)
-            if commands:
-                self._send(commands)
-            if last:
-                self._settle()
+            try:
+                self._commit(last=last, offer=offer)
+            except Exception as error:
+                # What was gathered or sent is lost to this process, whoever catches this (a generator's user, say): no
+                # later commit may tell the agent that it is done.
+                self._failure = error
+                raise
+
+    def _commit(self, *, last: bool, offer: str) -> None:
+        if self._sent is not None:
+            self._settle()
+        if not self.gathered and not self.tasks and not self.retries and not self.sequences:
+            return
+        gathered, self.gathered = self.gathered, {}
+        self._sent_done = (self.upto, self.tasks, sum([each.busy for each in gathered.values()]), self.retries)
+        sequences = self.sequences
+        if sequences is not None:
+            self.sequences = []
+        self._sent_done += (sequences,)
+        self.tasks = self.bytes = 0
+        self.retries = []
+        self._sent = []
+        commands = []
+        parts = [each for each in _by_tag(gathered) if each[1].items or each[1].ended]
+        ends, self.ends = self.ends, NO_CONTINUATION
+        for at, (owner, results) in enumerate(parts, 1):
+            completion = Completion(results.function, results.tasks, results.busy, results.items, results.ended)
+            entry = encode_completion(self._store.signer, owner, completion)
+            arguments = self._arguments(
+                owner,
+                results,
+                entry,
+                offer if at == 1 else "",
+                # The note goes with the last of them: the continuation's own result is not behind it.
+                ends if at == len(parts) else NO_CONTINUATION,
+            )
+            self._sent.append((owner, results, entry, arguments))
+            commands.append(arguments)
+        if commands:
+            self._send(commands)
+        if last:
+            self._settle()
 
     def _arguments(
         self, owner: bytes, results: Results, entry: bytes, offer: str, ends: tuple[bytes, bytes, bytes]
