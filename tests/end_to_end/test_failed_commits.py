@@ -72,11 +72,13 @@ def assert_told(ref: Any) -> None:
 
 @pytest.mark.parametrize("kind", [Serial, Threaded, Asynchronous], ids=["serial", "threaded", "asynchronous"])
 def test_a_call_whose_result_cannot_be_committed_fails(kind: Any):
-    assert_told(kind.remote().lose.remote())
+    actor = kind.remote()  # kept: its end would be told too
+    assert_told(actor.lose.remote())
 
 
 def test_a_call_that_a_thread_cannot_finish_fails():
-    assert_told(Threaded.remote().break_off.remote())
+    actor = Threaded.remote()
+    assert_told(actor.break_off.remote())
 
 
 def test_a_result_that_a_stream_behind_it_lost_is_not_waited_for_in_vain():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from tests.conftest import Engine
 from tests.workers.conftest import MakeAgent, drive, frame, header, task
 from warren.exceptions import ActorDiedError, NodeDiedError, load_task_error
 from warren_broker import records
+from warren_broker.errors import ConnectionLost, WarrenBrokerError
 from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
 from warren_broker.messages import KIND_ACTOR_CALL, decode_frames
+from warren_workers.node import custody
 from warren_workers.node.agent import Agent
 from warren_workers.node.custody import Custody
 
@@ -179,6 +183,61 @@ def test_a_node_that_leaves_puts_its_custody_back(make_agent: MakeAgent):
     second.sources.consider(QUEUE)
     drive(second, lambda: waiting(second), "the task is back")
     assert waiting(second) == {task(OWNER, 1)[0]: 0}  # no attempt is counted: the node ended in good order
+
+
+def leave(agent: Agent) -> None:
+    """End a node in good order."""
+    agent.sources.close()
+    with suppress(WarrenBrokerError):
+        agent.custody.give_back()
+    agent.consumer.close()
+    agent.heartbeat.close()
+
+
+def test_what_the_broker_does_not_take_back_is_left_to_others(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch):
+    first, second = make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    monkeypatch.setattr(custody, "GIVE_BACK_SECONDS", 0.1)
+    first.publisher._link.close()  # type: ignore[attr-defined]
+    first.publisher._on_down()  # type: ignore[attr-defined]
+    leave(first)
+    second.sources.consider(QUEUE)
+    second.janitor.run_once()
+    drive(second, lambda: waiting(second), "the task is back")
+
+
+def test_what_a_leaving_node_could_not_look_at_is_left_to_others(make_agent: MakeAgent):
+    first, second = make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    break_next_fetch(first)
+    leave(first)
+    second.sources.consider(QUEUE)
+    second.janitor.run_once()
+    drive(second, lambda: waiting(second), "the task is back")
+
+
+def break_next_fetch(agent: Agent) -> None:
+    """Have Redis be away for too long, once, when the node wants to know whether results stand."""
+    fetch = agent.store.fetch
+
+    def fail(*_: object) -> list[bytes | None]:
+        agent.store.fetch = fetch  # type: ignore[method-assign]
+        raise ConnectionLost("away for too long")
+
+    agent.store.fetch = fail  # type: ignore[method-assign]
+
+
+def test_what_an_adopter_could_not_look_at_is_put_back_by_its_next_round(make_agent: MakeAgent):
+    first, second = make_agent(), make_agent()
+    take(first, frame(first, header(OWNER), task(OWNER, 1)))
+    die(first)
+    second.sources.consider(QUEUE)
+    break_next_fetch(second)
+    with suppress(WarrenBrokerError):
+        second.janitor.run_once()
+    second.janitor.run_once()
+    drive(second, lambda: waiting(second), "the task is back")
+    drive(second, lambda: entries(second) == 0, "the adopted entry is gone")
 
 
 def test_a_forged_entry_is_put_aside(make_agent: MakeAgent):

@@ -10,8 +10,10 @@ executor died, is blocked, or is to try it again) is work like any other, and th
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from warren_broker.messages import as_task, decode_header
 from warren_workers.node.executors import Chunk, ExecutorProcess
@@ -21,12 +23,17 @@ if TYPE_CHECKING:
     from warren_broker.store.object_store import Dependant
     from warren_workers.node.agent import Agent
 
+GIVE_BACK_SECONDS: Final = 5.0  # for the broker to confirm what a leaving node gives back
+
+log = logging.getLogger("warren.node")
+
 
 class Continuations:
     """Part of the agent. Loop thread only."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self.left = False  # this node ends, and could not give everything back
 
     def adopt(self, executor: ExecutorProcess, sequence: int, fields: list[Any]) -> None:
         """Take note of what an executor runs now. HOT PATH.
@@ -63,16 +70,33 @@ class Continuations:
         store.call(b"HDEL", keys.continuations(node), *[spec for spec, *_ in dependants])
 
     def give_back(self) -> None:
-        """This node ends: what its executors were at goes to its queue, as far as it is not done."""
-        self.publish_of(self._agent.node_id)
+        """This node ends: what its executors were at goes to its queue, as far as it is not done.
+
+        What the broker has not confirmed stays noted, and `left` says so: another node's janitor publishes it then.
+        """
+        agent = self._agent
+        self.left = True
+        _, published = self._publish(agent.node_id, lambda each: None)
+        if published:
+            if not agent.publisher.flush(GIVE_BACK_SECONDS):
+                log.warning("the broker does not take back what executors went on with: it is left to other nodes")
+                return
+            self.clear(agent.node_id, published)  # the loop runs no more, which clears them one by one
+        self.left = False
 
     def publish_of(self, node: bytes) -> int:
         """Publish the continuations of a node that is gone; return how many there were."""
+        loop = self._agent.loop
+        count, _ = self._publish(node, lambda each: loop.add_callback(lambda: self.clear(node, [each])))
+        return count
+
+    def _publish(self, node: bytes, confirmed: Callable[[Dependant], None]) -> tuple[int, list[Dependant]]:
+        """Return how many there were, and those of them that were published."""
         agent = self._agent
         flat = agent.store.call(b"HGETALL", agent.keys.continuations(node))
         noted = list(zip(flat[::2], flat[1::2], strict=True))
         if not noted:
-            return 0
+            return 0, []
         specs = agent.store.pipeline([(b"HMGET", spec, b"f", b"q", b"p") for spec, _ in noted])
         dependants: list[Dependant] = []
         gone: list[Dependant] = []
@@ -92,6 +116,6 @@ class Continuations:
                 each[2],
                 each[1],
                 priority=each[3],
-                on_confirm=lambda each=each: agent.loop.add_callback(lambda: self.clear(node, [each])),  # type: ignore[misc]
+                on_confirm=lambda each=each: confirmed(each),  # type: ignore[misc]
             )
-        return len(noted)
+        return len(noted), left

@@ -59,6 +59,7 @@ class Custody:
         self._watched: dict[int, Held] = {}  # in the order of their arrival
         self._kept: dict[bytes, Held] = {}
         self._done: list[bytes] = []  # entries to be deleted
+        self.left = False  # this node ends, and could not put everything back
 
     def watch(self, held: Held) -> None:
         """A delivery was taken. HOT PATH."""
@@ -118,19 +119,26 @@ class Custody:
         return agent.signer.seal(b"custody" + field, encode([held.queue, held.delivery.priority, body]))
 
     def give_back(self) -> None:
-        """This node ends with work in its custody: put it back on its queues, as far as it is not done."""
+        """This node ends with work in its custody: put it back on its queues, as far as it is not done.
+
+        What the broker has not confirmed stays, and `left` says so: another node's janitor puts it back then.
+        """
         if not self._kept and not self._done:
             return
         agent = self._agent
+        self.left = True
         if self._done:
             agent.store.call(b"HDEL", self._key, *self._done)
             self._done.clear()
         entries = agent.store.call(b"HGETALL", self._key)
         # No attempt is counted: this node ends in good order. What may run only once is decided by its start mark.
         _put_back(agent, entries, lost=False)
-        agent.publisher.flush(GIVE_BACK_SECONDS)
+        if not agent.publisher.flush(GIVE_BACK_SECONDS):
+            log.warning("the broker does not take back what is in custody: it is left to other nodes")
+            return
         agent.store.call(b"UNLINK", self._key)
         self._kept.clear()
+        self.left = False
 
     def adopt(self, node: bytes) -> int:
         """Put a dead node's custody back on its queues; return how many messages there were."""

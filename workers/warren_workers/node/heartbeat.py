@@ -239,13 +239,13 @@ class Heartbeat:
         return bool(missing) and agent.node_id not in missing
 
     def close(self) -> None:
-        """Take the node's record away."""
+        """Take the node's record away; while work of it is in Redis, others must know that there was this node."""
         self._closed = True
         agent = self._agent
-        agent.store.pipeline(
-            [
-                (b"DEL", agent.keys.node(agent.node_id)),
-                (b"HDEL", agent.keys.nodes + b":slots", agent.node_id),
-                (b"HDEL", agent.keys.nodes, agent.node_id),
-            ]
-        )
+        commands: list[tuple[bytes, ...]] = [
+            (b"DEL", agent.keys.node(agent.node_id)),
+            (b"HDEL", agent.keys.nodes + b":slots", agent.node_id),
+        ]
+        if not (agent.custody.left or agent.continuations.left):
+            commands.append((b"HDEL", agent.keys.nodes, agent.node_id))
+        agent.store.pipeline(commands)
