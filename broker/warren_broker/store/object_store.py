@@ -496,14 +496,19 @@ class ObjectStore:
         replies = self.when_room(run)
         return [reply == 1 for reply in replies]
 
-    def start_once(self, node: bytes, task_ids: Sequence[bytes]) -> list[bytes]:
+    def start_once(self, node: bytes, task_ids: Sequence[bytes], token: bytes = b"") -> list[bytes]:
         """Mark tasks of one client, which may run once only, as started by a node.
+
+        Args:
+            node: which.
+            task_ids: the tasks.
+            token: 8 bytes; who calls again after an error, with the same ones, may start what the first call marked.
 
         Returns:
             For each task: b"" if it may start now, else the node that started it before.
         """
         # The script runs again if its reply is lost: what it marked the first time must not look like an older mark.
-        mark = node + secrets.token_bytes(8)
+        mark = node + (token or secrets.token_bytes(8))
         before = self.script("start_once", self._prefix, self.tag(task_ids[0][:CLIENT_BYTES]), mark, *task_ids)
         return [each[:NODE_BYTES] for each in before]
 

@@ -320,12 +320,12 @@ class ActorManager:
         )
         hosted.final = hosted.final or reason in GRACEFUL
         started = executor.progress.started[0]
-        lost = [
+        lost = deque(
             (chunk, task, chunk.first + at < started, chunk.first + at == started - 1)
             for chunk in executor.chunks
             for at, task in enumerate(chunk.tasks)
             if chunk.first + at not in chunk.done
-        ]
+        )
         if hosted.order is not None:
             for held, header_bytes, header, task in hosted.order.clear():
                 piece = Piece(held, header_bytes, header, deque())
@@ -333,20 +333,23 @@ class ActorManager:
         executor.chunks.clear()
         self._take_in_end(actor_id, hosted, cause, lost)
 
-    def _take_in_end(self, actor_id: bytes, hosted: Hosted, cause: bytes, lost: list[LostCall]) -> None:
+    def _take_in_end(self, actor_id: bytes, hosted: Hosted, cause: bytes, lost: deque[LostCall]) -> None:
         """Restart it or bury it, as its record says. Until that can be read, calls wait as for one that restarts."""
         agent = self._agent
         try:
-            still_lost = hosted.order is not None
-            state, frame, queue = self._end(
-                actor_id, final=hosted.final, cause=cause, epoch=hosted.epoch, lost=still_lost
-            )
+            self._go_on(actor_id, hosted, cause, lost)
         except WarrenBrokerError as error:
             log.warning("cannot yet tell what becomes of actor %s: %s", actor_id.hex(), error)
             agent.loop.call_later(END_RETRY_SECONDS, lambda: self._take_in_end(actor_id, hosted, cause, lost))
-            return
+
+    def _go_on(self, actor_id: bytes, hosted: Hosted, cause: bytes, lost: deque[LostCall]) -> None:
+        """What it does is done once, though it is called again after an error: `lost` is what is left of the calls."""
+        agent = self._agent
+        still_lost = hosted.order is not None
+        state, frame, queue = self._end(actor_id, final=hosted.final, cause=cause, epoch=hosted.epoch, lost=still_lost)
         if hosted.creation is not None:
             agent.settle(hosted.creation, 1)
+            hosted.creation = None
         if state == RESTARTING:
             waiting = self._waiting.setdefault(actor_id, deque())
             unavailable = records.ERROR + store_error(
@@ -354,7 +357,8 @@ class ActorManager:
                     f"The actor {actor_id.hex()} is being restarted; this call may have run in part.", actor_id
                 )
             )
-            for chunk, task, begun, culprit in lost:
+            while lost:
+                chunk, task, begun, culprit = lost[0]
                 header = chunk.header
                 if hosted.spec.durable:
                     attempt = task[2] + culprit
@@ -368,13 +372,16 @@ class ActorManager:
                     )
                 else:
                     agent.commit_record(chunk.held, header, task, unavailable, outstanding=True)
+                lost.popleft()
             self._restart(actor_id, frame, queue)
         elif state == STALE:
             self._lose(actor_id, hosted, lost)
         else:
             record = records.ERROR + cause
-            for chunk, task, _, _ in lost:
+            while lost:
+                chunk, task, _, _ = lost[0]
                 agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
+                lost.popleft()
             self._bury(actor_id, record)
 
     def _end(
@@ -383,14 +390,16 @@ class ActorManager:
         keeper = self._agent.node_id
         return self.records.end(actor_id, final=final, cause=cause, epoch=epoch, keeper=keeper, lost=lost)
 
-    def _lose(self, actor_id: bytes, hosted: Hosted, lost: list[tuple[Chunk, Task, bool, bool]]) -> None:
+    def _lose(self, actor_id: bytes, hosted: Hosted, lost: deque[LostCall]) -> None:
         """Another node has the actor: what may have begun here and may begin only once fails, the rest goes there."""
         text = f"The actor {actor_id.hex()} was taken over by another node; this call may have run in part."
         record = records.ERROR + store_error(ActorUnavailableError(text, actor_id))
         left: list[Call] = []
-        for chunk, task, begun, _ in lost:
+        for each in list(lost):
+            chunk, task, begun, _ = each
             if begun and not hosted.spec.durable and 0 <= chunk.header.max_retries <= task[2]:
                 self._agent.commit_record(chunk.held, chunk.header, task, record, outstanding=True)
+                lost.remove(each)
             else:
                 left.append((chunk.held, chunk.header_bytes, chunk.header, task))
         self._give_up(actor_id, left)
@@ -407,11 +416,11 @@ class ActorManager:
 
     def _publish_again(self, queue: str, held: Held, header_bytes: bytes, header: TaskHeader, call: Task) -> None:
         agent = self._agent
-        agent.publisher.publish(
+        agent.publish(
             queue,
             encode_frame(agent.signer, header_bytes, [call]),
-            priority=header.priority,
-            on_confirm=lambda: agent.loop.add_callback(lambda: agent.settle(held, 1)),
+            header.priority,
+            lambda: agent.loop.add_callback(lambda: agent.settle(held, 1)),
         )
 
     def kept(self) -> Iterator[Call]:
@@ -471,8 +480,12 @@ class ActorManager:
         self.burials.add(actor_id, record)
 
     def _fail_waiting(self, actor_id: bytes, record: bytes) -> None:
-        for held, _, header, task in self._waiting.pop(actor_id, ()):
+        waiting = self._waiting.get(actor_id)
+        while waiting:
+            held, _, header, task = waiting[0]
             self._agent.commit_record(held, header, task, record, outstanding=True)
+            waiting.popleft()
+        self._waiting.pop(actor_id, None)
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
@@ -608,6 +621,6 @@ class ActorManager:
         now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch), lost=True)
         log.warning("actor %s lost its node: %s", actor_id.hex(), now)
         if now == RESTARTING:
-            agent.publisher.publish(queue, frame)
+            agent.publish(queue, frame, 0)
         elif now == DEAD:
             self._bury(actor_id, records.ERROR + cause)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import time
 from collections import deque
@@ -44,7 +45,7 @@ from warren_broker.messages import (
 )
 from warren_broker.queues import open_consumer, open_publisher
 from warren_broker.queues.names import QueueKind
-from warren_broker.queues.protocol import Delivery
+from warren_broker.queues.protocol import Delivery, OnConfirm
 from warren_broker.resources import ResourceRequest
 from warren_broker.signing import ForgedMessage, Signer
 from warren_broker.store.keys import Keys
@@ -87,6 +88,10 @@ JOBS_KEPT = 256
 IDLE_SECONDS = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS = 2.0  # ... and after this if there are more than the node has CPUs
 MEAN_KEPT = 4096
+# The agent has nobody to tell that RabbitMQ is away: what executors submit, and dependants, wait until it is back.
+EMBEDDED_PATIENCE_SECONDS = 60.0
+PUBLISH_PATIENCE_SECONDS = 10 * 365 * 86400.0
+SERVE_AGAIN_SECONDS = 1.0  # until the next try to hand out tasks when Redis was away
 LOST_RETRY_SECONDS = 1.0  # until the next try to say what became of a task whose executor died
 
 
@@ -125,13 +130,18 @@ class Agent(ExecutorOwner):
         self.means: dict[bytes, float] = {}
         self.jobs: dict[bytes, dict[str, Any]] = {}
         self._ended_jobs: dict[bytes, None] = {}  # the latest last
+        self._serve_again: set[tuple[str, bytes, bytes]] = set()  # lanes that Redis kept from being served
         self.delayed: dict[bytes, Callable[[], None]] = {}  # tasks whose exception is retried after a while
         self.draining = False
         self._stopping = False
         self._ready = ready
         self.on_drain: Callable[[str], None] = lambda why: self.drain()
         self.publisher = open_publisher(
-            self.endpoint, on_new_queue=self.announce_queue, loop=None, name=f"node-{config.name}"
+            self.endpoint,
+            on_new_queue=self.announce_queue,
+            loop=None,
+            name=f"node-{config.name}",
+            patience=EMBEDDED_PATIENCE_SECONDS if self.endpoint.embedded else PUBLISH_PATIENCE_SECONDS,
         )
         self.consumer = open_consumer(self.endpoint, self.loop, self.on_delivery, consumer_name=self.node_id.hex())
         self.forker = Forker(self.loop, template, self._on_forked, self._on_exited)
@@ -188,7 +198,10 @@ class Agent(ExecutorOwner):
         waiting = sum(lane.waiting for lane in self.lanes.values())
         running = sum(bool(executor.chunks) for executor in self.executors.values())
         log.info("no new work; %d tasks go back to their queues, %d executors are at work", waiting, running)
-        self.heartbeat.run_once()
+        try:
+            self.heartbeat.run_once()
+        except WarrenBrokerError as error:
+            log.warning("cannot tell others that this node is leaving: %s", error)
         self.sources.close()
         self.actors.drain()
         for put in list(self.delayed.values()):
@@ -344,6 +357,23 @@ class Agent(ExecutorOwner):
 
     def serve(self, lane: Lane) -> None:
         """Give a lane's waiting tasks to executors, as far as the ledger allows. HOT PATH."""
+        try:
+            self._serve(lane)
+        except WarrenBrokerError as error:
+            log.warning("cannot hand out tasks now: %s", error)
+            if lane.key not in self._serve_again:
+                self._serve_again.add(lane.key)
+                self.loop.call_later(SERVE_AGAIN_SECONDS, lambda: self._serve_later(lane))
+
+    def _serve_later(self, lane: Lane) -> None:
+        """Redis was away when a lane was served: what waits in it gets its executors now, or gives them back."""
+        self._serve_again.discard(lane.key)
+        self.serve(lane)
+        for executor in list(lane.executors):
+            if not lane.waiting and not executor.chunks and executor.state is State.LEASED:
+                self.end_lease(executor)
+
+    def _serve(self, lane: Lane) -> None:
         while lane.waiting:
             piece = lane.first()
             if piece is None:
@@ -386,6 +416,7 @@ class Agent(ExecutorOwner):
         starting = self.starting.get(lane.key, 0)
         if starting >= lane.waiting:
             return False
+        job = self.job(lane.key[1])  # first of all, for it may fail
         grant = self.ledger.acquire(lane.request)
         if grant is None:
             return False
@@ -397,13 +428,13 @@ class Agent(ExecutorOwner):
             lane.executors.append(executor)
             return True
         self.starting[lane.key] = starting + 1
-        self._fork(lane, grant)
+        self._fork(lane, grant, job)
         return starting + 1 < lane.waiting and self._lease(lane)
 
-    def _fork(self, lane: Lane, grant: Grant | None) -> None:
+    def _fork(self, lane: Lane, grant: Grant | None, facts: dict[str, Any]) -> None:
         _, job, env = lane.key
         client_id = new_client_id()
-        config = self.config.executor_config(self.job(job), job, env, client_id)
+        config = self.config.executor_config(facts, job, env, client_id)
         self.forker.fork((lane, grant, client_id), config)
 
     def job(self, job: bytes) -> dict[str, Any]:
@@ -445,9 +476,14 @@ class Agent(ExecutorOwner):
         if mean is not None and not header.max_calls and header.max_retries != 0:
             size = max(1, min(CHUNK_TASKS_MAX, int(CHUNK_SECONDS / max(mean, 1e-6))))
             size = min(size, max(1, lane.waiting // self.capacity(lane)))
+        marked = piece.marked
         tasks = lane.take(piece, size)
         if header.max_retries == 0:
-            tasks = self._mark_started(piece, tasks)
+            try:
+                tasks = self._mark_started(piece, tasks)
+            except WarrenBrokerError:
+                lane.untake(piece, tasks, marked)
+                raise
             if not tasks:
                 # Second copies, all of them. What the lane has besides, this executor gets; else it is of no use here.
                 if not lane.waiting and not executor.chunks:
@@ -463,7 +499,14 @@ class Agent(ExecutorOwner):
         (task,) = lane.take(piece, 1)
         lane.executors.remove(executor)
         executor.lane = None
-        if not self.actors.host(executor, piece, task):
+        try:
+            hosts = self.actors.host(executor, piece, task)
+        except WarrenBrokerError:
+            lane.untake(piece, [task], piece.marked)
+            lane.executors.append(executor)
+            executor.lane = lane
+            raise
+        if not hosts:
             self.end_lease(executor)
 
     def capacity(self, lane: Lane) -> int:
@@ -476,7 +519,8 @@ class Agent(ExecutorOwner):
         piece.marked = max(0, piece.marked - len(tasks))
         if not fresh:
             return tasks
-        marks = self.store.start_once(self.node_id, [task[0] for task in fresh])
+        piece.token = piece.token or secrets.token_bytes(8)
+        marks = self.store.start_once(self.node_id, [task[0] for task in fresh], piece.token)
         allowed = tasks[: len(tasks) - len(fresh)]
         for task, before in zip(fresh, marks, strict=True):
             if not before:
@@ -509,7 +553,7 @@ class Agent(ExecutorOwner):
         elif word == CREATED:
             self.actors.created(executor, message[1])
         elif word == PUBLISH:
-            self.publisher.publish(message[1], message[3], priority=message[2])
+            self.publish(message[1], message[3], message[2])
         elif word == BYE:
             executor.leaving = message[1]
             line = self.idle.get(executor.key)
@@ -822,15 +866,28 @@ class Agent(ExecutorOwner):
                 self.loop.add_callback(settle)
 
         def settle() -> None:
-            if noted:
-                self.continuations.clear(self.node_id, dependants)
-            else:
-                self.store.launched(dependants)
+            try:
+                if noted:
+                    self.continuations.clear(self.node_id, dependants)
+                else:
+                    self.store.launched(dependants)
+            except WarrenBrokerError as error:
+                log.warning("cannot yet forget tasks that are on their queues: %s", error)
+                self.loop.call_later(LOST_RETRY_SECONDS, settle)
+                return
             for held in helds:
                 self.settle(held, 1)
 
         for _, frame, queue, priority, _, _ in dependants:
+            self.publish(queue, frame, priority, confirmed)
+
+    def publish(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
+        """Publish what must not be lost. A queue that is new has to be announced first, and Redis may be away."""
+        try:
             self.publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
+        except WarrenBrokerError as error:
+            log.warning("cannot yet publish to %s: %s", queue, error)
+            self.loop.call_later(LOST_RETRY_SECONDS, lambda: self.publish(queue, frame, priority, confirmed))
 
     # -- control messages --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import as_task, decode_header
 from warren_workers.node.executors import Chunk, ExecutorProcess
 from warren_workers.node.intake import Held, Piece
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from warren_broker.store.object_store import Dependant
     from warren_workers.node.agent import Agent
 
+AGAIN_SECONDS: Final = 1.0
 GIVE_BACK_SECONDS: Final = 5.0  # for the broker to confirm what a leaving node gives back
 
 log = logging.getLogger("warren.node")
@@ -61,7 +63,14 @@ class Continuations:
         assert held.continues is not None
         spec, tag, suffix = held.continues
         held.continues = None
-        self.clear(self._agent.node_id, [(spec, b"", held.queue, 0, tag, suffix)])
+        self._clear_one((spec, b"", held.queue, 0, tag, suffix))
+
+    def _clear_one(self, ended: Dependant) -> None:
+        try:
+            self.clear(self._agent.node_id, [ended])
+        except WarrenBrokerError as error:
+            log.warning("cannot yet forget a continuation: %s", error)
+            self._agent.loop.call_later(AGAIN_SECONDS, lambda: self._clear_one(ended))
 
     def clear(self, node: bytes, dependants: list[Dependant]) -> None:
         """Forget specs and notes of what has ended or is on its queue."""

@@ -13,6 +13,7 @@ resource class; a BLOCKED one has given its CPUs back. All of this belongs to th
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import signal
 import socket
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from warren_workers.node.ledger import Grant
 
 _READ_BYTES = 1 << 18
+
+log = logging.getLogger("warren.node")
 
 
 class State(enum.Enum):
@@ -157,7 +160,14 @@ class ExecutorProcess:
                 self._owner.on_executor_gone(self)
                 return
             for message in self._splitter.feed(data):
-                self._owner.on_executor_message(self, message)
+                self._tell(message)
+
+    def _tell(self, message: list[Any]) -> None:
+        try:
+            self._owner.on_executor_message(self, message)
+        except Exception:
+            # Those behind it have been read, too: without them, what they say is done would never be.
+            log.exception("acting on a message of executor %d failed", self.pid)
 
     def on_exit(self) -> None:
         """The process has ended: act on what it said last, then on its end.
@@ -174,7 +184,7 @@ class ExecutorProcess:
                 self._owner.on_executor_gone(self)
                 return
             for message in self._splitter.feed(data):
-                self._owner.on_executor_message(self, message)
+                self._tell(message)
 
     def running(self) -> tuple[Chunk, int] | None:
         """Return the chunk and index of the task that runs now (as the shared page says)."""

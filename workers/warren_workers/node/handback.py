@@ -20,6 +20,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from warren_broker.errors import WarrenBrokerError
 from warren_broker.ids import CLIENT_BYTES
 from warren_broker.messages import Task, encode_frame
 from warren_workers.node.sources import STUCK_SECONDS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 ROOM_SECONDS: Final = 0.05  # that another node must have had room: it may be about to take what is on the queue
 BATCH_SECONDS: Final = 0.01  # of work in one message that goes back
+AGAIN_SECONDS: Final = 1.0  # until the next try of a leaving node, when Redis is away
 BATCHES_MAX: Final = 64  # messages that one piece of unknown length is cut into
 
 log = logging.getLogger("warren.node")
@@ -99,26 +101,45 @@ class HandBack:
 
     def give_back_all(self) -> None:
         """Give back everything that waits (the node leaves)."""
-        for lane in self._agent.lanes.values():
+        for lane in list(self._agent.lanes.values()):
             for piece in lane.take_all():
-                self.give_back(piece)
+                if not self.give_back(piece):
+                    self._agent.loop.call_later(AGAIN_SECONDS, self._give_back_again)
 
-    def give_back(self, piece: Piece) -> None:
-        """Publish the tasks of a piece (which is in no lane any more) to the queue they came from."""
+    def _give_back_again(self) -> None:
+        self.give_back_all()
+        self._agent.stop_if_drained()
+
+    def give_back(self, piece: Piece) -> bool:
+        """Publish the tasks of a piece (which is in no lane any more) to the queue they came from.
+
+        Returns:
+            False if Redis is away: they are in their lane again.
+        """
         agent, held, header = self._agent, piece.held, piece.header
-        agent.actors.moved_away(header)
         tasks = list(piece.tasks)
+        returned = {task[0] for task in tasks}
+        try:
+            if header.max_retries == 0 and piece.marked:
+                # They were about to run but did not: whoever gets them next may.
+                marked = [task[0] for task in tasks[: piece.marked]]
+                agent.store.call(b"HDEL", agent.keys.starts(marked[0][:CLIENT_BYTES]), *marked)
+                piece.marked = 0
+            held.returned |= returned
+            agent.custody.update(held)
+        except WarrenBrokerError as error:
+            log.warning("cannot yet give back tasks %s: %s", header.name, error)
+            held.returned -= returned
+            piece.tasks.clear()
+            agent.put_back(held, piece.header_bytes, header, tasks, marked=piece.marked)
+            return False
+        agent.actors.moved_away(header)
         piece.tasks.clear()
-        if header.max_retries == 0 and piece.marked:
-            # They were about to run but did not: whoever gets them next may.
-            marked = [task[0] for task in tasks[: piece.marked]]
-            agent.store.call(b"HDEL", agent.keys.starts(marked[0][:CLIENT_BYTES]), *marked)
-        held.returned.update([task[0] for task in tasks])
-        agent.custody.update(held)
         mean = agent.means.get(header.function)
         size = -(-len(tasks) // BATCHES_MAX) if mean is None else max(1, int(BATCH_SECONDS / max(mean, 1e-6)))
         for at in range(0, len(tasks), size):
             self._publish(held, piece.header_bytes, header.priority, tasks[at : at + size])
+        return True
 
     def _publish(self, held: Held, header_bytes: bytes, priority: int, tasks: list[Task]) -> None:
         agent = self._agent
@@ -129,11 +150,11 @@ class HandBack:
             agent.settle(held, len(tasks))
             agent.stop_if_drained()
 
-        agent.publisher.publish(
+        agent.publish(
             held.queue,
             encode_frame(agent.signer, header_bytes, tasks),
-            priority=priority,
-            on_confirm=lambda: agent.loop.add_callback(settle),
+            priority,
+            lambda: agent.loop.add_callback(settle),
         )
 
 

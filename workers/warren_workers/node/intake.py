@@ -51,7 +51,7 @@ class Held:
 class Piece:
     """Tasks under one header, waiting. `marked`: how many, from the left, have their start mark already."""
 
-    __slots__ = ("header", "header_bytes", "held", "marked", "since", "tasks")
+    __slots__ = ("header", "header_bytes", "held", "marked", "since", "tasks", "token")
 
     def __init__(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: deque[Task]) -> None:
         self.held = held
@@ -59,6 +59,7 @@ class Piece:
         self.header = header
         self.tasks = tasks
         self.marked = 0
+        self.token = b""  # of its start marks: one that is set again, since the reply was lost, is known by it
         self.since = time.monotonic()
 
 
@@ -109,6 +110,12 @@ class Lane:
         self.waiting -= len(taken)
         self.waiting_since = time.monotonic()
         return taken
+
+    def untake(self, piece: Piece, tasks: list[Task], marked: int) -> None:
+        """Undo a `take` that has just been done: these tasks could not be handed out."""
+        piece.tasks.extendleft(reversed(tasks))
+        piece.marked = marked
+        self.waiting += len(tasks)
 
     def all_pieces(self) -> Iterator[Piece]:
         """Yield what waits, in the order in which it will be served."""

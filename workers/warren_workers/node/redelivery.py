@@ -18,10 +18,12 @@ something may run twice, `max_retries=0`, waits for the lease.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from warren.exceptions import NodeDiedError
+from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import (
     KIND_ACTOR_CREATION,
     MalformedMessage,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 # So long after a process is killed, Redis has noticed too that its connections are closed.
 SETTLE_SECONDS: Final = 0.03
 DOUBT_SECONDS: Final = 1.0
+
+log = logging.getLogger("warren.node")
 
 
 class _Doubt:
@@ -73,8 +77,13 @@ class Redelivery:
 
         def take() -> None:
             agent = self._agent
-            left = self.recheck(held, header, self.not_held_here(held, header, tasks))
-            agent.admit(held, header_bytes, header, left)
+            try:
+                left = self.recheck(held, header, self.not_held_here(held, header, tasks))
+                agent.admit(held, header_bytes, header, left)
+            except WarrenBrokerError as error:
+                log.warning("cannot yet take %s, which came again: %s", header.name, error)
+                agent.loop.call_later(DOUBT_SECONDS, take)
+                return
             agent.settle(held, 1)
 
         self._agent.loop.call_later(SETTLE_SECONDS, take)
@@ -193,23 +202,31 @@ class Redelivery:
         """Decide about what is in doubt, as far as that is possible now."""
         if not self._doubts:
             return
+        doubts, self._doubts = self._doubts[::-1], []
+        while doubts:
+            try:
+                self._decide(doubts[-1])
+            except WarrenBrokerError:
+                self._doubts += doubts[::-1]
+                raise
+            doubts.pop()
+
+    def _decide(self, each: _Doubt) -> None:
         agent = self._agent
-        doubts, self._doubts = self._doubts, []
-        for each in doubts:
-            header, task = each.header, each.task
-            final = result_ids(task[0], header.num_returns)[-1:]
-            if final and agent.store.fetch(final)[0] is not None:
-                agent.settle(each.held, 1)
-                continue
-            node = agent.store.started_by(task[0])
-            if node is None:
-                # It did not run after all: that node gave it back, and a copy of it is on a queue. One of them will.
-                agent.settle(each.held, 1)
-                agent.admit(each.held, each.header_bytes, header, [task])
-            elif agent.heartbeat.is_alive(node):
-                self._doubts.append(each)
-            else:
-                agent.commit_error(each.held, header, task, NodeDiedError(lost_text(header, 1)), outstanding=True)
+        header, task = each.header, each.task
+        final = result_ids(task[0], header.num_returns)[-1:]
+        if final and agent.store.fetch(final)[0] is not None:
+            agent.settle(each.held, 1)
+            return
+        node = agent.store.started_by(task[0])
+        if node is None:
+            # It did not run after all: that node gave it back, and a copy of it is on a queue. One of them will.
+            agent.admit(each.held, each.header_bytes, header, [task])
+            agent.settle(each.held, 1)
+        elif agent.heartbeat.is_alive(node):
+            self._doubts.append(each)
+        else:
+            agent.commit_error(each.held, header, task, NodeDiedError(lost_text(header, 1)), outstanding=True)
 
 
 def lost_text(header: TaskHeader, attempts: int) -> str:

@@ -1,0 +1,259 @@
+"""Redis stays away for longer than anybody waits, just between two steps of an agent: no work is lost, none hangs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.workers.conftest import MakeAgent, drive, frame, header, task
+from warren.exceptions import ActorUnavailableError, load_task_error
+from warren_broker.errors import ConnectionLost
+from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
+from warren_broker.messages import (
+    KIND_ACTOR_CALL,
+    KIND_ACTOR_CREATION,
+    ActorSpec,
+    Task,
+    TaskHeader,
+    decode_header,
+    encode,
+    encode_header,
+)
+from warren_broker.queues.protocol import Delivery
+from warren_workers.channel import DONE, PUBLISH, RUN
+from warren_workers.node import actors, handback, redelivery
+from warren_workers.node import agent as agents
+from warren_workers.node.actors import Hosted
+from warren_workers.node.agent import Agent
+from warren_workers.node.custody import Custody
+from warren_workers.node.executors import Chunk, ExecutorProcess, State
+from warren_workers.node.intake import Held, Piece
+
+pytestmark = pytest.mark.parametrize("engine", ["rabbitmq"], indirect=True)
+
+QUEUE = "task.CPU=1"
+OWNER = new_client_id()
+SPEC = ActorSpec("CPU=1", 1, {}, False, "", "", "A", b"")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in (
+        (agents, "SERVE_AGAIN_SECONDS"),
+        (agents, "LOST_RETRY_SECONDS"),
+        (actors, "END_RETRY_SECONDS"),
+        (handback, "AGAIN_SECONDS"),
+        (redelivery, "DOUBT_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 0.05)
+
+
+@pytest.fixture
+def agent(make_agent: MakeAgent) -> Agent:
+    made = make_agent()
+    made.store.register_client(OWNER, 60.0)
+    return made
+
+
+def lose_reply(owner: Any, name: str) -> None:
+    """Have the next call of a method do its work, and its reply be lost for good."""
+    method = getattr(owner, name)
+
+    def fail(*args: Any, **options: Any) -> None:
+        setattr(owner, name, method)
+        method(*args, **options)
+        raise ConnectionLost("away for too long")
+
+    setattr(owner, name, fail)
+
+
+def waiting(agent: Agent) -> set[bytes]:
+    return {each[0] for lane in agent.lanes.values() for piece in lane.all_pieces() for each in piece.tasks}
+
+
+class Executor(SimpleNamespace):
+    """Stands for an executor's process, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            chunks=deque(), leaving="", revoked=False, state=State.LEASED, next_sequence=0, grant=None, sent=[],
+            lane=None, actor=b"", pid=0, key=(b"jjjj", b""), dropped={}, cancelled=set(),
+            progress=SimpleNamespace(started=[0]),
+        )  # fmt: skip
+
+    def send(self, message: list[Any]) -> None:
+        self.sent.append(message)
+
+    def move(self, state: State) -> None:
+        self.state = state
+
+    def ran(self) -> list[bytes]:
+        return [bytes(each[0]) for message in self.sent if message[0] == RUN for each in message[3]]
+
+
+def enqueue(agent: Agent, head: TaskHeader, *tasks: Task, executor: Any = None) -> Held:
+    """Give an agent work, and its lane an executor."""
+    held = Held(None, QUEUE)
+    held.outstanding = len(tasks)
+    if executor is not None:
+        lane = agent._lane(head)
+        lane.executors.append(executor)
+        executor.lane = lane
+    agent.enqueue(Piece(held, encode_header(head), head, deque(tasks)))
+    return held
+
+
+def result(agent: Agent, each: Task) -> bytes:
+    (record,) = agent.store.fetch([each[0] + FIRST_INDEX])
+    return record or b""
+
+
+def test_what_comes_again_is_taken_later(agent: Agent):
+    held, head = Held(None, QUEUE), header(OWNER)
+    lose_reply(agent.store, "fetch")
+    agent.redelivery.take_later(held, encode_header(head), head, [task(OWNER, 1)])
+    drive(agent, lambda: waiting(agent), "the task is taken")
+    assert held.outstanding == 1
+
+
+def test_what_is_in_doubt_stays_so(agent: Agent):
+    head = header(OWNER, max_retries=0)
+    tasks = [task(OWNER, 1), task(OWNER, 2)]
+    for each in tasks:
+        held = Held(None, QUEUE)
+        held.outstanding = 1
+        agent.redelivery.doubt(held, encode_header(head), head, each)
+    lose_reply(agent.store, "started_by")
+    with pytest.raises(ConnectionLost):
+        agent.redelivery.run_once()
+    agent.redelivery.run_once()
+    assert waiting(agent) == {each[0] for each in tasks}
+
+
+def test_what_is_in_doubt_is_acknowledged_only_when_it_is_done(agent: Agent):
+    head = header(OWNER, max_retries=0)
+    acknowledged: list[Delivery] = []
+    agent.consumer.ack = acknowledged.append  # type: ignore[method-assign]
+    held = Held(Delivery(QUEUE, b"", None))
+    held.outstanding = 1
+    agent.redelivery.doubt(held, encode_header(head), head, task(OWNER, 1))
+    agent.redelivery.run_once()
+    assert waiting(agent) == {task(OWNER, 1)[0]}
+    assert not acknowledged
+    agent.settle(held, 1)
+    assert acknowledged
+
+
+def test_a_task_whose_start_could_not_be_marked_runs(agent: Agent):
+    executor = Executor()
+    lose_reply(agent.store, "start_once")
+    enqueue(agent, header(OWNER, max_retries=0), task(OWNER, 1), executor=executor)
+    assert not executor.ran()
+    drive(agent, executor.ran, "the task runs")
+    assert executor.ran() == [task(OWNER, 1)[0]]
+
+
+def test_a_lane_whose_job_could_not_be_read_gets_its_executor(agent: Agent):
+    lose_reply(agent.store, "call")
+    enqueue(agent, header(OWNER), task(OWNER, 1))
+    assert agent.ledger.available()["CPU"] == 1
+    drive(agent, lambda: agent.ledger.available()["CPU"] == 0, "an executor is asked for")
+    assert sum(agent.starting.values()) == 1
+
+
+def test_an_actor_whose_start_could_not_be_recorded_is_created(agent: Agent):
+    actor, executor = new_actor_id(b"jjjj"), Executor()
+    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields={"owner": OWNER, "detached": b"0"})
+    agent.actors.host = lambda *_: agent.actors.records.start(actor, agent.node_id)[0] == "PENDING"  # type: ignore[method-assign]
+    lose_reply(agent.actors.records, "start")
+    enqueue(agent, header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor), task(OWNER, 1), executor=executor)
+    assert waiting(agent)
+    drive(agent, lambda: not waiting(agent), "the actor has its executor")
+
+
+def test_a_node_leaves_though_it_cannot_say_so(agent: Agent):
+    lose_reply(agent.heartbeat, "run_once")
+    agent.drain()
+    assert agent._stopping
+
+
+def test_a_leaving_node_gives_back_what_it_could_not_at_once(agent: Agent):
+    head = header(OWNER)
+    agent.custody = Custody(agent, after=0.0)
+    agent.sources.consider(QUEUE)
+    agent.publisher.publish(QUEUE, frame(agent, head, task(OWNER, 1)))
+    drive(agent, lambda: waiting(agent), "the message is here")
+    agent.custody.run_once()
+    lose_reply(agent.custody, "update")
+    agent.drain()
+    drive(agent, lambda: agent._stopping, "the node leaves")
+    assert not waiting(agent)
+
+
+def test_dependants_are_published_when_redis_knows_their_queue(agent: Agent):
+    lose_reply(agent.store, "announce_queue")
+    held = Held(None, QUEUE)
+    lose_reply(agent.store, "launched")
+    agent.publish_dependants([held], [(b"spec", frame(agent, header(OWNER), task(OWNER, 1)), QUEUE, 0, b"{x}", b"y")])
+    assert held.outstanding == 1
+    agent.sources.consider(QUEUE)
+    drive(agent, lambda: waiting(agent) and not held.outstanding, "the dependant is here, and its releaser done")
+
+
+def test_what_executors_submit_waits_for_rabbitmq_however_long(agent: Agent):
+    publisher: Any = agent.publisher
+    drive(agent, lambda: publisher._channel is not None, "the publisher is ready")
+    channel, publisher._channel = publisher._channel, None
+    publisher._away_since = time.monotonic() - 3600
+    agent.on_executor_message(Executor(), [PUBLISH, QUEUE, 0, frame(agent, header(OWNER), task(OWNER, 1))])  # type: ignore[arg-type]
+    publisher._channel = channel
+    with publisher._loop.lock:
+        message = publisher._waiting.popleft()
+        publisher._loop.write_inline(lambda: publisher._send(message))
+    agent.sources.consider(QUEUE)
+    drive(agent, lambda: waiting(agent), "the task is here")
+
+
+def test_all_messages_of_an_executor_count_though_one_of_them_fails(agent: Agent):
+    told: list[int] = []
+
+    def tell(_: object, message: list[Any]) -> None:
+        told.append(message[0])
+        if len(told) == 1:
+            raise ConnectionLost("away for too long")
+
+    owner = SimpleNamespace(on_executor_message=tell)
+    executor = SimpleNamespace(_owner=owner, pid=1)
+    for word in (PUBLISH, DONE):
+        ExecutorProcess._tell(executor, [word])  # type: ignore[arg-type]
+    assert told == [PUBLISH, DONE]
+
+
+def test_the_calls_of_an_actor_that_ended_fail_and_it_is_restarted(agent: Agent):
+    actor, executor = new_actor_id(b"jjjj"), Executor()
+    creation = header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor, extra=encode(SPEC))
+    message = frame(agent, creation, task(OWNER, 1))
+    fields = {"owner": OWNER, "detached": b"0", "max_restarts": 1, "frame": message, "queue": QUEUE}
+    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields=fields)
+    _, epoch, *_ = agent.actors.records.start(actor, agent.node_id)
+    executor.actor = actor
+    executor.progress.started[0] = 2
+    hosted = Hosted(executor, decode_header(encode_header(creation)), Held(None, QUEUE), epoch, OWNER)  # type: ignore[arg-type]
+    agent.actors.hosted[actor] = hosted
+    call = header(OWNER, kind=KIND_ACTOR_CALL, actor=actor, max_retries=0)
+    calls = [task(OWNER, 2), task(OWNER, 3)]
+    held = Held(None, QUEUE)
+    held.outstanding = 2
+    executor.chunks.append(Chunk(Piece(held, encode_header(call), call, deque()), 0, calls))
+    lose_reply(agent.store, "commit")
+    agent.actors.gone(executor)  # type: ignore[arg-type]
+    drive(agent, lambda: waiting(agent), "the actor is to be created again")
+    for each in calls:
+        assert isinstance(load_task_error(result(agent, each)[1:]), ActorUnavailableError)
+    assert held.outstanding == 0
+    restarts, state = agent.actors.records.fields(actor, "restarts", "state")
+    assert (restarts, state) == (b"1", b"RESTARTING")
