@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.workers.conftest import MakeAgent, drive, frame, header, task
-from warren.exceptions import ActorUnavailableError, load_task_error
+from warren.exceptions import ActorUnavailableError, TaskCancelledError, load_task_error
 from warren_broker.errors import ConnectionLost
 from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
 from warren_broker.messages import (
@@ -257,3 +257,63 @@ def test_the_calls_of_an_actor_that_ended_fail_and_it_is_restarted(agent: Agent)
     assert held.outstanding == 0
     restarts, state = agent.actors.records.fields(actor, "restarts", "state")
     assert (restarts, state) == (b"1", b"RESTARTING")
+
+
+def test_a_message_that_could_not_be_taken_comes_again(agent: Agent):
+    head = header(OWNER)
+    cancelled = task(OWNER, 1)
+    agent.cancelling.known[cancelled[0]] = None
+    lose_reply(agent, "commit")
+    agent.sources.consider(QUEUE)
+    agent.publisher.publish(QUEUE, frame(agent, head, cancelled, task(OWNER, 2)))
+    drive(agent, lambda: waiting(agent), "the other task is here")
+    assert waiting(agent) == {task(OWNER, 2)[0]}
+    (source,) = agent.sources.by_queue.values()
+    assert source.outstanding == 1
+
+
+def test_control_messages_count_though_one_before_them_fails(agent: Agent):
+    store, killed = agent.store, []
+    executor = Executor()
+    executor.chunks.append(Chunk(Piece(Held(None, QUEUE), b"", header(OWNER), deque()), 0, [task(OWNER, 1)]))
+    agent.executors[0] = executor  # type: ignore[assignment]
+    agent.cancelling.cancel_sent = lambda *_, **__: store.call(b"no such command")  # type: ignore[method-assign]
+    agent.actors.kill = lambda actor_id, **_: killed.append(actor_id)  # type: ignore[method-assign]
+    seal = agent.signer.seal
+    messages = [
+        seal(b"control", encode(["cancel", task(OWNER, 1)[0], OWNER, False, False])),
+        seal(b"control", encode(["kill-actor", b"actor", True, b""])),
+    ]
+    other = store.open_connection("test")
+    other.pipeline([(b"PUBLISH", agent.keys.control_channel, each) for each in messages])
+    other.close()
+    drive(agent, lambda: killed, "the second one is heard")
+    agent.executors.clear()
+
+
+def test_an_actor_of_a_lost_node_is_restarted_by_the_node_that_became_its_keeper(make_agent: MakeAgent):
+    gone, agent = make_agent(), make_agent()
+    agent.store.register_client(OWNER, 60.0)
+    actor = new_actor_id(b"jjjj")
+    message = frame(agent, header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor), task(OWNER, 1))
+    fields = {"owner": OWNER, "detached": b"0", "max_restarts": 1, "frame": message, "queue": QUEUE}
+    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields=fields)
+    agent.actors.records.start(actor, gone.node_id)
+    gone.consumer.close()
+    agent.store.call(b"DEL", agent.keys.node(gone.node_id))
+    lose_reply(agent.actors.records, "end")
+    with pytest.raises(ConnectionLost):
+        agent.actors.run_once()
+    agent.sources.consider(QUEUE)
+    drive(agent, lambda: waiting(agent), "it is to be created")
+
+
+def test_a_task_that_is_cancelled_before_it_is_tried_again_fails(agent: Agent):
+    head = header(OWNER, retry_delay=0.2)
+    each, held = task(OWNER, 1), Held(None, QUEUE)
+    held.outstanding = 1
+    agent._retry_later(Chunk(Piece(held, encode_header(head), head, deque()), 0, [each]), each)
+    agent.cancelling.cancel(each[0], OWNER, force=False)
+    drive(agent, lambda: not agent.delayed, "it would be tried again")
+    assert isinstance(load_task_error(result(agent, each)[1:]), TaskCancelledError)
+    assert held.outstanding == 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from warren.actor_client import death_record, owner_gone_cause
 from warren.exceptions import ActorUnavailableError, store_error
 from warren_broker import records
-from warren_broker.errors import StoreError, WarrenBrokerError, is_wrong_type
+from warren_broker.errors import ConnectionLost, StoreError, WarrenBrokerError, is_wrong_type
 from warren_broker.messages import (
     KIND_ACTOR_CREATION,
     MalformedMessage,
@@ -119,7 +119,10 @@ class ActorManager:
         gpus = list(executor.grant.gpu_ids) if executor.grant is not None else []
         executor.send([ACTOR, piece.header_bytes, task, gpus, epoch, restarts])
         for held, header_bytes, call_header, call in self._waiting.pop(actor_id, ()):
-            self._send(hosted, held, header_bytes, call_header, self._first_copies(hosted, held, call_header, [call]))
+            left = self._first_copies(hosted, held, call_header, [call])
+            if agent.cancelling.known:
+                left = agent.cancelling.without_cancelled(held, call_header, left, outstanding=True)
+            self._send(hosted, held, header_bytes, call_header, left)
         queue = names.actor_queue(actor_id)
         self.burials.graves.pop(actor_id, None)
         # Early calls are not acknowledged, and what they wait for must come all the same.
@@ -154,12 +157,22 @@ class ActorManager:
             hosted.cause = error
             hosted.final = True  # a constructor that raised would raise again: no restart, as in Ray
             return
-        self.records.alive(executor.actor, hosted.epoch, executor.pid)
+        self._alive(hosted)
         running = ResourceRequest.parse(hosted.spec.running)
         if executor.grant is not None and running != executor.grant.request:
             agent.ledger.release(executor.grant)
             executor.grant = agent.ledger.force_acquire(running)
             agent.serve_all()
+
+    def _alive(self, hosted: Hosted) -> None:
+        executor = hosted.executor
+        if self.hosted.get(executor.actor) is not hosted:
+            return
+        try:
+            self.records.alive(executor.actor, hosted.epoch, executor.pid)
+        except WarrenBrokerError as error:
+            log.warning("cannot yet tell that actor %s is alive: %s", executor.actor.hex(), error)
+            self._agent.loop.call_later(END_RETRY_SECONDS, lambda: self._alive(hosted))
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -618,7 +631,13 @@ class ActorManager:
         agent = self._agent
         name = class_name.decode("utf-8", "replace")
         cause = death_record(name, actor_id, "Its node died.", node_id=node.hex())
-        now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch), lost=True)
+        try:
+            now, frame, queue = self._end(actor_id, final=False, cause=cause, epoch=int(epoch), lost=True)
+        except ConnectionLost:
+            # This node may be its keeper now, and no other would see to it.
+            again = END_RETRY_SECONDS
+            agent.loop.call_later(again, lambda: self._lost_its_node(actor_id, node, class_name, epoch))
+            raise
         log.warning("actor %s lost its node: %s", actor_id.hex(), now)
         if now == RESTARTING:
             agent.publish(queue, frame, 0)

@@ -295,6 +295,19 @@ class Agent(ExecutorOwner):
         held = Held(delivery)
         self.sources.taken(held)
         try:
+            self._take_apart(held, delivery)
+        except WarrenBrokerError as error:
+            log.warning("cannot take a message on %s now: %s", delivery.queue, error)
+            self.loop.call_later(SERVE_AGAIN_SECONDS, lambda: self._give_up(held, delivery))
+
+    def _give_up(self, held: Held, delivery: Delivery) -> None:
+        """A message could not be looked at to its end: it comes again, and what was taken of it is recognised then."""
+        self.custody.forget(held)
+        self.consumer.release(delivery)
+        self.sources.settled(held)
+
+    def _take_apart(self, held: Held, delivery: Delivery) -> None:
+        try:
             batches = [
                 (header_bytes, decode_header(header_bytes), tasks)
                 for header_bytes, tasks in decode_frames(self.signer, delivery.body)
@@ -634,6 +647,10 @@ class Agent(ExecutorOwner):
         def put() -> None:
             if self.delayed.pop(task[0], None) is None:
                 return  # it was put back because the node leaves
+            if task[0] in self.cancelling.known:
+                error = TaskCancelledError(task[0].hex())
+                self.commit_error(chunk.held, header, task, error, outstanding=True)
+                return
             self.put_back(chunk.held, chunk.header_bytes, header, [task], marked=1)
             if self.draining:
                 self.handback.give_back_all()

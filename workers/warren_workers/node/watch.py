@@ -75,10 +75,17 @@ class ControlWatch:
                 if message[1] == self._agent.keys.queues_channel:
                     queues.append(message[2])
                 else:
-                    self._agent.on_control(message[2])
+                    self._take(message[2])
         if queues:
             agent = self._agent
             self._consider(queues, agent.store.call(b"SMEMBERS", agent.keys.prioritized), announced=True)
+
+    def _take(self, message: bytes) -> None:
+        try:
+            self._agent.on_control(message)
+        except Exception:
+            # Those behind it have been read, too, and come only once.
+            log.exception("acting on a control message failed")
 
     def run_once(self) -> None:
         """Look for queues whose announcement was missed; listen again if the connection broke."""
