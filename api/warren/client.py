@@ -159,6 +159,7 @@ class Client:
         self._closed = False
         self._leaving = False  # what is cleared away now is not to be brought back
         self._lease_at = 0.0
+        self.counted_dead = False  # at some time: what it had submitted and stored until then is gone
         self._slots_at = 0.0
         self._trim_at = 0.0
         self._finish_at = 0.0
@@ -599,6 +600,7 @@ class Client:
             "dead: what it had submitted and stored is gone. WARREN_CLIENT_LEASE sets the time.",
             self._lease,
         )
+        self.counted_dead = True
         self.lifetimes.died()
         self.store.register_client(self.id, self._lease)
 

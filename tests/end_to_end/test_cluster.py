@@ -14,6 +14,7 @@ import pytest
 import warren
 from tests.end_to_end.where_work_runs import hold, nap
 from tests.servers import wait_until
+from warren import current
 from warren.exceptions import NodeDiedError, OwnerDiedError
 
 
@@ -188,3 +189,28 @@ def test_objects_of_a_killed_driver_become_errors_for_those_who_wait(start_clust
     driver.communicate()
     with pytest.raises(OwnerDiedError):
         warren.get(ref, timeout=30)
+
+
+@warren.remote(max_retries=1)
+def parent(directory: str) -> str:
+    """Wait for a task of its own that waits for the test."""
+    attempt = Path(directory, f"attempt-of-{current.client().id.hex()}")
+    child = hold.remote(directory, attempt.name)
+    attempt.touch()
+    return warren.get(child)
+
+
+def test_a_task_whose_process_counts_as_dead_is_run_again(start_cluster, tmp_path):
+    start_cluster({"num_cpus": 2}, client_lease=3.0)
+    ref = parent.remote(str(tmp_path))
+
+    def attempts() -> list[bytes]:
+        return [bytes.fromhex(each.name.rpartition("-")[2]) for each in tmp_path.glob("attempt-of-*[0-9a-f]")]
+
+    wait_until(lambda: len(attempts()) == 1 and len(list(tmp_path.glob("*-began"))) == 1, "it waits for its task")
+    # Its lease ended while it could not renew it, and a janitor came.
+    for _ in current.client().store.lives.leave(attempts(), current.client().commit_errors):
+        pass
+    wait_until(lambda: len(attempts()) == 2, "it is run again")
+    (tmp_path / "go").touch()
+    assert warren.get(ref, timeout=20)

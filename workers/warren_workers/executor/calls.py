@@ -34,7 +34,7 @@ from warren.lifetimes import store_full
 from warren.object_ref import ObjectRef, made_here
 from warren_broker import records
 from warren_broker.ids import FIRST_INDEX, object_id
-from warren_broker.messages import DYNAMIC, STREAMING, Task, TaskHeader
+from warren_broker.messages import DYNAMIC, KIND_TASK, STREAMING, Task, TaskHeader
 from warren_broker.serialization import UnpickleError, pack, unpack
 from warren_broker.shared_memory import ObjectStoreFull
 from warren_workers.executor.commit import Committer, Results
@@ -68,6 +68,10 @@ def result_ids(task_id: bytes, num_returns: int) -> list[bytes]:
     if num_returns == STREAMING:
         return [task_id + FIRST_INDEX, object_id(task_id, 0)]
     return []
+
+
+class ProcessCountsAsDead(Exception):
+    """A task misses what its own process had submitted or stored: it has not failed, its process has."""
 
 
 class CallRunner:
@@ -135,10 +139,13 @@ class CallRunner:
 
         Raises:
             Retry: it is to be retried instead.
+            ProcessCountsAsDead: this process is to end, as by a crash.
         """
         if self._forked:
             self.end_child(error)
         self.discard(out)
+        if self.client.counted_dead and header.kind == KIND_TASK and self._misses_own_object(error):
+            raise ProcessCountsAsDead(header.name) from error
         if isinstance(error, DependencyFailed):
             record = records.ERROR + store_input_failure(error.record[1:], header.name)
         else:
@@ -149,6 +156,16 @@ class CallRunner:
             record = records.ERROR + self.error_of(header, task, error)
         self.client.failed()
         fill(header, task, record, out)
+
+    def _misses_own_object(self, error: BaseException | None) -> bool:
+        """True if the error, or one that it comes from, says that an object of this client is lost."""
+        own, seen = self.client.id.hex(), set()
+        while error is not None and id(error) not in seen:
+            if isinstance(error, ObjectLostError) and error.object_ref_hex.startswith(own):
+                return True
+            seen.add(id(error))
+            error = error.__cause__ or error.__context__
+        return False
 
     def discard(self, out: Results) -> None:
         """Forget results of a call, half done."""

@@ -33,7 +33,7 @@ from warren_workers.channel import (
     UNBLOCKED,
     BlockingChannel,
 )
-from warren_workers.executor.calls import CallRunner, Retry
+from warren_workers.executor.calls import CallRunner, ProcessCountsAsDead, Retry
 from warren_workers.executor.commit import Committer, Results
 from warren_workers.executor.continuing import Continuing
 from warren_workers.executor.progress import Progress
@@ -297,5 +297,7 @@ def main(sock: Any, page: int, config: dict[str, Any]) -> int:
     executor = Executor(BlockingChannel(sock), Progress(page), config)
     try:
         return executor.run()
+    except ProcessCountsAsDead:
+        return 1  # its tasks are run again elsewhere, or fail, like those of a crash
     finally:
         executor.client.store.close()  # also leaves the shared-memory session: what was kept for reuse goes

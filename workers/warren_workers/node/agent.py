@@ -177,6 +177,7 @@ class Agent(ExecutorOwner):
         self.actors.start()
         self.janitor.start()
         self.redelivery.start()
+        self.continuations.start()
         self.owners.start()
         self.clients.start()
         self.memory.start()

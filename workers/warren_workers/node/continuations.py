@@ -19,12 +19,14 @@ from warren_broker.errors import WarrenBrokerError
 from warren_broker.messages import as_task, decode_header
 from warren_workers.node.executors import Chunk, ExecutorProcess
 from warren_workers.node.intake import Held, Piece
+from warren_workers.node.periodic import every
 
 if TYPE_CHECKING:
     from warren_broker.store.object_store import Dependant
     from warren_workers.node.agent import Agent
 
 AGAIN_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 10.0
 GIVE_BACK_SECONDS: Final = 5.0  # for the broker to confirm what a leaving node gives back
 
 log = logging.getLogger("warren.node")
@@ -77,6 +79,19 @@ class Continuations:
         store, keys = self._agent.store, self._agent.keys
         store.launched(dependants)
         store.call(b"HDEL", keys.continuations(node), *[spec for spec, *_ in dependants])
+
+    def start(self) -> None:
+        """Look after the notes from now on."""
+        every(self._agent, LOOK_SECONDS, self.run_once)
+
+    def run_once(self) -> None:
+        """Remove notes whose specs are gone: an executor that ends before it has told us of one leaves it."""
+        store, key = self._agent.store, self._agent.keys.continuations(self._agent.node_id)
+        noted = store.call(b"HKEYS", key)
+        there = store.pipeline([(b"EXISTS", spec) for spec in noted])
+        gone = [spec for spec, is_there in zip(noted, there, strict=True) if not is_there]
+        if gone:
+            store.call(b"HDEL", key, *gone)
 
     def give_back(self) -> None:
         """This node ends: what its executors were at goes to its queue, as far as it is not done.
