@@ -107,7 +107,9 @@ class ActorManager:
                 cause = self.records.cause(actor_id)
                 record = records.ERROR + (cause or death_record("", actor_id, "It was killed before it started."))
                 agent.commit_record(piece.held, header, task, record, outstanding=True)
-                self._bury(actor_id, record)  # nobody else does: it had no process when it was killed
+                self._fail_waiting(actor_id, record)
+                if actor_id not in self.burials.graves:
+                    agent.consumer.abandon(names.actor_queue(actor_id))  # what comes is another node's to answer
             return False
         hosted = Hosted(executor, header, piece.held, epoch, owner)
         if lost and hosted.spec.durable and not hosted.spec.out_of_order:

@@ -273,7 +273,7 @@ class RabbitMQConsumer:
         subscription.channel = channel
         channel.add_on_close_callback(partial(self._on_channel_close, subscription))
         channel.add_on_cancel_callback(lambda _: self._on_cancelled(subscription, channel))
-        if not subscription.foreign:
+        if subscription.wanted and not subscription.foreign:  # else it may have been deleted meanwhile
             declare(channel, self._prefix, subscription.queue)
         self._update(subscription)
 
