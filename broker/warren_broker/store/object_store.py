@@ -32,6 +32,7 @@ PUT_ASIDE_KEPT = 1000
 FETCH_AT_ONCE = 1000
 FULL_RETRY_SECONDS = 0.05
 PUT_ASIDE_BYTES = 4096
+TAGS_KEPT = 10_000
 SERVER_PATIENCE_SECONDS = 60.0
 EMBEDDED_PATIENCE_SECONDS = 2.0  # an embedded server that is away has ended, with the session
 OUTAGE_SECONDS = 0.5  # a server that was away for longer may have let leases end that their holders would have renewed
@@ -301,6 +302,8 @@ class ObjectStore:
         """Return the hash tag part of a client's keys (remembered)."""
         tag = self._tags.get(client)
         if tag is None:
+            if len(self._tags) >= TAGS_KEPT:
+                self._tags.clear()
             tag = self._tags[client] = self.keys.tag(client)
         return tag
 

@@ -467,7 +467,9 @@ class Agent(ExecutorOwner):
 
     def _on_forked(self, pid: int, tag: tuple[Lane, Grant, bytes], fds: list[int]) -> None:
         lane, grant, client_id = tag
-        self.starting[lane.key] = max(0, self.starting.get(lane.key, 0) - 1)
+        starting = self.starting.pop(lane.key, 0) - 1
+        if starting > 0:
+            self.starting[lane.key] = starting
         executor = ExecutorProcess(self.loop, pid, lane.key[1:], fds, self)
         self.clients.started(executor, client_id)
         self.executors[pid] = executor
@@ -757,7 +759,18 @@ class Agent(ExecutorOwner):
         if lane is not None:
             self.serve(lane)
         self.serve_all()
+        self._forget(executor.key)
         self.stop_if_drained()
+
+    def _forget(self, key: tuple[bytes, bytes]) -> None:
+        """Let go of what is kept for executors of a job and environment, if there are none any more."""
+        if key in self.idle and not self.idle[key]:
+            del self.idle[key]
+        if any(executor.key == key for executor in self.executors.values()):
+            return
+        for lane in list(self.lanes.values()):
+            if lane.key[1:] == key and not lane.waiting and not lane.executors and lane.key not in self.starting:
+                del self.lanes[lane.key]
 
     def _on_lost_task(self, executor: ExecutorProcess, chunk: Chunk, task: Task, *, culprit: bool) -> None:
         try:
