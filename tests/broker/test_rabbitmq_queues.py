@@ -15,6 +15,7 @@ from warren_broker.errors import ConnectError
 from warren_broker.loop import Loop
 from warren_broker.queues import names
 from warren_broker.queues.protocol import Delivery
+from warren_broker.queues.rabbitmq import publisher as publishers
 from warren_broker.queues.rabbitmq import refusals
 from warren_broker.queues.rabbitmq.consumer import RabbitMQConsumer
 from warren_broker.queues.rabbitmq.publisher import RabbitMQPublisher
@@ -122,3 +123,25 @@ def test_closing_ends_the_thread(endpoint: Endpoint) -> None:
     assert {thread.name for thread in set(threading.enumerate()) - before} == {"warren-broker"}
     publisher.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_a_publisher_does_not_remember_every_queue_it_ever_had(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishers, "QUEUES_KEPT", 3)
+    announced: list[str] = []
+    publisher, node = RabbitMQPublisher(endpoint, on_new_queue=announced.append), Node(endpoint)
+    queues = [names.task_queue(f"CPU={number}") for number in range(1, 8)]
+    for body in (b"1", b"2"):
+        for queue in queues:
+            publisher.publish(queue, body)
+    assert publisher.flush(PATIENCE_S)
+    for queue in queues:
+        node.consumer.subscribe(queue, prefetch=5)
+    node.run_until(lambda: len(node.got) == 2 * len(queues))
+    for queue in queues:
+        assert [each.body for each in node.got if each.queue == queue] == [b"1", b"2"]
+    assert set(announced) == set(queues)
+    assert max(map(len, (publisher._known, publisher._declared, publisher._marshal))) <= 3
+    node.close()
+    publisher.close()

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 # publish() waits while so much is unconfirmed.
 MAX_UNCONFIRMED_BYTES: Final = 64 * 1024 * 1024
 
+# Queues that a publisher remembers to have declared: each actor has one, and most are gone.
+QUEUES_KEPT: Final = 10_000
+
 _CLOSE_TIMEOUT_S: Final = 2.0
 _CHANNEL_RETRY_S: Final = 0.5
 
@@ -158,6 +161,8 @@ class RabbitMQPublisher:
         # Without the lock: the callback does input and output of its own. Two threads may both announce a queue.
         if self._on_new_queue is not None:
             self._on_new_queue(queue)
+        if len(self._known) >= QUEUES_KEPT:
+            self._known.clear()
         self._known.add(queue)
 
     def _check(self) -> None:
@@ -195,6 +200,9 @@ class RabbitMQPublisher:
         queue = message.queue
         if queue not in self._declared:
             # Nothing waits for the answer: a channel's commands are carried out in order.
+            if len(self._declared) >= QUEUES_KEPT:
+                self._declared.clear()
+                self._marshal.clear()
             if queue not in self._foreign:
                 declare(channel, self._prefix, queue)
             self._declared.add(queue)
