@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -238,6 +240,31 @@ def test_what_an_adopter_could_not_look_at_is_put_back_by_its_next_round(make_ag
     second.janitor.run_once()
     drive(second, lambda: waiting(second), "the task is back")
     drive(second, lambda: entries(second) == 0, "the adopted entry is gone")
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["taken", "ended"])
+def test_an_entry_whose_reply_was_lost_is_not_written_twice(make_agent: MakeAgent, ends: bool):
+    agent = make_agent()
+    agent.custody = Custody(agent, after=0.0)
+    agent.sources.consider(QUEUE)
+    agent.publisher.publish(QUEUE, frame(agent, header(OWNER), task(OWNER, 1)))
+    drive(agent, lambda: waiting(agent), "the message is here")
+    pipeline = agent.store.pipeline
+
+    def lose_reply(commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        pipeline(commands)
+        raise ConnectionLost("away for too long")
+
+    agent.store.pipeline = lose_reply  # type: ignore[method-assign]
+    agent.custody.run_once()
+    agent.store.pipeline = pipeline  # type: ignore[method-assign]
+    if not ends:
+        agent.custody.run_once()
+        assert entries(agent) == 1
+    (piece,) = [piece for lane in agent.lanes.values() for piece in lane.take_all()]
+    agent.settle(piece.held, 1)
+    agent.custody.run_once()
+    assert entries(agent) == 0
 
 
 def test_a_forged_entry_is_put_aside(make_agent: MakeAgent):

@@ -58,6 +58,7 @@ class Custody:
         self._key = agent.keys.custody(agent.node_id)
         self._watched: dict[int, Held] = {}  # in the order of their arrival
         self._kept: dict[bytes, Held] = {}
+        self._tried: dict[int, bytes] = {}  # fields of what is watched, if the reply to their writing was lost
         self._done: list[bytes] = []  # entries to be deleted
         self.left = False  # this node ends, and could not put everything back
 
@@ -69,6 +70,9 @@ class Custody:
     def settled(self, held: Held) -> None:
         """Nothing of it is outstanding. HOT PATH."""
         self._watched.pop(id(held), None)
+        tried = self._tried.pop(id(held), b"") if self._tried else b""
+        if tried and not held.custody:
+            self._done.append(tried)
         if held.custody:
             self._kept.pop(held.custody, None)
             self._done.append(held.custody)
@@ -76,6 +80,9 @@ class Custody:
     def forget(self, held: Held) -> None:
         """A delivery is given up: its queue takes it back."""
         self._watched.pop(id(held), None)
+        tried = self._tried.pop(id(held), b"")
+        if tried:
+            self._done.append(tried)
 
     def run_once(self) -> None:
         """Take custody of what is unsettled for long, delete the entries of what is done: in one round trip."""
@@ -84,7 +91,9 @@ class Custody:
         if not long and not self._done:
             return
         agent = self._agent
-        fields = {secrets.token_bytes(12): held for held in long if held.delivery is not None}
+        fields = {
+            self._tried.get(id(held)) or secrets.token_bytes(12): held for held in long if held.delivery is not None
+        }
         commands: list[tuple[bytes, ...]] = [
             (b"HSET", self._key, field, self._entry(field, held)) for field, held in fields.items()
         ]
@@ -94,8 +103,10 @@ class Custody:
             agent.store.pipeline(commands)
         except WarrenBrokerError as error:
             log.warning("cannot take custody now: %s", error)
+            self._tried.update((id(held), field) for field, held in fields.items())  # perhaps they are written
             return
         self._done.clear()
+        self._tried.clear()
         for held in long:
             del self._watched[id(held)]
         for field, held in fields.items():
@@ -123,6 +134,8 @@ class Custody:
 
         What the broker has not confirmed stays, and `left` says so: another node's janitor puts it back then.
         """
+        self._done += self._tried.values()  # the broker gives those back
+        self._tried.clear()
         if not self._kept and not self._done:
             return
         agent = self._agent
