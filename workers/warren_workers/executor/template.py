@@ -25,6 +25,8 @@ FORKED = "forked"
 EXITED = "exited"
 FORK = "fork"
 
+AGAIN_SECONDS = 0.5  # until the next try to fork
+
 
 def serve(control: socket.socket) -> NoReturn:
     """Body of the template process; ends when the agent closes its end."""
@@ -38,8 +40,9 @@ def serve(control: socket.socket) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     splitter = Splitter()
+    requests: list[list[Any]] = []
     while True:
-        readable, _, _ = select.select([control.fileno(), wake_read], [], [])
+        readable, _, _ = select.select([control.fileno(), wake_read], [], [], AGAIN_SECONDS if requests else None)
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
@@ -48,8 +51,15 @@ def serve(control: socket.socket) -> NoReturn:
             data = control.recv(65536)
             if not data:
                 os._exit(0)
-            for request in splitter.feed(data):
-                _fork(control, request, (wake_read, wake_write))
+            requests += splitter.feed(data)
+        while requests:
+            try:
+                _fork(control, requests[0], (wake_read, wake_write))
+            except OSError as error:
+                # Too many processes or open files: with this process all executors would end, whatever they run.
+                print(f"warren: no executor can be started now: {error}", file=sys.stderr, flush=True)
+                break
+            del requests[0]
 
 
 def _reap(control: socket.socket) -> None:
@@ -65,22 +75,24 @@ def _reap(control: socket.socket) -> None:
 
 
 def _fork(control: socket.socket, request: list[Any], close: tuple[int, ...]) -> None:
-    ours, theirs = socket.socketpair()
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    page = progress.create()
-    pid = os.fork()
-    if pid == 0:
-        _child(control, request, close, ours, theirs, (out_read, out_write, err_read, err_write), page)
-    theirs.close()
-    os.close(out_write)
-    os.close(err_write)
-    fds = [ours.fileno(), out_read, err_read, page]
-    with contextlib.suppress(OSError):
-        socket.send_fds(control, [pack_message([FORKED, pid, request[1]])], fds)
-    ours.close()
-    for fd in fds[1:]:
-        os.close(fd)
+    with contextlib.ExitStack() as opened:
+
+        def keep(fd: int) -> int:
+            opened.callback(os.close, fd)
+            return fd
+
+        ours, theirs = socket.socketpair()
+        opened.enter_context(ours)
+        opened.enter_context(theirs)
+        out_read, out_write = map(keep, os.pipe())
+        err_read, err_write = map(keep, os.pipe())
+        page = keep(progress.create())
+        pid = os.fork()
+        if pid == 0:
+            _child(control, request, close, ours, theirs, (out_read, out_write, err_read, err_write), page)
+        fds = [ours.fileno(), out_read, err_read, page]
+        with contextlib.suppress(OSError):
+            socket.send_fds(control, [pack_message([FORKED, pid, request[1]])], fds)
 
 
 def _child(
