@@ -1,1 +1,1 @@
-"""Paired benchmarks: the same workloads on Ray and on warren, alternating in one run. See README.md."""
+"""Paired benchmarks: the same workloads on Ray and on rabbitry, alternating in one run. See README.md."""

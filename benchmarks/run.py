@@ -158,7 +158,7 @@ def _machine() -> str:
     versions = [_version("redis-server", "--version"), _version("rabbitmqctl", "version")]
     return (
         f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.platform()}\n"
-        f"warren at {commit.stdout.strip() or 'an unknown commit'}, {', '.join(filter(None, versions))}\n"
+        f"rabbitry at {commit.stdout.strip() or 'an unknown commit'}, {', '.join(filter(None, versions))}\n"
         f"{time.strftime('%Y-%m-%d %H:%M')}, load average {', '.join(f'{each:.2f}' for each in os.getloadavg())}"
     )
 

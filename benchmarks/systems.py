@@ -1,4 +1,4 @@
-"""The systems under test: Ray, warren embedded, warren on RabbitMQ and Redis. Each round is a fresh process of one."""
+"""The systems under test: Ray, rabbitry embedded, rabbitry on RabbitMQ and Redis. Each round is a fresh process."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Ray:
         Raises:
             BenchmarkError: it cannot be installed.
         """
-        self._python = python or _install_ray()
+        self._python = python or install_ray()
 
     def run(self, names: Sequence[str]) -> Round:
         """Run workloads once."""
@@ -86,7 +86,7 @@ class Ray:
 
 
 class Embedded:
-    """Warren with nothing but itself."""
+    """Rabbitry with nothing but itself."""
 
     name = "embedded"
 
@@ -96,7 +96,7 @@ class Embedded:
 
 
 class Cluster:
-    """Warren on RabbitMQ and Redis, with one node on this machine. The servers stay from round to round."""
+    """Rabbitry on RabbitMQ and Redis, with one node on this machine. The servers stay from round to round."""
 
     name = "rabbitmq"
 
@@ -116,17 +116,19 @@ class Cluster:
         self._servers: list[int] = []
         if broker_url is None or store_url is None:
             broker_url, store_url = self._start(stack, appendonly)
+        self.broker_url, self.store_url = broker_url, store_url
         self._environment = {
             "PYTHONPATH": PATH,
-            "WARREN_BROKER_URL": broker_url,
-            "WARREN_STORE_URL": store_url,
-            "WARREN_SECRET": secrets.token_hex(16),
-            "WARREN_PREFIX": f"warren-bench-{secrets.token_hex(4)}:",
+            "RABBITRY_BROKER_URL": broker_url,
+            "RABBITRY_STORE_URL": store_url,
+            "RABBITRY_SECRET": secrets.token_hex(16),
+            "RABBITRY_PREFIX": f"rabbitry-bench-{secrets.token_hex(4)}:",
         }
 
     def _start(self, stack: ExitStack, appendonly: bool) -> tuple[str, str]:
         try:
-            from tests.servers import RabbitMQServer, RedisServer, find_rabbitmq_directory, find_redis_server
+            from tests.server_binaries import find_rabbitmq_directory, find_redis_server
+            from tests.servers import RabbitMQServer, RedisServer
         except ModuleNotFoundError as error:
             raise BenchmarkError(f"{error}: pip install {error.name}") from error
         missing = [] if find_redis_server() else ["redis-server"]
@@ -151,7 +153,7 @@ class Cluster:
         log = self._directory / "node.log"
         with log.open("wb") as output:
             node = subprocess.Popen(
-                [sys.executable, "-m", "warren_workers", "start", "--num-cpus", str(CPUS)],
+                [sys.executable, "-m", "rabbitry_workers", "start", "--num-cpus", str(CPUS)],
                 env={**os.environ, **environment},
                 stdout=output,
                 stderr=output,
@@ -170,7 +172,12 @@ class Cluster:
                 node.wait()
 
 
-def _install_ray() -> str:
+def install_ray() -> str:
+    """Return the Python that has Ray, in an environment under `.bench/` that is made if it is missing.
+
+    Raises:
+        BenchmarkError: it cannot be installed.
+    """
     home = BENCH / "ray"
     python = home / "bin" / "python"
     stamp = home / RAY

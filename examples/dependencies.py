@@ -1,4 +1,6 @@
-r"""A diamond of tasks: refs are passed as arguments, and each task runs when its arguments are there.
+r"""A diamond of tasks: `python examples/dependencies.py [--address auto]`.
+
+Refs are passed as arguments, and each task runs when its arguments are there.
 
          numbers
         /       \
@@ -9,28 +11,30 @@ r"""A diamond of tasks: refs are passed as arguments, and each task runs when it
 Nothing waits here for `numbers`: whoever finishes it lets the next two go, whatever this program does meanwhile.
 """
 
-import warren
+import argparse
+
+import rabbitry
 
 
-@warren.remote
+@rabbitry.remote
 def numbers(count: int) -> list[int]:
     """Return what the others work on."""
     return [(7 * i) % 101 for i in range(count)]
 
 
-@warren.remote
+@rabbitry.remote
 def total(values: list[int]) -> int:
     """Return the sum."""
     return sum(values)
 
 
-@warren.remote
+@rabbitry.remote
 def largest(values: list[int]) -> int:
     """Return the largest."""
     return max(values)
 
 
-@warren.remote
+@rabbitry.remote
 def report(count: int, summed: int, most: int) -> str:
     """Put the two branches together."""
     return f"{count} numbers, sum {summed}, largest {most}"
@@ -38,10 +42,13 @@ def report(count: int, summed: int, most: int) -> str:
 
 def main() -> None:
     """Submit all four tasks at once and wait for the last one."""
-    with warren.init(num_cpus=2):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", help="of a cluster (default: one on this machine)")
+    options = parser.parse_args()
+    with rabbitry.init(options.address):
         values = numbers.remote(1000)
         text = report.remote(1000, total.remote(values), largest.remote(values))
-        print(warren.get(text))
+        print(rabbitry.get(text))
 
 
 if __name__ == "__main__":

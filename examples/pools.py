@@ -1,12 +1,16 @@
-"""Code written for the standard library, on a cluster: a process pool, an executor, a queue."""
+"""Code written for the standard library, on a cluster: `python examples/pools.py [--address auto]`.
 
+A process pool, an executor, a queue.
+"""
+
+import argparse
 import os
 from concurrent.futures import as_completed
 
-import warren
-from warren.util import Executor
-from warren.util.multiprocessing import Pool
-from warren.util.queue import Queue
+import rabbitry
+from rabbitry.util import Executor
+from rabbitry.util.multiprocessing import Pool
+from rabbitry.util.queue import Queue
 
 words: dict[str, int] = {}
 
@@ -22,7 +26,7 @@ def length(word: str) -> tuple[int, int]:
     return words[word], os.getpid()
 
 
-@warren.remote
+@rabbitry.remote
 def produce(queue: Queue, count: int) -> None:
     """Fill a queue that takes few items: `put` waits for the consumer."""
     for number in range(count):
@@ -32,7 +36,10 @@ def produce(queue: Queue, count: int) -> None:
 def main() -> None:
     """Use all three."""
     text = "tasks actors objects"
-    with warren.init(num_cpus=2):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", help="of a cluster (default: one on this machine)")
+    options = parser.parse_args()
+    with rabbitry.init(options.address):
         with Pool(2, initializer=load, initargs=(text,)) as pool:
             results = pool.map(length, text.split(), chunksize=1)
             print("lengths:", [result for result, _ in results])
@@ -44,7 +51,7 @@ def main() -> None:
         queue = Queue(maxsize=2)
         done = produce.remote(queue, 10)
         print("sum of the queue:", sum(queue.get() for _ in range(10)))
-        warren.get(done)
+        rabbitry.get(done)
 
 
 if __name__ == "__main__":

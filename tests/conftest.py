@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -30,11 +31,11 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import redis
 
+from tests.coverage_of_parts import CoverageOfParts, of_a_whole_run
 from tests.processes import MARKER_VARIABLE, find_processes, kill_processes
 from tests.sentinels import Sentinels
+from tests.server_binaries import AMQP_URL_VARIABLE, REDIS_URL_VARIABLE
 from tests.servers import (
-    AMQP_URL_VARIABLE,
-    REDIS_URL_VARIABLE,
     ForeignRabbitMQServer,
     ForeignRedisServer,
     RabbitMQServer,
@@ -42,13 +43,13 @@ from tests.servers import (
 )
 
 if TYPE_CHECKING:
-    from warren_broker.endpoint import Endpoint
+    from rabbitry_broker.endpoint import Endpoint
 
 LEFTOVER_TIMEOUT = 10.0  # seconds that processes and files of finished tests have to go away
 LONGEST_TEMPORARY_DIRECTORY = 28  # bytes; a run directory's socket, 73 bytes below it, must stay under 104 (macOS)
 SHARED_MEMORY = Path("/dev/shm")
-# What warren calls its files outside of TMPDIR: run directories, and objects in shared memory with the session's lock.
-OURS = {Path("/tmp"): re.compile(r"warren-\d+-[0-9a-f]{8}"), SHARED_MEMORY: re.compile(r"warren-[\w.]+-")}
+# What rabbitry calls its files outside of TMPDIR: run directories, and objects in shared memory with their lock.
+OURS = {Path("/tmp"): re.compile(r"rabbitry-\d+-[0-9a-f]{8}"), SHARED_MEMORY: re.compile(r"rabbitry-[\w.]+-")}
 LOCK_SUFFIX = "-lock"  # of the file that everybody in a shared-memory session holds open
 
 
@@ -60,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "chaos: kills servers or processes; slow")
+    if of_a_whole_run(config):
+        config.pluginmanager.register(CoverageOfParts())
     signal.signal(signal.SIGTERM, lambda _number, _frame: pytest.exit("terminated by SIGTERM", returncode=143))
 
 
@@ -68,7 +71,7 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     """Give the session one directory for all servers and temporary files; fail if anything is left at the end."""
     # pytest's own directory first: what failed tests left there stays for a look at it.
     tmp_path_factory.getbasetemp()
-    files_before = _files_of_warren()  # whoever uses them: a session beside this one may end first and leave them
+    files_before = _files_of_rabbitry()  # whoever uses them: a session beside this one may end first and leave them
     base = tempfile.gettempdir()
     path = Path(tempfile.mkdtemp(prefix="wt-", dir=base if len(base) <= LONGEST_TEMPORARY_DIRECTORY else "/tmp"))
     temporary = path / "tmp"
@@ -78,8 +81,10 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         patch.setenv(MARKER_VARIABLE, str(path))
         patch.setenv("TMPDIR", str(temporary))
         patch.setattr(tempfile, "tempdir", None)
+        patch.setenv("RABBITRY_ENVIRONMENTS", str(path / "environments"))
+        patch.setenv("RABBITRY_LOG_DIR", str(path / "logs"))  # where nodes leave what was printed before a crash
         patch.delenv("XDG_RUNTIME_DIR", raising=False)  # Run directories go to TMPDIR, where nobody else's are.
-        for variable in ("WARREN_ADDRESS", "WARREN_BROKER_URL", "WARREN_STORE_URL", "WARREN_SECRET"):
+        for variable in ("RABBITRY_ADDRESS", "RABBITRY_BROKER_URL", "RABBITRY_STORE_URL", "RABBITRY_SECRET"):
             patch.delenv(variable, raising=False)  # The developer's own cluster is no place for tests.
         yield path
         leftovers = _wait_for_leftovers(path, temporary, files_before)
@@ -90,9 +95,16 @@ def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         pytest.fail("left behind by this session:\n  " + "\n  ".join(leftovers), pytrace=False)
 
 
+@pytest.fixture(autouse=True)
+def logs_reach_caplog(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test that asks for `caplog` see the logs of rabbitry, also after an `init()` gave them a handler."""
+    if "caplog" in request.fixturenames:
+        monkeypatch.setattr(logging.getLogger("rabbitry"), "propagate", True)
+
+
 @pytest.fixture(scope="session")
 def redis_server(session_directory: Path) -> Iterator[RedisServer]:
-    """A Redis that all tests share, or the one at WARREN_TEST_REDIS_URL."""
+    """A Redis that all tests share, or the one at RABBITRY_TEST_REDIS_URL."""
     url = os.environ.get(REDIS_URL_VARIABLE)
     if url:
         foreign = ForeignRedisServer(url)
@@ -109,7 +121,7 @@ def redis_server(session_directory: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def rabbitmq_server(session_directory: Path) -> Iterator[RabbitMQServer]:
-    """A RabbitMQ that all tests share, or the one at WARREN_TEST_AMQP_URL."""
+    """A RabbitMQ that all tests share, or the one at RABBITRY_TEST_AMQP_URL."""
     url = os.environ.get(AMQP_URL_VARIABLE)
     if url:
         foreign = ForeignRabbitMQServer(url)
@@ -196,7 +208,7 @@ class Engine:
     @property
     def endpoint(self) -> Endpoint:
         """The same as an `Endpoint`, with which engines and connections are opened."""
-        from warren_broker.endpoint import Endpoint  # Tests of the servers alone need no warren.
+        from rabbitry_broker.endpoint import Endpoint  # Tests of the servers alone need no rabbitry.
 
         return Endpoint(self.store_url, self.broker_url, self.secrets, self.prefix)
 
@@ -217,7 +229,7 @@ class Engine:
 def engine(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Engine]:
     """Run the test once for each engine, on a cluster of its own that is wiped afterwards."""
     tag = secrets.token_hex(4)
-    prefix = f"warren-{tag}:"
+    prefix = f"rabbitry-{tag}:"
     secret = (secrets.token_bytes(32),)
     try:
         if request.param == "embedded":
@@ -254,16 +266,16 @@ def _wait_for_leftovers(session_dir: Path, temporary: Path, files_before: set[Pa
     while True:
         leftovers = [f"process {pid}: {command}" for pid, command in find_processes(str(session_dir)).items()]
         leftovers += [f"file {path}" for path in sorted(temporary.iterdir())]
-        new = _files_of_warren() - files_before
+        new = _files_of_rabbitry() - files_before
         leftovers += [f"file {path}" for path in sorted(new - _files_in_foreign_use(new))]
         if not leftovers or time.monotonic() > deadline:
             return leftovers
         time.sleep(0.05)
 
 
-def _files_of_warren() -> set[Path]:
-    """Return what warren keeps outside of TMPDIR, of any session."""
-    return {path for root, name in OURS.items() for path in root.glob("warren-*") if name.match(path.name)}
+def _files_of_rabbitry() -> set[Path]:
+    """Return what rabbitry keeps outside of TMPDIR, of any session."""
+    return {path for root, name in OURS.items() for path in root.glob("rabbitry-*") if name.match(path.name)}
 
 
 def _files_in_foreign_use(candidates: set[Path]) -> set[Path]:

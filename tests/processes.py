@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-MARKER_VARIABLE = "WARREN_TEST_SESSION"
+MARKER_VARIABLE = "RABBITRY_TEST_SESSION"
 """Environment variable that every process of a session inherits; its value is the session's directory."""
 
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rabbitry_broker.store.redis.cluster import SLOTS, slot_of
 from tests.servers import RedisServer, ServerError, free_port, wait_until
-from warren_broker.store.cluster import SLOTS, slot_of
 
 MASTERS = 3
 BUS_OFFSET = 10_000  # a server listens there too, for the others
@@ -23,7 +23,7 @@ class RedisCluster:
 
     Attributes:
         servers: masters first, then replicas; who is what may change.
-        url: what warren is told.
+        url: what rabbitry is told.
         tls_ports: where the servers listen for TLS, if they were told to have `tls`.
     """
 

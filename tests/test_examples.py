@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOP = Path(__file__).parents[1]
 EXAMPLES = TOP / "examples"
 
@@ -50,6 +52,84 @@ def test_retries() -> None:
     ]
 
 
+def test_the_crawler_finds_every_page() -> None:
+    shown = run(str(EXAMPLES / "web_crawler.py"), "--pages", "30")
+    assert shown.startswith("30 pages, ")
+    rows = re.findall(r"^ +\d+ +(\d+)  #+$", shown, re.MULTILINE)
+    assert sum(map(int, rows)) == 30
+
+
+def test_the_sweep_finds_a_best_width() -> None:
+    shown = run(str(EXAMPLES / "parameter_sweep.py"), "--widths", "4", "--points", "60")
+    assert len(re.findall(r"#$|<- best$", shown, re.MULTILINE)) == 4
+    assert shown.count("<- best") == 1
+
+
+def test_the_sweep_draws_its_curve(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run(str(EXAMPLES / "parameter_sweep.py"), "--widths", "3", "--points", "30", "--plot", str(tmp_path / "sweep.png"))
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_batch_inference() -> None:
+    pytest.importorskip("numpy")
+    shown = run(str(EXAMPLES / "batch_inference.py"), "--images", "120", "--batch", "30")
+    right = re.search(r"^120 images, ([\d.]+)% right$", shown, re.MULTILINE)
+    assert right and float(right[1]) > 90
+    table = re.findall(r"^(?:circle|square|cross) +(\d+) +(\d+) +(\d+)$", shown, re.MULTILINE)
+    assert sum(int(count) for row in table for count in row) == 120
+
+
+def test_etl_of_parquet_files(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    shown = run(str(EXAMPLES / "etl_parquet.py"), "--files", "2", "--rows", "500", "--directory", str(tmp_path))
+    result = parquet.read_table(tmp_path / "by-country.parquet").to_pylist()
+    orders = [row for file in tmp_path.glob("orders-*") for row in parquet.read_table(file).to_pylist()]
+    paid = [row for row in orders if row["state"] == "paid"]
+    assert sum(row["orders"] for row in result) == len(paid)
+    assert sum(row["cents"] for row in result) == sum(row["cents"] for row in paid)
+    assert re.search(rf"^all +{len(paid)} ", shown, re.MULTILINE)
+    # The same without a file system that the nodes have in common.
+    assert run(str(EXAMPLES / "etl_parquet.py"), "--files", "2", "--rows", "500") == shown
+
+
+def test_the_bank_loses_nothing() -> None:
+    shown = run(str(EXAMPLES / "bank.py"), "--transfers", "12", "--crashes", "2")
+    assert shown.startswith("12 transfers, 2 processes killed\n")
+    assert re.search(r"^all +24 +4000 +4000$", shown, re.MULTILINE)
+
+
+def test_the_parameter_server_learns() -> None:
+    shown = run(str(EXAMPLES / "parameter_server.py"), "--rounds", "5", "--workers", "2")
+    percents = [float(each) for each in re.findall(r"(\d+\.\d)%", shown)]
+    assert percents[-1] > 80
+
+
+def test_a_pipeline_outlives_the_program_that_submits_it() -> None:
+    shown = run(str(EXAMPLES / "detached_pipeline.py"), "--parts", "2").splitlines()
+    assert shown[0] == "the program that submitted the work has ended"
+    assert shown[2].split()[:2] == ["the", "6"]
+
+
+def test_the_service_streams_progress() -> None:
+    for package in ("fastapi", "uvicorn"):
+        pytest.importorskip(package)
+    lines = run(str(EXAMPLES / "service.py"), "--once").splitlines()
+    assert [json.loads(line) for line in lines[:5]] == [{"done": done, "of": 5} for done in range(1, 6)]
+    assert json.loads(lines[5]) == {"primes": 669}  # below 5000
+    assert lines[6] == "asked again: 404"
+
+
+def test_the_service_says_what_it_needs() -> None:
+    program = f"import runpy, sys; sys.modules['uvicorn'] = None; runpy.run_path({str(EXAMPLES / 'service.py')!r})"
+    assert "pip install 'rabbitry[examples]'" in run("-c", program)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_takes_an_address(example: Path) -> None:
+    assert "--address" in run(str(example), "--help")
+
+
 def test_the_census_of_a_small_library(tmp_path: Path) -> None:
     for package in (email, json):
         source = Path(str(package.__file__)).parent
@@ -58,7 +138,7 @@ def test_the_census_of_a_small_library(tmp_path: Path) -> None:
     program = (
         "import runpy, sysconfig\n"
         f"sysconfig.get_paths = lambda: {{'stdlib': {str(tmp_path)!r}}}\n"
-        f"runpy.run_path({str(EXAMPLES / 'stdlib_census.py')!r}, run_name='__main__')\n"
+        "runpy.run_module('rabbitry.demo', run_name='__main__')\n"
     )
     shown = run("-c", program)
     files = {name: len(list((tmp_path / name).rglob("*.py"))) for name in ("email", "json")}

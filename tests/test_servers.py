@@ -18,7 +18,8 @@ from redis.retry import Retry
 
 from tests.conftest import Engine
 from tests.processes import MARKER_VARIABLE, find_processes
-from tests.servers import REDIS_URL_VARIABLE, RabbitMQServer, RedisServer, ServerError, find_redis_server, wait_until
+from tests.server_binaries import REDIS_URL_VARIABLE, find_redis_server
+from tests.servers import RabbitMQServer, RedisServer, ServerError, wait_until
 
 
 def put_on_queue(url: str, queue: str, body: bytes) -> None:

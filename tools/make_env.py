@@ -28,9 +28,9 @@ def env_text(example: str, settings: dict[str, str] | None = None) -> str:
     values.update(settings or {})
     for name, value in values.items():
         value = re.sub(r"<([A-Z_]+)>", lambda match: values[match[1]], value)
-        if name == "WARREN_BROKER_URL":
+        if name == "RABBITRY_BROKER_URL":
             value = value.replace(":5672/", f":{values['RABBITMQ_PORT']}/")
-        elif name == "WARREN_STORE_URL":
+        elif name == "RABBITRY_STORE_URL":
             value = value.replace(":6379/", f":{values['REDIS_PORT']}/")
         values[name] = value
     return re.sub(r"^([A-Z_]+)=.*$", lambda match: f"{match[1]}={values[match[1]]}", example, flags=re.MULTILINE)

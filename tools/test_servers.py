@@ -1,8 +1,11 @@
 """Make sure that the tests find Redis and RabbitMQ, then run a command: `python tools/test_servers.py pytest ...`.
 
-In this order: servers that `WARREN_TEST_REDIS_URL` and `WARREN_TEST_AMQP_URL` name; binaries on this machine, of which
-the tests start their own servers; binaries that apt-get installs (as root on Debian or Ubuntu); containers, if a
+In this order: servers that `RABBITRY_TEST_REDIS_URL` and `RABBITRY_TEST_AMQP_URL` name; binaries on this machine, of
+which the tests start their own servers; binaries that apt-get installs (as root on Debian or Ubuntu); containers, if a
 Docker engine answers, which are removed when the command ends. If none is possible, say what to do.
+
+`--check` in place of a command starts and installs nothing: it says at once if all of this is bound to fail. It needs
+nothing but Python, so that `make test` can ask before it installs what takes minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +21,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.servers import AMQP_URL_VARIABLE, REDIS_URL_VARIABLE, find_rabbitmq_directory, find_redis_server  # noqa: E402
+from tests.server_binaries import (  # noqa: E402
+    AMQP_URL_VARIABLE,
+    REDIS_URL_VARIABLE,
+    find_rabbitmq_directory,
+    find_redis_server,
+)
 
 COMPOSE_FILE = ROOT / "tools" / "test-servers.compose.yml"
 APT_TIMEOUT = 600  # seconds for one apt-get command
@@ -37,9 +45,11 @@ Any one of these helps:
 
 def main(command: Sequence[str]) -> int:
     """Run a command with servers at hand; return its exit code, or 1 if there are none."""
+    if list(command) == ["--check"]:
+        return check()
     missing = missing_packages()
-    if missing:
-        install_packages(missing)
+    if missing or missing_tools():
+        install_packages([*missing, *missing_tools()])
         missing = missing_packages()
     if not missing:
         return subprocess.call(command)
@@ -47,6 +57,20 @@ def main(command: Sequence[str]) -> int:
         print(ADVICE.format(missing=", ".join(missing)), file=sys.stderr)
         return 1
     return run_beside_containers(command)
+
+
+def check() -> int:
+    """Return 0 if there are servers or a way to them, else say what to do and return 1."""
+    missing = missing_packages()
+    if not missing or may_install() or docker_answers():
+        return 0
+    print(ADVICE.format(missing=", ".join(missing)), file=sys.stderr)
+    return 1
+
+
+def may_install() -> bool:
+    """Return True for root on a machine with apt-get."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def missing_packages() -> list[str]:
@@ -58,9 +82,18 @@ def missing_packages() -> list[str]:
     return [package for package, found in available.items() if not found]
 
 
+def missing_tools() -> list[str]:
+    """Return the Debian names of tools that some tests need and skip without: clocks that are wrong, certificates."""
+    available = {
+        "libfaketime": next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None),
+        "openssl": shutil.which("openssl"),
+    }
+    return [package for package, found in available.items() if not found]
+
+
 def install_packages(packages: Sequence[str]) -> None:
     """Install packages by apt-get if this is root on Debian or Ubuntu; try once more if it fails, then tell why."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if not may_install():
         return
     print(f"installing {' and '.join(packages)} by apt-get", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -84,7 +117,7 @@ def install_packages(packages: Sequence[str]) -> None:
                 break
             output = done.stdout
             # A package list that cannot be refreshed may still be good enough to install from.
-        if not set(packages) & set(missing_packages()):
+        if not set(packages) & {*missing_packages(), *missing_tools()}:
             return
     print(output[-3000:], file=sys.stderr)
 
@@ -106,8 +139,8 @@ def docker_answers() -> bool:
 def run_beside_containers(command: Sequence[str]) -> int:
     """Run a command while containers serve Redis and RabbitMQ; return its exit code."""
     password = secrets.token_hex(16)
-    environment = {**os.environ, "WARREN_TEST_PASSWORD": password}
-    compose = ["docker", "compose", "--project-name", f"warren-test-{os.getpid()}", "--file", str(COMPOSE_FILE)]
+    environment = {**os.environ, "RABBITRY_TEST_PASSWORD": password}
+    compose = ["docker", "compose", "--project-name", f"rabbitry-test-{os.getpid()}", "--file", str(COMPOSE_FILE)]
 
     def address(service: str, port: int) -> str:
         shown = subprocess.run(

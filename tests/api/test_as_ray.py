@@ -1,4 +1,4 @@
-"""Programs that say `import ray`, run by `python -m warren.as_ray`: they run as by Python itself, and reach warren."""
+"""Programs that say `import ray`, run by `python -m rabbitry.as_ray`: they run as by Python, and reach rabbitry."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ end()
 def run(
     *arguments: str, cwd: Path, path: list[str] | None = None, as_ray: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(["-m", "warren.as_ray"] if as_ray else []), *arguments]
+    command = [sys.executable, *(["-m", "rabbitry.as_ray"] if as_ray else []), *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*(path or []), *ROOTS])}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
 
@@ -130,7 +130,7 @@ def test_an_excepthook_of_the_program_sees_the_program_alone(tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_rays_modules_are_warrens(tmp_path: Path) -> None:
+def test_rays_modules_are_rabbitrys(tmp_path: Path) -> None:
     program = write(
         tmp_path / "prog.py",
         """
@@ -140,21 +140,21 @@ def test_rays_modules_are_warrens(tmp_path: Path) -> None:
         import ray.util.scheduling_strategies as strategies
         from ray.util import scheduling_strategies
         from ray.exceptions import RayTaskError
-        import warren, warren.util.scheduling_strategies
+        import rabbitry, rabbitry.util.scheduling_strategies
         print(json.dumps([
-            ray is warren,
-            ray.exceptions is warren.exceptions is sys.modules["ray.exceptions"],
-            strategies is scheduling_strategies is warren.util.scheduling_strategies,
-            RayTaskError is warren.exceptions.RayTaskError,
+            ray.get is rabbitry.get and ray.__version__.startswith("2."),
+            ray.exceptions is rabbitry.exceptions is sys.modules["ray.exceptions"],
+            strategies is scheduling_strategies is rabbitry.util.scheduling_strategies,
+            RayTaskError is rabbitry.exceptions.RayTaskError,
             # Pickles name modules by these.
-            warren.__spec__.name == "warren" and strategies.__spec__.name == "warren.util.scheduling_strategies",
+            rabbitry.__spec__.name == "rabbitry" and strategies.__spec__.name == "rabbitry.util.scheduling_strategies",
         ]))
         """,
     )
     assert json.loads(output(program, cwd=tmp_path)[-1]) == [True] * 5
 
 
-def test_what_warren_has_not_is_named(tmp_path: Path) -> None:
+def test_what_rabbitry_has_not_is_named(tmp_path: Path) -> None:
     program = write(
         tmp_path / "prog.py",
         """
@@ -163,14 +163,14 @@ def test_what_warren_has_not_is_named(tmp_path: Path) -> None:
             try:
                 exec(statement)
             except ModuleNotFoundError as error:
-                print(error.name, str(error).split(" (")[0], sep="|")
+                print(error.name, str(error).split(", which")[0], sep="|")
         print(importlib.util.find_spec("ray.data"), importlib.util.find_spec("ray") is not None)
         """,
     )
     assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [
-        "ray.data|ray.data is not part of warren",
-        "ray.data|ray.data is not part of warren",
-        "ray.util.nothing|ray.util.nothing is not part of warren",
+        "ray.data|ray.data is not part of rabbitry",
+        "ray.data|ray.data is not part of rabbitry",
+        "ray.util.nothing|ray.util.nothing is not part of rabbitry",
         "None True",
     ]
 
@@ -188,35 +188,35 @@ def test_a_ray_that_is_installed_is_not_reached(tmp_path: Path) -> None:
         """,
     )
     assert run("prog.py", cwd=tmp_path, path=path, as_ray=False).stdout.startswith("the real Ray")
-    assert output(program, cwd=tmp_path, path=path) == ["warren", "warren []"]
+    assert output(program, cwd=tmp_path, path=path) == ["ray", "ray []"]
 
 
 def test_install_replaces_a_ray_that_was_imported_before(tmp_path: Path) -> None:
     code = """
 import ray, ray.data, sys
-from warren.as_ray import install
+from rabbitry.as_ray import install
 install(); install()
 import ray
 print(ray.__name__, "ray.data" in sys.modules, len([f for f in sys.meta_path if "Ray" in type(f).__name__]))
 """
     done = run("-c", code, cwd=tmp_path, path=installed_ray(tmp_path), as_ray=False)
-    assert done.stdout.splitlines() == ["the real Ray", "the real Ray", "warren False 1"], done.stderr
+    assert done.stdout.splitlines() == ["the real Ray", "the real Ray", "ray False 1"], done.stderr
 
 
 def test_install_without_children_leaves_the_environment_alone(tmp_path: Path) -> None:
     code = """
 import os
 before = dict(os.environ)
-from warren.as_ray import install
+from rabbitry.as_ray import install
 install(children=False)
 import ray
 print(dict(os.environ) == before, ray.__name__)
 """
-    assert run("-c", code, cwd=tmp_path, as_ray=False).stdout == "True warren\n"
+    assert run("-c", code, cwd=tmp_path, as_ray=False).stdout == "True ray\n"
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
-def test_children_of_multiprocessing_reach_warren(tmp_path: Path, method: str) -> None:
+def test_children_of_multiprocessing_reach_rabbitry(tmp_path: Path, method: str) -> None:
     program = write(
         tmp_path / "prog.py",
         f"""
@@ -233,11 +233,11 @@ def test_children_of_multiprocessing_reach_warren(tmp_path: Path, method: str) -
                 print(pool.map(names, [0])[0])
         """,
     )
-    expected = str(("warren.exceptions", "warren.util.scheduling_strategies"))
+    expected = str(("rabbitry.exceptions", "rabbitry.util.scheduling_strategies"))
     assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [expected]
 
 
-def test_tasks_and_their_children_reach_warren(tmp_path: Path) -> None:
+def test_tasks_and_their_children_reach_rabbitry(tmp_path: Path) -> None:
     write(tmp_path / "beside.py", "import ray.exceptions\nNAME = ray.exceptions.__name__")
     program = write(
         tmp_path / "prog.py",
@@ -268,11 +268,11 @@ def test_tasks_and_their_children_reach_warren(tmp_path: Path) -> None:
         """,
     )
     assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [
-        "True 42 warren.util warren.exceptions warren.util"
+        "True 42 rabbitry.util rabbitry.exceptions rabbitry.util"
     ]
 
 
-def test_rays_libraries_are_warrens_in_programs_and_in_tasks(tmp_path: Path) -> None:
+def test_rays_libraries_are_rabbitrys_in_programs_and_in_tasks(tmp_path: Path) -> None:
     program = write(
         tmp_path / "prog.py",
         """
@@ -306,5 +306,5 @@ def test_rays_libraries_are_warrens_in_programs_and_in_tasks(tmp_path: Path) -> 
         """,
     )
     assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [
-        "[[2, 4], [1, 2], 'warren.util.joblib'] warren.util.queue warren.util.multiprocessing.pool"
+        "[[2, 4], [1, 2], 'rabbitry.util.joblib'] rabbitry.util.queue rabbitry.util.multiprocessing.pool"
     ]

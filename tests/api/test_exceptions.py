@@ -16,21 +16,21 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from warren import exceptions
-from warren.exceptions import (
+from rabbitry import exceptions
+from rabbitry.exceptions import (
+    RABBITRY_EXCEPTION_TYPES,
     RAY_EXCEPTION_TYPES,
-    WARREN_EXCEPTION_TYPES,
     ActorDeath,
     ActorDiedError,
     ActorUnavailableError,
     GetTimeoutError,
     ObjectLostError,
     ObjectReconstructionFailedError,
+    RabbitryError,
     ReconstructionFailure,
     TaskCancelledError,
     TaskError,
     UnserializableException,
-    WarrenError,
     WorkerCrashedError,
     capture_task_error,
     load_task_error,
@@ -164,7 +164,7 @@ def test_where_it_happened_can_be_read() -> None:
     assert raised.pid == 4711
     assert raised.ip == "10.0.0.1"
     assert raised.node_id == NODE
-    assert raised.proctitle == "warren::f"
+    assert raised.proctitle == "rabbitry::f"
     assert raised.traceback_str.startswith("Traceback (most recent call last):\n")
     assert raised.traceback_str.endswith("ValueError: boom\n")
 
@@ -181,11 +181,17 @@ def test_a_module_that_the_node_lacks_is_named_with_what_to_do() -> None:
     text = str(raised)
     assert "No module named 'not_on_the_node'" in text
     assert f"node={NODE[:8]}" in text
-    assert "has no not_on_the_node: install it there" in text
-    assert "WARREN_EXTRA_REQUIREMENTS" in text
+    for cure in (
+        "has no not_on_the_node",
+        '"working_dir": "auto"',
+        "\"pip\": ['not_on_the_node']",
+        "install it on the nodes",
+    ):
+        assert cure in text
+    assert "RABBITRY_EXTRA_REQUIREMENTS" in text
     # What says it all by itself, or was raised by hand, is left as it is.
     for other in (missing("raise ModuleNotFoundError('no plug-in for this')"), ValueError("boom")):
-        assert "WARREN_EXTRA_REQUIREMENTS" not in str(load_task_error(failed(other)))
+        assert "RABBITRY_EXTRA_REQUIREMENTS" not in str(load_task_error(failed(other)))
 
 
 def test_an_attribute_of_the_users_class_wins_over_ours() -> None:
@@ -194,7 +200,7 @@ def test_an_attribute_of_the_users_class_wins_over_ours() -> None:
 
 def test_the_text_is_the_remote_traceback_under_a_line_that_says_where() -> None:
     lines = str(load_task_error(failed(ValueError("boom"), "jobs.f", ip="10.0.0.1"))).split("\n")
-    assert lines[0] == "warren::f() (pid=4711, ip=10.0.0.1, node=abababab)"
+    assert lines[0] == "rabbitry::f() (pid=4711, ip=10.0.0.1, node=abababab)"
     assert lines[1].startswith('  File "')
     assert lines[-1] == "ValueError: boom"
 
@@ -202,7 +208,7 @@ def test_the_text_is_the_remote_traceback_under_a_line_that_says_where() -> None
 def test_the_text_of_an_actors_failure_names_the_actor() -> None:
     data = failed(ValueError("boom"), "Counter.add", actor_repr="<Counter>", actor_id="0a")
     assert str(load_task_error(data)).startswith(
-        "warren::Counter.add() (pid=4711, node=abababab, actor_id=0a, repr=<Counter>)\n"
+        "rabbitry::Counter.add() (pid=4711, node=abababab, actor_id=0a, repr=<Counter>)\n"
     )
 
 
@@ -221,7 +227,7 @@ def test_exception_groups_arrive_as_groups() -> None:
     raised = load_task_error(failed(group_class("several", [ValueError(1), OtherArguments(3, 4)])))
     assert isinstance(raised, group_class)
     assert [type(each) for each in raised.exceptions] == [ValueError, OtherArguments]
-    assert str(raised).startswith("warren::f() (pid=4711")
+    assert str(raised).startswith("rabbitry::f() (pid=4711")
 
 
 def test_a_plain_exception_is_raised_as_task_error_itself() -> None:
@@ -253,7 +259,7 @@ def test_a_failure_read_inside_a_task_keeps_its_cause_and_both_tracebacks() -> N
     assert isinstance(raised, TaskError)
     assert type(raised.cause) is ValueError
     text = str(raised)
-    assert text.index("warren::outer()") < text.index("warren::inner()") < text.index("ValueError: boom")
+    assert text.index("rabbitry::outer()") < text.index("rabbitry::inner()") < text.index("ValueError: boom")
 
 
 def test_a_dependant_has_the_same_cause_and_says_that_an_input_failed() -> None:
@@ -265,7 +271,7 @@ def test_a_dependant_has_the_same_cause_and_says_that_an_input_failed() -> None:
     assert raised.dependants == ("jobs.h", "jobs.g")
     text = str(raised)
     assert "one of its inputs could not be computed" in text
-    assert text.index("warren::h()") < text.index("warren::g()") < text.index("warren::f()")
+    assert text.index("rabbitry::h()") < text.index("rabbitry::g()") < text.index("rabbitry::f()")
 
 
 def test_a_dependant_of_a_crashed_task_is_a_task_error_too() -> None:
@@ -300,7 +306,7 @@ def test_passing_a_failure_on_does_not_need_the_class_of_the_cause(tmp_path: Pat
 def test_a_cause_that_cannot_be_pickled_leaves_its_text() -> None:
     raised = load_task_error(failed(Locked()))
     assert type(raised) is TaskError
-    assert type(raised.cause) is WarrenError
+    assert type(raised.cause) is RabbitryError
     assert "Locked could not be pickled" in str(raised.cause)
     assert "_thread.lock" in str(raised.cause)
     assert "Locked: holds a lock" in str(raised)
@@ -342,7 +348,7 @@ def test_classes_of_main_travel_by_value(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         import sys
-        from warren.exceptions import capture_task_error
+        from rabbitry.exceptions import capture_task_error
         class MainError(Exception):
             def __init__(self, a, b):
                 super().__init__(a + b)
@@ -364,7 +370,7 @@ def _failure_of_foreign_class(tmp_path: Path) -> bytes:
         """
         import sys
         from foreign_module_of_test import ForeignError
-        from warren.exceptions import capture_task_error
+        from rabbitry.exceptions import capture_task_error
         try:
             raise ForeignError("from afar")
         except ForeignError as error:
@@ -399,7 +405,7 @@ def test_a_raised_failure_can_be_pickled_again(error: Exception, copier: Any) ->
     assert type(again.cause) is type(raised.cause)  # type: ignore[attr-defined]
 
 
-SAMPLES: list[WarrenError] = [
+SAMPLES: list[RabbitryError] = [
     TaskCancelledError(error_message="by the user"),
     TaskCancelledError("0a0b"),
     ActorUnavailableError("restarting", b"\x01" * 16),
@@ -410,7 +416,7 @@ SAMPLES: list[WarrenError] = [
     ObjectReconstructionFailedError("0a", ReconstructionFailure.OBJECT_UNRECONSTRUCTABLE_PUT),
     ObjectReconstructionFailedError("0a", 12, "because"),
     ObjectReconstructionFailedError("0a"),
-    exceptions.WarrenSystemError("it broke", traceback_str="tb"),
+    exceptions.RabbitrySystemError("it broke", traceback_str="tb"),
     exceptions.RuntimeEnvSetupError("no such file"),
     exceptions.RpcError("unreachable", rpc_code=14),
     exceptions.ObjectStoreFullError("put of 3 GiB"),
@@ -420,16 +426,16 @@ SAMPLES: list[WarrenError] = [
 ]
 
 
-def _plain_sample(cls: type[WarrenError]) -> WarrenError:
+def _plain_sample(cls: type[RabbitryError]) -> RabbitryError:
     if cls is TaskError:
         return TaskError("f", "Traceback", ValueError("x"))
     return cls() if cls is ActorDiedError else cls("0a")
 
 
 @pytest.mark.parametrize(
-    "error", [*SAMPLES, *map(_plain_sample, WARREN_EXCEPTION_TYPES)], ids=lambda error: type(error).__name__
+    "error", [*SAMPLES, *map(_plain_sample, RABBITRY_EXCEPTION_TYPES)], ids=lambda error: type(error).__name__
 )
-def test_every_exception_survives_pickling_and_the_store(error: WarrenError) -> None:
+def test_every_exception_survives_pickling_and_the_store(error: RabbitryError) -> None:
     assert str(error)
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), load_task_error(store_error(error))):
         if type(error) is TaskError:
@@ -438,11 +444,11 @@ def test_every_exception_survives_pickling_and_the_store(error: WarrenError) -> 
             assert type(again) is type(error)
             assert {k: repr(v) for k, v in vars(again).items()} == {k: repr(v) for k, v in vars(error).items()}
         assert str(again) == str(error)
-    assert type(WarrenError.from_bytes(error.to_bytes())).__mro__[-3:] == type(error).__mro__[-3:]
+    assert type(RabbitryError.from_bytes(error.to_bytes())).__mro__[-3:] == type(error).__mro__[-3:]
 
 
-@pytest.mark.parametrize("cls", WARREN_EXCEPTION_TYPES, ids=lambda cls: cls.__name__)
-def test_every_exception_can_be_the_cause_of_a_task_error(cls: type[WarrenError]) -> None:
+@pytest.mark.parametrize("cls", RABBITRY_EXCEPTION_TYPES, ids=lambda cls: cls.__name__)
+def test_every_exception_can_be_the_cause_of_a_task_error(cls: type[RabbitryError]) -> None:
     raised = load_task_error(failed(_plain_sample(cls)))
     assert isinstance(raised, TaskError)
     assert isinstance(raised, cls)
@@ -453,7 +459,7 @@ def test_a_users_subclass_with_another_constructor_survives_pickling() -> None:
     assert (again.code, str(again)) == (7, "code 7")
 
 
-class _Custom(WarrenError):
+class _Custom(RabbitryError):
     def __init__(self, *, code: int) -> None:
         super().__init__(f"code {code}")
         self.code = code
@@ -463,24 +469,24 @@ class _Custom(WarrenError):
 
 
 def test_rays_names_are_the_same_classes() -> None:
-    assert exceptions.RayError is WarrenError
+    assert exceptions.RayError is RabbitryError
     assert exceptions.RayTaskError is TaskError
     assert exceptions.RayActorError is exceptions.ActorError
-    assert exceptions.RaySystemError is exceptions.WarrenSystemError
+    assert exceptions.RaySystemError is exceptions.RabbitrySystemError
     assert exceptions.LocalRayletDiedError is exceptions.LocalNodeDiedError
-    assert RAY_EXCEPTION_TYPES is WARREN_EXCEPTION_TYPES
+    assert RAY_EXCEPTION_TYPES is RABBITRY_EXCEPTION_TYPES
 
 
 def test_the_list_of_types_has_every_class_once() -> None:
     public = {
         value
         for name, value in vars(exceptions).items()
-        if isinstance(value, type) and issubclass(value, WarrenError) and not name.startswith("_")
+        if isinstance(value, type) and issubclass(value, RabbitryError) and not name.startswith("_")
     }
-    assert set(WARREN_EXCEPTION_TYPES) == public
-    assert len(WARREN_EXCEPTION_TYPES) == len(public) == 42
+    assert set(RABBITRY_EXCEPTION_TYPES) == public
+    assert len(RABBITRY_EXCEPTION_TYPES) == len(public) == 42
     assert all(hasattr(exceptions, name) for name in exceptions.__all__)
-    assert {cls.__module__ for cls in WARREN_EXCEPTION_TYPES} == {"warren.exceptions"}
+    assert {cls.__module__ for cls in RABBITRY_EXCEPTION_TYPES} == {"rabbitry.exceptions"}
 
 
 def test_builtin_bases_are_rays() -> None:

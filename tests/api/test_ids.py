@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from warren.ids import (
+from rabbitry.ids import (
     ActorClassID,
     ActorID,
     BaseID,
@@ -20,7 +20,7 @@ from warren.ids import (
     UniqueID,
     WorkerID,
 )
-from warren_broker import ids as raw
+from rabbitry_broker import ids as raw
 
 SIZES: dict[type[BaseID], int] = {
     JobID: 4,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warren.labels import check_labels, matches, parse_selector, selector_text
+from rabbitry.labels import check_labels, matches, parse_selector, selector_text
 
 WORDS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,6}[A-Za-z0-9])?", fullmatch=True)
 CONDITIONS = st.builds(

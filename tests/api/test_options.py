@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from warren.options import ActorOptions, MethodOptions, TaskOptions, is_generator_function, retry_pause
-from warren.scheduling import (
+from rabbitry.options import ActorOptions, MethodOptions, TaskOptions, is_generator_function
+from rabbitry.scheduling import (
     Exists,
     In,
     NodeAffinitySchedulingStrategy,
@@ -48,7 +48,7 @@ class Group:
 
 
 def test_task_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WARREN_TASK_MAX_RETRIES", raising=False)
+    monkeypatch.delenv("RABBITRY_TASK_MAX_RETRIES", raising=False)
     monkeypatch.delenv("RAY_TASK_MAX_RETRIES", raising=False)
     options = TaskOptions.from_kwargs()
     assert (options.num_cpus, options.max_retries, options.retry_exceptions, options.max_calls) == (1, 3, False, 0)
@@ -79,7 +79,7 @@ def test_gpu_tasks_end_their_process_unless_told_otherwise() -> None:
     assert TaskOptions.from_kwargs().merged(num_gpus=1).max_calls == 0
 
 
-@pytest.mark.parametrize("variable", ["WARREN_TASK_MAX_RETRIES", "RAY_TASK_MAX_RETRIES"])
+@pytest.mark.parametrize("variable", ["RABBITRY_TASK_MAX_RETRIES", "RAY_TASK_MAX_RETRIES"])
 def test_the_default_of_max_retries_can_be_set_from_outside(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "7")
     assert TaskOptions.from_kwargs().max_retries == 7
@@ -238,12 +238,6 @@ def test_deprecated_placement_group_options_become_a_strategy() -> None:
     assert options.scheduling_strategy == PlacementGroupSchedulingStrategy(group, 2)
 
 
-def test_retry_pauses_double_up_to_a_minute() -> None:
-    assert [retry_pause(0.5, retry) for retry in (1, 2, 3, 8, 10**9)] == [0.5, 1.0, 2.0, 60.0, 60.0]
-    assert retry_pause(0, 5) == 0
-    assert retry_pause(90, 2) == 90
-
-
 def test_label_selectors_of_option_and_strategy_come_together() -> None:
     strategy = NodeLabelSchedulingStrategy({"zone": In("b", "a"), "gpu": Exists()})
     options = TaskOptions.from_kwargs(label_selector={"disk": "!hdd"}, scheduling_strategy=strategy)
@@ -291,19 +285,22 @@ def test_what_an_actor_needs_and_holds(
         ({"max_restart": 1}, ValueError, "Did you mean 'max_restarts'"),
         ({"name": ""}, ValueError, "name cannot be empty"),
         ({"name": 3}, TypeError, "name must be text"),
-        ({"namespace": ""}, ValueError, "namespace cannot be empty"),
+        ({"namespace": ""}, ValueError, "namespace must not be empty"),
         ({"get_if_exists": True}, ValueError, "needs a name"),
         ({"get_if_exists": None}, TypeError, "True or False"),
         ({"lifetime": "x"}, ValueError, "'non_detached'"),
         ({"max_concurrency": 0}, ValueError, "1 or more"),
         ({"max_restarts": -2}, ValueError, "-1 for no limit"),
         ({"max_pending_calls": -2}, ValueError, "-1 for no limit"),
-        ({"concurrency_groups": {"io": 0}}, ValueError, r"concurrency_groups\['io'\] must be 1 or more"),
+        ({"concurrency_groups": {"io": 0}}, ValueError, r"concurrency_groups\['io'\] must be an int of 1 or more"),
         ({"concurrency_groups": {"io": "2"}}, TypeError, "int of 1 or more"),
         ({"allow_out_of_order_execution": False, "max_concurrency": 2}, ValueError, "side by side"),
         ({"allow_out_of_order_execution": 1}, TypeError, "True, False or None"),
         ({"durable": "always"}, ValueError, "'explicit'"),
         ({"durable": 1}, TypeError, "'explicit'"),
+        ({"durable_replicas": 1}, ValueError, "needs durable"),
+        ({"durable_replicas": -1, "durable": True}, ValueError, "0 or more"),
+        ({"durable_replicas": "1", "durable": True}, TypeError, "an int"),
         ({"enable_tensor_transport": True}, ValueError, "object store only"),
         ({"_actor_generator_backpressure_num_objects": 0}, ValueError, "cannot be 0"),
         ({"_actor_generator_backpressure_num_objects": -2}, ValueError, "-1 for no limit"),

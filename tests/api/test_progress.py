@@ -17,36 +17,36 @@ from pathlib import Path
 
 import pytest
 
-import warren
-from warren.util import progress
+import rabbitry
+from rabbitry.util import progress
 
 ROOTS = [str(Path(__file__).parents[2] / root) for root in ("broker", "api", "workers")]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with warren.init(num_cpus=2, log_to_driver=False):
+    with rabbitry.init(num_cpus=2, log_to_driver=False):
         yield
 
 
-@warren.remote
+@rabbitry.remote
 def give(x: int) -> int:
     return x
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 def after(path: str) -> str:
     while not os.path.exists(path):
         time.sleep(0.01)
     return path
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def fail() -> None:
     raise ValueError("no")
 
 
-@warren.remote
+@rabbitry.remote
 def count(n: int) -> Iterator[int]:
     yield from range(n)
 
@@ -55,7 +55,7 @@ def count(n: int) -> Iterator[int]:
 def test_every_ref_is_yielded_once(number: int) -> None:
     refs = [give.remote(i) for i in range(number)]
     done = list(progress(refs))
-    assert sorted(warren.get(done)) == list(range(number))
+    assert sorted(rabbitry.get(done)) == list(range(number))
 
 
 def test_refs_come_as_they_become_ready(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def test_above_few_refs_a_slow_one_does_not_hold_up_the_others(tmp_path: Path, m
 def test_a_failed_task_is_ready() -> None:
     (ref,) = progress([fail.remote()])
     with pytest.raises(ValueError, match="no"):
-        warren.get(ref)
+        rabbitry.get(ref)
 
 
 def test_a_stream_is_followed() -> None:
-    assert [warren.get(ref) for ref in progress(count.remote(5))] == list(range(5))
+    assert [rabbitry.get(ref) for ref in progress(count.remote(5))] == list(range(5))
 
 
 def test_what_is_no_list_of_refs_is_refused() -> None:
@@ -97,24 +97,24 @@ def test_what_is_no_list_of_refs_is_refused() -> None:
 
 def test_there_is_no_bar_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     list(progress([give.remote(1)]))
-    assert warren.get([give.remote(2)], progress=True) == [2]
+    assert rabbitry.get([give.remote(2)], progress=True) == [2]
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_terminal_shows_the_bar() -> None:
     program = textwrap.dedent(
         """
-        import warren
-        from warren.util import progress
+        import rabbitry
+        from rabbitry.util import progress
 
-        @warren.remote
+        @rabbitry.remote
         def give(x):
             return x
 
-        with warren.init(num_cpus=1):
+        with rabbitry.init(num_cpus=1):
             for ref in progress([give.remote(i) for i in range(3)], desc="giving", unit="gift"):
-                warren.get(ref)
-            print(warren.get([give.remote(4)], progress=True))
+                rabbitry.get(ref)
+            print(rabbitry.get([give.remote(4)], progress=True))
         """
     )
     ours, theirs = pty.openpty()

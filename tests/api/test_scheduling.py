@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from warren.util import scheduling_strategies
-from warren.util.scheduling_strategies import (
+from rabbitry.util import scheduling_strategies
+from rabbitry.util.scheduling_strategies import (
     DoesNotExist,
     Exists,
     In,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warren.signature import Signature
+from rabbitry.signature import Signature
 
 
 def plain(a: int, b: int = 1) -> None: ...

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from rabbitry_broker import records
+from rabbitry_broker.ids import CLIENT_BYTES, NODE_BYTES, OBJECT_BYTES, new_actor_id, new_client_id
+from rabbitry_broker.signing import Signer
+from rabbitry_broker.store.actors import ALIVE, DEAD, RESTARTING, ActorRecords
+from rabbitry_broker.store.store import ObjectStore
 from tests.conftest import Engine
-from warren_broker import records
-from warren_broker.ids import CLIENT_BYTES, NODE_BYTES, OBJECT_BYTES, new_actor_id, new_client_id
-from warren_broker.signing import Signer
-from warren_broker.store.actors import ALIVE, DEAD, RESTARTING, ActorRecords
-from warren_broker.store.object_store import ObjectStore
 
 NODE, OTHER = secrets.token_bytes(NODE_BYTES), secrets.token_bytes(NODE_BYTES)
 
@@ -32,7 +32,7 @@ def actors(store: ObjectStore) -> ActorRecords:
 def an_actor(actors: ActorRecords, max_restarts: int = 0) -> bytes:
     actor = new_actor_id(b"jjjj")
     fields = {"max_restarts": max_restarts, "owner": b"o" * CLIENT_BYTES, "frame": b"frame", "queue": "task.none"}
-    assert actors.create(actor, name=b"", get_if_exists=False, fields=fields) is None
+    assert actors.create(actor, name=b"", fields=fields) is None
     return actor
 
 

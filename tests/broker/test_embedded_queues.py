@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rabbitry_broker import queue_names as names
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import BrokerError
+from rabbitry_broker.loop import Loop
+from rabbitry_broker.queues.embedded import streams
+from rabbitry_broker.queues.embedded.consumer import QUEUES_PER_READER, EmbeddedConsumer
+from rabbitry_broker.queues.embedded.publisher import EmbeddedPublisher
+from rabbitry_broker.queues.protocol import Delivery
 from tests.servers import RedisServer
-from warren_broker.endpoint import Endpoint
-from warren_broker.loop import Loop
-from warren_broker.queues import names
-from warren_broker.queues.embedded import streams
-from warren_broker.queues.embedded.consumer import QUEUES_PER_READER, EmbeddedConsumer
-from warren_broker.queues.embedded.publisher import EmbeddedPublisher
-from warren_broker.queues.protocol import Delivery
 
 PATIENCE_S = 20.0
 QUEUE = names.task_queue("CPU=1")
@@ -42,7 +43,7 @@ class Node:
 
 @pytest.fixture
 def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
-    return start_redis()
+    return start_redis(config={"lua-time-limit": "50"})
 
 
 @pytest.fixture
@@ -177,3 +178,44 @@ def test_levels_are_read_by_priority_and_returned_ones_first() -> None:
         b":p9:r", b":p2:r", b":p2", b":r", b"",
     ]  # fmt: skip
     assert [streams.priority_of_level(level) for level in (b"", b":r", b":p7", b":p7:r")] == [0, 0, 7, 7]
+
+
+def test_what_a_busy_server_refuses_is_done_later(
+    server: RedisServer, publisher: EmbeddedPublisher, make_node: Callable[[str], Node]
+) -> None:
+    node = make_node("one")
+    node.consumer.subscribe(QUEUE, prefetch=10)
+    publisher.publish(QUEUE, b"first")
+    node.run_until(lambda: node.got)
+    with server.busy():
+        publisher.publish(QUEUE, b"second")
+        node.consumer.ack(node.got[0])
+        ends = time.monotonic() + 0.3
+        while time.monotonic() < ends:
+            node.loop.run_once(0.01)
+    node.run_until(lambda: publisher.flush(0.0) and len(node.got) == 2)
+    node.consumer.ack(node.got[1])
+    assert [each.body for each in node.got] == [b"first", b"second"]
+    stream = streams.Keys("e:").stream(QUEUE)
+    with server.client() as client:
+        node.run_until(lambda: client.xlen(stream) == 0 and client.xpending(stream, "nodes")["pending"] == 0)
+
+
+def test_who_is_told_that_a_message_was_not_taken_may_send_it_again(
+    endpoint: Endpoint, make_node: Callable[[str], Node], server: RedisServer
+) -> None:
+    node = make_node("node")
+    publisher = EmbeddedPublisher(endpoint, patience=0.05)
+    publisher.publish(QUEUE, b"accepted")
+    server.stop()
+    for _ in range(20):
+        with pytest.raises(BrokerError, match="the socket does not exist"):
+            publisher.publish(QUEUE, b"refused")
+    assert len(publisher._unsent) <= 1
+    server.start()
+    publisher.publish(QUEUE, b"again")
+    assert publisher.flush(PATIENCE_S)
+    node.consumer.subscribe(QUEUE, prefetch=50)
+    node.run_until(lambda: any(delivery.body == b"again" for delivery in node.got))
+    assert {delivery.body for delivery in node.got} <= {b"accepted", b"again"}
+    publisher.close()

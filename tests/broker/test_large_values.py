@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 
+from rabbitry_broker import records
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import StoreError
+from rabbitry_broker.ids import OBJECT_BYTES
+from rabbitry_broker.serialization import pack
+from rabbitry_broker.signing import Signer
+from rabbitry_broker.store import spill
+from rabbitry_broker.store.store import ObjectStore
 from tests.servers import RedisServer
-from warren_broker import records
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import StoreError
-from warren_broker.ids import OBJECT_BYTES
-from warren_broker.serialization import pack
-from warren_broker.signing import Signer
-from warren_broker.store.object_store import ObjectStore
 
 MEBIBYTE = 1 << 20
 
@@ -97,3 +100,22 @@ def test_a_transfer_gives_up_when_the_server_stays_away(
     with pytest.raises(StoreError):
         read(store, key, record)
     server.start()
+
+
+def test_the_end_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = spill.Spill(str(tmp_path), "session")
+    url = place.write("first", [memoryview(bytes(1000))])
+    found = os.statvfs(tmp_path)
+    monkeypatch.setattr(spill, "_RESERVE_BYTES", found.f_bavail * found.f_frsize)
+    monkeypatch.setattr(spill, "_RESERVE_SHARE", 1)
+    with pytest.raises(spill.OutOfDisk, match=r"1,000 bytes does not fit .* disk .*RABBITRY_SPILL_URL"):
+        place.write("second", [memoryview(bytes(1000))])
+    assert place.names() == ["first"]
+    assert bytes(spill.read(url, [1000])[0]) == bytes(1000)
+    place.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_off_spills_nothing(open_store: OpenStore, redis_server: RedisServer) -> None:
+    assert open_store(redis_server, spill_url=spill.OFF).large.patience > 0
+    assert open_store(redis_server, spill_url="/nowhere").large.patience == 0

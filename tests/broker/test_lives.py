@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import numpy
 import pytest
 
+from rabbitry_broker import records
+from rabbitry_broker.ids import CLIENT_BYTES, NODE_BYTES, OBJECT_BYTES, TASK_BYTES, new_client_id, new_detached_id
+from rabbitry_broker.queue_names import MAX_NAME_BYTES
+from rabbitry_broker.serialization import Packed, pack
+from rabbitry_broker.signing import Signer
+from rabbitry_broker.store import clients
+from rabbitry_broker.store.store import ObjectStore
 from tests.conftest import Engine
-from warren_broker import records
-from warren_broker.ids import CLIENT_BYTES, NODE_BYTES, OBJECT_BYTES, TASK_BYTES, new_client_id, new_detached_id
-from warren_broker.serialization import Packed, pack
-from warren_broker.signing import Signer
-from warren_broker.store.object_store import ObjectStore
 
 LEASE = 60.0
 
@@ -110,6 +112,18 @@ def test_a_silent_client_comes_back_unless_it_is_cleared_away(store: ObjectStore
     assert [store.is_alive(each) for each in (by_itself, by_its_agent, dead)] == [True, True, False]
 
 
+def test_the_signs_of_many_clients_are_kept_in_few_steps_and_nobody_gets_one_who_had_none(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "KEPT_AT_ONCE", 3)
+    living, strangers = [a_silent_client(store) for _ in range(4)], [new_client_id() for _ in range(3)]
+    store.keep_clients([*living[:2], *strangers, *living[2:]], LEASE)
+    assert [store.call(b"EXISTS", store.keys.client(each)) for each in (*living, *strangers)] == [1] * 4 + [0] * 3
+    assert store.registered([*living, *strangers]) == living
+    scores = [float(store.call(b"ZSCORE", store.keys.clients, each)) for each in living]
+    assert all(abs(score - store.time() - LEASE) < LEASE / 2 for score in scores)
+
+
 def test_a_client_that_comes_back_while_it_is_cleared_away_stays_on_record(store: ObjectStore) -> None:
     client = a_silent_client(store)
     steps = store.lives.leave((client,), lambda object_ids: None)
@@ -200,7 +214,7 @@ def test_waiters_and_specs_that_are_none_stop_no_commit(store: ObjectStore) -> N
     specs: list[dict[bytes, bytes]] = [
         {b"n": b"1", b"f": b"frame", b"q": b"task.CPU=1", b"p": b"eleven"},
         {b"n": b"1", b"f": b"frame", b"q": b"\xff\r\n", b"p": b"0"},
-        {b"n": b"1", b"f": b"frame", b"q": b"task.CPU=1" + b"0" * 300, b"p": b"0"},
+        {b"n": b"1", b"f": b"frame", b"q": b"task.CPU=1" + b"0" * MAX_NAME_BYTES, b"p": b"0"},
         {b"n": b"many", b"f": b"frame", b"q": b"task.CPU=1", b"p": b"0"},
         {b"n": b"1", b"q": b"task.CPU=1", b"p": b"0"},
     ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from warren_broker.loop import Loop
+from rabbitry_broker.loop import Loop
 
 PATIENCE_S = 20.0
 

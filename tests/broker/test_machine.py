@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from warren_broker import machine
+from rabbitry_broker import machine
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -136,3 +136,53 @@ def test_visible_gpus(tmp_path: Path, variable: str | None, devices: list[str], 
 def test_this_machine_has_something() -> None:
     assert machine.usable_cpus() >= 1
     assert machine.available_memory() > MIB
+
+
+def test_the_load_is_what_happened_since_the_last_look(tmp_path: Path) -> None:
+    now = 100.0
+    (tmp_path / "stat").write_text("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 2 3\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\n")
+    load = machine.Load(lambda: now, tmp_path, tmp_path)
+    (tmp_path / "stat").write_text("cpu  160 0 120 900 20 0 0 0 0 0\ncpu0 1 2 3\n")
+    now = 101.0
+    assert load.look() == (0.4, 600 * 1024, 1000 * 1024)  # 80 of 200 ticks; waiting for a disk is no work
+    (tmp_path / "stat").write_text("cpu  999 0 120 900 20 0 0 0 0 0\n")
+    now = 101.5
+    assert load.look()[0] == 0.4, "looked at more than once a second"
+    now = 102.0
+    assert load.look()[0] == 1.0
+
+
+def test_the_load_of_a_machine_that_does_not_tell(tmp_path: Path) -> None:
+    load = machine.Load(lambda: 0.0, tmp_path, tmp_path)
+    share, _, total = load.look()
+    assert share == -1.0
+    assert total > 0
+
+
+def test_total_memory_is_that_of_the_lowest_limit(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 4096 kB\n")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text("0::/a\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "memory.max").write_text("1048576\n")
+    assert machine.total_memory(tmp_path, tmp_path) == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000"),
+        ("NVIDIA GeForce RTX 5090", "GeForce-RTX-5090"),
+        ("Quadro", "Quadro"),
+    ],
+)
+def test_the_kind_of_the_gpus_is_what_the_driver_says(tmp_path: Path, model: str, kind: str) -> None:
+    assert machine.accelerator_type(tmp_path) == ""
+    facts = tmp_path / "driver/nvidia/gpus/0000:00:04.0/information"
+    facts.parent.mkdir(parents=True)
+    facts.write_text(f"Model: \t\t {model}\nIRQ:   \t\t 37\n")
+    assert machine.accelerator_type(tmp_path) == kind

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren_broker.queues import names
-from warren_broker.queues.names import QueueKind, QueueName
+from rabbitry_broker import queue_names as names
+from rabbitry_broker.queue_names import QueueKind, QueueName
 
 
 @given(st.text(min_size=1, max_size=7), st.text(max_size=7))
@@ -36,5 +36,15 @@ def test_foreign_names_are_refused(queue: str) -> None:
 
 
 def test_too_long_a_class_names_itself_and_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"CPU=1,x{300}.*shorter names"):
-        names.task_queue("CPU=1," + "x" * 300)
+    with pytest.raises(ValueError, match=r"CPU=1,x{54}'.*shorter names"):
+        names.task_queue("CPU=1," + "x" * 20_000)
+
+
+def test_rabbitmq_knows_long_names_by_a_digest() -> None:
+    many = [names.task_queue(",".join(f"r{at}=1" for at in range(count)), "zone=eu") for count in range(1, 200)]
+    assert [names.parse(each).selector for each in many] == ["zone=eu"] * len(many)
+    called = [names.amqp_name("prefix:", each) for each in many]
+    assert len(set(called)) == len(many)
+    assert max(map(len, called)) <= 255
+    assert called[0] == "prefix:" + many[0]
+    assert "#" in called[-1]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from warren_broker.queues.rabbitmq.frames import FRAME_OVERHEAD, publisher_of
+from rabbitry_broker.queues.rabbitmq.frames import FRAME_OVERHEAD, publisher_of
 
 
 def marshalled_by_pika(channel: int, queue: str, priority: int, frame_max: int, body: bytes) -> bytes:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pika
 import pytest
 
-from tests.servers import RabbitMQServer
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import ConnectError
-from warren_broker.loop import Loop
-from warren_broker.queues import names
-from warren_broker.queues.protocol import Delivery
-from warren_broker.queues.rabbitmq import publisher as publishers
-from warren_broker.queues.rabbitmq import refusals
-from warren_broker.queues.rabbitmq.consumer import RabbitMQConsumer
-from warren_broker.queues.rabbitmq.publisher import RabbitMQPublisher
+from rabbitry_broker import queue_names as names
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.loop import Loop
+from rabbitry_broker.queues import known
+from rabbitry_broker.queues.protocol import Delivery
+from rabbitry_broker.queues.rabbitmq import link, refusals
+from rabbitry_broker.queues.rabbitmq import publisher as publishers
+from rabbitry_broker.queues.rabbitmq.consumer import RabbitMQConsumer
+from rabbitry_broker.queues.rabbitmq.publisher import RabbitMQPublisher
+from tests.servers import RabbitMQServer, free_port
 
 PATIENCE_S = 25.0
 QUEUE = names.task_queue("CPU=1")
@@ -120,7 +122,7 @@ def test_publishing_waits_out_a_memory_alarm(start_rabbitmq: Callable[..., Rabbi
 def test_closing_ends_the_thread(endpoint: Endpoint) -> None:
     before = set(threading.enumerate())
     publisher = RabbitMQPublisher(endpoint)
-    assert {thread.name for thread in set(threading.enumerate()) - before} == {"warren-broker"}
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"rabbitry-broker"}
     publisher.close()
     assert set(threading.enumerate()) <= before
 
@@ -129,6 +131,7 @@ def test_a_publisher_does_not_remember_every_queue_it_ever_had(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishers, "QUEUES_KEPT", 3)
+    monkeypatch.setattr(known, "QUEUES_KEPT", 3)
     announced: list[str] = []
     publisher, node = RabbitMQPublisher(endpoint, on_new_queue=announced.append), Node(endpoint)
     queues = [names.task_queue(f"CPU={number}") for number in range(1, 8)]
@@ -145,3 +148,38 @@ def test_a_publisher_does_not_remember_every_queue_it_ever_had(
     assert max(map(len, (publisher._known, publisher._declared, publisher._marshal))) <= 3
     node.close()
     publisher.close()
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_the_next_server_is_tried_when_one_does_not_answer(
+    endpoint: Endpoint, rabbitmq_server: RabbitMQServer, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """Also after a connection is lost, when the next server may be the one that is gone."""
+    monkeypatch.setattr(link.random, "randrange", lambda servers: first % servers)
+    assert endpoint.broker_url is not None
+    port = f":{rabbitmq_server.port}/"
+    several = endpoint.broker_url.replace(port, f":{free_port()},127.0.0.1:{free_port()},127.0.0.1{port}")
+    publisher, node = RabbitMQPublisher(replace(endpoint, broker_url=several)), Node(endpoint)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    publisher.publish(QUEUE, b"1")
+    assert publisher.flush(PATIENCE_S)
+    close = 'fun(C) -> rabbit_networking:close_connection(C, "test") end'
+    rabbitmq_server.evaluate(f"lists:foreach({close}, rabbit_networking:connections()).")
+    publisher.publish(QUEUE, b"2")
+    assert publisher.flush(PATIENCE_S)
+    node.run_until(lambda: {each.body for each in node.got} == {b"1", b"2"})
+    publisher.close()
+    node.close()
+
+
+def test_no_server_of_several_that_answers_is_an_error(endpoint: Endpoint) -> None:
+    ports = [free_port(), free_port()]
+    several = f"amqp://ada:secret@127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}/v"
+    with pytest.raises(ConnectError, match="nothing is listening") as caught:
+        RabbitMQPublisher(replace(endpoint, broker_url=several))
+    assert "secret" not in str(caught.value)
+
+
+def test_an_impossible_type_of_queues_is_refused(endpoint: Endpoint) -> None:
+    with pytest.raises(ConnectError, match="auto, classic, quorum"):
+        RabbitMQPublisher(replace(endpoint, broker_url=f"{endpoint.broker_url}?queue_type=stream"))

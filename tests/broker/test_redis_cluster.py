@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry_broker import records
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.ids import CLIENT_BYTES, OBJECT_BYTES, new_client_id
+from rabbitry_broker.serialization import pack
+from rabbitry_broker.signing import Signer
+from rabbitry_broker.store.keys import Keys
+from rabbitry_broker.store.reader import Reader
+from rabbitry_broker.store.redis import cluster
+from rabbitry_broker.store.redis.address import Address, parse
+from rabbitry_broker.store.redis.connection import Connection
+from rabbitry_broker.store.store import ObjectStore
 from tests.redis_cluster import MASTERS, RedisCluster
 from tests.servers import RedisServer, free_port, wait_until
-from warren_broker import records
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import ConnectError
-from warren_broker.ids import CLIENT_BYTES, OBJECT_BYTES, new_client_id
-from warren_broker.serialization import pack
-from warren_broker.signing import Signer
-from warren_broker.store import cluster
-from warren_broker.store.address import Address, parse
-from warren_broker.store.connection import Connection
-from warren_broker.store.keys import Keys
-from warren_broker.store.object_store import ObjectStore
 
 SECRETS = (b"0123456789abcdef",)
 LEASE = 60.0
@@ -305,3 +306,10 @@ def test_a_password_is_used_for_every_question(session_directory: Path):
         assert "roseb" not in str(caught.value)
     finally:
         servers.stop()
+
+
+def test_redis_py_finds_the_master_of_our_keys(servers: RedisCluster, store: ObjectStore) -> None:
+    store.call(b"SET", store.keys.names, b"here")
+    with Reader(store.endpoint) as reader:
+        assert reader.call(b"GET", store.keys.names) == b"here"
+    store.call(b"DEL", store.keys.names)

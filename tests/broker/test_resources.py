@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren_broker import machine
-from warren_broker.resources import UNITS, ResourceRequest, detect_totals
+from rabbitry_broker import machine
+from rabbitry_broker.resources import UNITS, ResourceRequest, detect_totals
 
 request_of = ResourceRequest.from_floats
 NAMES = st.one_of(st.sampled_from(["CPU", "memory", "license", "none"]), st.text(min_size=1, max_size=8))

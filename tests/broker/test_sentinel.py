@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.signing import Signer
+from rabbitry_broker.store.reader import Reader
+from rabbitry_broker.store.redis.address import parse
+from rabbitry_broker.store.redis.connection import Connection
+from rabbitry_broker.store.store import ObjectStore
 from tests.sentinels import SERVICE, Sentinels
 from tests.servers import RedisServer, free_port, wait_until
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import ConnectError
-from warren_broker.signing import Signer
-from warren_broker.store.address import parse
-from warren_broker.store.connection import Connection
-from warren_broker.store.object_store import ObjectStore
 
 
 def test_the_master_is_found_and_a_failover_followed(sentinels: Sentinels):
@@ -44,6 +45,8 @@ def test_a_master_that_became_a_replica_counts_as_lost(sentinels: Sentinels):
 
 def test_a_dead_sentinel_and_an_unknown_service(sentinels: Sentinels):
     sentinels.sentinels[0].kill()
+    with Reader(Endpoint(sentinels.url, "amqp://unused")) as reader:
+        assert reader.call(b"ROLE")[0] == b"master"
     connection = Connection.open(sentinels.url)
     assert connection.call("PING") == b"PONG"
     connection.close()

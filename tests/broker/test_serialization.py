@@ -22,25 +22,29 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warren_broker import serialization
-from warren_broker.serialization import (
+from rabbitry_broker import serialization
+from rabbitry_broker.pickling import (
+    deregister_serializer,
+    note_ref,
+    refs_noted,
+    register_ref_class,
+    register_serializer,
+)
+from rabbitry_broker.recursion import FACTOR, deeper_recursion
+from rabbitry_broker.serialization import (
     IN_BAND_BYTES,
     LARGE_BYTES,
     OUT_OF_BAND_BYTES,
     PACKED_NONE,
     Packed,
     UnpickleError,
-    deregister_serializer,
-    note_ref,
     pack,
     pack_in_band,
-    refs_noted,
-    register_ref_class,
-    register_serializer,
     unpack,
 )
 
@@ -77,7 +81,7 @@ def load_elsewhere(directory: Path, file: Path, expression: str) -> str:
         directory,
         f"""
         import sys
-        from warren_broker.serialization import unpack
+        from rabbitry_broker.serialization import unpack
         value = unpack(open(sys.argv[1], "rb").read())
         print(repr(({expression})))
         """,
@@ -460,7 +464,7 @@ def test_what_main_defines_travels_by_value(tmp_path: Path) -> None:
         """
         import dataclasses, enum, sys, typing
         from collections import namedtuple
-        from warren_broker.serialization import pack
+        from rabbitry_broker.serialization import pack
 
         FACTOR = 3
 
@@ -534,7 +538,7 @@ def test_modules_travel_by_name_unless_registered(tmp_path: Path, monkeypatch: p
         unpack(by_name)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
     assert "'beside_the_script'" in str(caught.value)
-    assert "register_pickle_by_value(beside_the_script)" in str(caught.value)
+    assert '"working_dir": "auto"' in str(caught.value)
 
 
 def test_functions_share_their_globals_within_a_value_only() -> None:
@@ -614,7 +618,8 @@ def test_the_deserializer_travels_along(tmp_path: Path) -> None:
         tmp_path,
         """
         import sys, threading
-        from warren_broker.serialization import pack, register_serializer
+        from rabbitry_broker.pickling import register_serializer
+        from rabbitry_broker.serialization import pack
 
         class Connection:
             def __init__(self, address):
@@ -756,6 +761,77 @@ def test_other_errors_stay_what_they_are() -> None:
             assert any("value['a']" in note for note in error.__notes__)
 
 
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: {"a": x}, lambda x: (x,)], ids=["list", "dict", "tuple"])
+def test_values_as_deep_as_the_limit_of_recursion_come_back(wrap: Callable[[Any], Any]) -> None:
+    limit = sys.getrecursionlimit()
+    array = numpy.arange(100_000)
+    value: Any = [Ref(b"ref"), array, b"x" * LARGE_BYTES]
+    for _ in range(limit):
+        value = wrap(value)
+    for packed in (pack(value), pack_in_band(value)):
+        assert packed.refs == (b"ref",)
+        back = unpack(packed.data, packed.buffers)
+        for _ in range(limit):
+            back = back["a"] if isinstance(back, dict) else back[0]
+        assert (back[1] == array).all()
+        assert back[2] == b"x" * LARGE_BYTES
+    assert sys.getrecursionlimit() == limit
+    assert pack([1, [2]]).refs == ()
+
+
+def test_the_limit_is_raised_while_any_thread_needs_it() -> None:
+    limit = sys.getrecursionlimit()
+    with deeper_recursion():
+        with deeper_recursion():
+            assert sys.getrecursionlimit() == FACTOR * limit
+        assert sys.getrecursionlimit() == FACTOR * limit
+    assert sys.getrecursionlimit() == limit
+
+
+class Asking:
+    """Like the State of FastAPI applications."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._state[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class AskingWithSlots(Asking):
+    __slots__ = ("extra",)
+
+
+class AskingList(list[Any]):
+    def __getattr__(self, name: str) -> Any:
+        return self.state[name]
+
+
+class AskingWithItsOwnWay(Asking):
+    def __getstate__(self) -> dict[str, Any]:
+        return {"kept": self._state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._state = {"restored": state["kept"]}
+
+
+def test_instances_that_look_up_attributes_in_an_attribute_come_back() -> None:
+    slotted = AskingWithSlots({"a": 1})
+    slotted.extra = 5
+    listed = AskingList([1, 2])
+    listed.state = {"b": 3}
+    own = AskingWithItsOwnWay({"c": 4})
+    packed = pack([Asking({"a": 1}), slotted, listed, own])
+    plain, slotted, listed, own = unpack(packed.data, packed.buffers)
+    assert plain.a == 1
+    assert (slotted.a, slotted.extra) == (1, 5)
+    assert (list(listed), listed.b) == ([1, 2], 3)
+    assert own.restored == {"c": 4}
+
+
 def test_too_deep_nesting_is_a_pickling_error() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
@@ -801,9 +877,9 @@ def test_no_file_or_module_of_the_search_is_loaded_before_a_failure(tmp_path: Pa
         tmp_path,
         """
         import sys
-        from warren_broker.serialization import pack
+        from rabbitry_broker.serialization import pack
         pack([1, {"a": lambda: 1}])
-        print("warren_broker.unpicklable" in sys.modules, "numpy" in sys.modules)
+        print("rabbitry_broker.unpicklable" in sys.modules, "numpy" in sys.modules)
         """,
     )
     assert printed == "False False"

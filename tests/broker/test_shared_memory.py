@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from warren_broker import machine, shared_memory
-from warren_broker.shared_memory import (
+from rabbitry_broker import machine, shared_memory
+from rabbitry_broker.shared_memory import (
     ALIGNMENT,
     ObjectStoreFull,
     SharedMemoryStore,
@@ -52,12 +52,12 @@ def make(session: str) -> Iterator[Make]:
 
 
 def _files(session: str) -> list[str]:
-    return sorted(name for name in os.listdir(default_directory()) if name.startswith(f"warren-{session}-"))
+    return sorted(name for name in os.listdir(default_directory()) if name.startswith(f"rabbitry-{session}-"))
 
 
 def _run(program: str, *args: str) -> str:
     path = [folder for folder in sys.path if folder]
-    code = f"import sys; sys.path[:0] = {path!r}\nfrom warren_broker.shared_memory import *\n{program}"
+    code = f"import sys; sys.path[:0] = {path!r}\nfrom rabbitry_broker.shared_memory import *\n{program}"
     run = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode in (0, -9), run.stderr
     return run.stdout
@@ -114,7 +114,7 @@ def test_write_that_comes_in_pieces_is_completed(make: Make, monkeypatch: pytest
 
 def test_files_belong_to_the_user_alone(make: Make, session: str) -> None:
     make().create(b"\xab", [b"x"])
-    assert _files(session) == [f"warren-{session}-ab", f"warren-{session}-lock"]
+    assert _files(session) == [f"rabbitry-{session}-ab", f"rabbitry-{session}-lock"]
     for name in _files(session):
         assert stat.S_IMODE(os.stat(os.path.join(default_directory(), name)).st_mode) == 0o600
 
@@ -156,7 +156,7 @@ def test_replacing_an_object_keeps_the_views_of_the_old_one(make: Make) -> None:
 
 
 def _inode(store: SharedMemoryStore, key: bytes) -> int:
-    return os.stat(f"{store.directory}/warren-{store.session_id}-{key.hex()}").st_ino
+    return os.stat(f"{store.directory}/rabbitry-{store.session_id}-{key.hex()}").st_ino
 
 
 def test_file_that_nobody_views_is_used_again(make: Make) -> None:
@@ -168,10 +168,12 @@ def test_file_that_nobody_views_is_used_again(make: Make) -> None:
         store.delete([b"a" if not round_ else b"b%d" % (round_ - 1)])
         store.create(key, [bytes([round_]) * (2 * MIB - 100 * round_)], b"meta%d" % round_)
         assert _inode(store, key) == inode
-        meta, (view,) = make().open(key)
+        reader = make()
+        meta, (view,) = reader.open(key)
         assert meta == b"meta%d" % round_ and bytes(view) == bytes([round_]) * (2 * MIB - 100 * round_)
         del view
         gc.collect()
+        reader.mappings.settle()
 
 
 def test_file_that_somebody_views_is_not_used_again(make: Make) -> None:
@@ -205,6 +207,8 @@ def test_file_that_another_process_made_is_deleted_and_its_memory_freed(make: Ma
             maker.delete([key])
     assert maker.used_bytes >= 2 * MIB
     other.delete([b"b"])
+    assert other.used_bytes == 2 * MIB + 4096, "it is kept for whoever writes next"
+    other.trim(0.0)
     assert other.used_bytes == 0
     maker.trim(0.0)
     maker.delete([b"b"])
@@ -221,7 +225,7 @@ def test_trim_gives_back_what_is_kept_for_reuse(make: Make, session: str) -> Non
     assert store.used_bytes >= 2 * MIB
     store.trim(0.0)
     assert store.used_bytes == 0
-    assert _files(session) == [f"warren-{session}-lock"]
+    assert _files(session) == [f"rabbitry-{session}-lock"]
 
 
 def test_reuse_is_bounded(make: Make) -> None:
@@ -338,6 +342,25 @@ def test_put_larger_than_memory_is_refused(make: Make, monkeypatch: pytest.Monke
         make().create(b"id", [bytes(64 * MIB)])
 
 
+def test_many_small_ones_do_not_fill_the_machine_either(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, written = make(), 0
+    monkeypatch.setattr(machine, "available_memory", lambda: (4 << 30) - written)
+    monkeypatch.setattr(machine, "total_memory", lambda: 1 << 40)
+    shared_memory._machine_reserve.cache_clear()
+
+    def fill() -> None:
+        nonlocal written
+        for number in range(5000):
+            store.create(b"%d" % number, [bytes(MIB)])
+            written += 1 << 25  # as if it were 32 times as large
+
+    with pytest.raises(ObjectStoreFull, match="the machine's memory"):
+        fill()
+    shared_memory._machine_reserve.cache_clear()
+    # A GiB is left to others, as far as can be seen by one who looks after each 64 MiB of its own.
+    assert (3 << 30) - (2 << 25) <= written <= (3 << 30) + (65 << 25)
+
+
 def test_full_file_system_leaves_nothing_of_the_attempt(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     writev, calls = os.writev, []
 
@@ -431,6 +454,33 @@ def test_killed_session_is_swept_by_the_next(session: str) -> None:
     assert _files(session + "next") == []
 
 
+def test_what_is_written_after_the_session_was_cleared_goes_with_its_writer(session: str) -> None:
+    late, owner = SharedMemoryStore(session), SharedMemoryStore(session)
+    owner.clear()
+    late.create(bytes(28), [bytes(100)])
+    assert len(_files(session)) == 1, "and there is no lock file"
+    sweep_dead_sessions()
+    assert len(_files(session)) == 1, "too young: somebody may be about to lock"
+    late.close()
+    assert _files(session) == []
+
+
+def test_what_is_written_after_the_session_was_cleared_is_swept_if_its_writer_is_killed(
+    session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stray = Path(default_directory(), f"rabbitry-{session}-{bytes(28).hex()}")
+    odd = Path(default_directory(), f"rabbitry-{session}-notes")
+    for path in (stray, odd):
+        path.write_bytes(b"x")
+    monkeypatch.setattr(shared_memory, "_ORPHAN_S", -1.0)
+    try:
+        sweep_dead_sessions()
+        assert not stray.exists()
+        assert odd.exists(), "nothing of ours"
+    finally:
+        odd.unlink()
+
+
 def test_sweep_spares_the_living(make: Make) -> None:
     store = make()
     store.create(b"id", [b"x"])
@@ -443,7 +493,7 @@ def test_what_a_killed_process_had_in_hand_is_removed(
 ) -> None:
     store = make()
     _run(KILLED, session)
-    unfinished = Path(default_directory(), f"warren-{session}-{b'x'.hex()}.1.2")
+    unfinished = Path(default_directory(), f"rabbitry-{session}-{b'x'.hex()}.1.2")
     unfinished.write_bytes(b"half")
     store.create(b"mine", [bytes(2 * MIB)])
     store.delete([b"mine"])
@@ -458,7 +508,7 @@ def test_what_a_killed_process_had_in_hand_is_removed(
 
 def test_planted_file_is_not_opened(make: Make, session: str) -> None:
     store = make()
-    planted = Path(default_directory(), f"warren-{session}-{b'id'.hex()}")
+    planted = Path(default_directory(), f"rabbitry-{session}-{b'id'.hex()}")
     for text in (b"", b"short", b"WSM1" + bytes(60), bytes(1000)):
         planted.write_bytes(text)
         with pytest.raises(FileNotFoundError):
@@ -475,3 +525,9 @@ def test_planted_file_is_not_opened(make: Make, session: str) -> None:
         os.chown(planted, 12345, -1)
         with pytest.raises(FileNotFoundError, match="another user"):
             store.open(b"id")
+
+
+def test_a_full_store_says_what_there_is() -> None:
+    assert str(ObjectStoreFull(2000, 1000, "x")) == "an object of 2,000 bytes does not fit in the 1,000 bytes left in x"
+    assert str(ObjectStoreFull(2000, 0, "x")) == "an object of 2,000 bytes does not fit as no room is left in x"
+    assert str(ObjectStoreFull(0, 0, "x")) == "there is no room in x"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren_broker.errors import WarrenBrokerError
-from warren_broker.signing import SIGNATURE_BYTES, ForgedMessage, Signer
+from rabbitry_broker.errors import RabbitryBrokerError
+from rabbitry_broker.signing import SIGNATURE_BYTES, ForgedMessage, Signer
 
 SECRET = b"a secret of the cluster"
 SIGNER = Signer((SECRET,))
@@ -41,13 +41,13 @@ def test_large_and_small_payloads_are_signed_alike(size: int) -> None:
 
 
 def test_another_context_does_not_open() -> None:
-    with pytest.raises(ForgedMessage, match="WARREN_SECRET"):
+    with pytest.raises(ForgedMessage, match="RABBITRY_SECRET"):
         SIGNER.open(b"inbox of b", SIGNER.seal(b"inbox of a", b"payload"))
 
 
 @pytest.mark.parametrize("length", range(SIGNATURE_BYTES + 1))
 def test_truncated_seal_is_refused(length: int) -> None:
-    with pytest.raises(WarrenBrokerError):
+    with pytest.raises(RabbitryBrokerError):
         SIGNER.open(b"c", SIGNER.seal(b"c", b"payload")[:length])
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rabbitry_broker.errors import ConnectError, ConnectionLost, ReplyTimeout, StoreError, without_password
+from rabbitry_broker.store.redis import refusals
+from rabbitry_broker.store.redis.address import parse
+from rabbitry_broker.store.redis.connection import Connection
 from tests.servers import RedisServer, free_port
-from warren_broker.errors import ConnectError, ConnectionLost, ReplyTimeout, StoreError, without_password
-from warren_broker.store import refusals
-from warren_broker.store.address import parse
-from warren_broker.store.connection import Connection
 
 PATIENCE_S = 20.0
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 import sys
 from itertools import islice
 
-import warren
+import rabbitry
 
 CALLS_IN_FLIGHT = 25
 
 
 def main(address: str, name: str, calls: int, path: str) -> None:
     """Call as often as asked; every number is on disk before the next batch of calls."""
-    warren.init(address=address, namespace="chaos", log_to_driver=False)
-    counter = warren.get_actor(name)
+    rabbitry.init(address=address, namespace="chaos", log_to_driver=False)
+    counter = rabbitry.get_actor(name)
     numbers = iter(range(calls))
     with open(path, "w") as file:
         while batch := list(islice(numbers, CALLS_IN_FLIGHT)):
-            for told in warren.get([counter.increment.remote() for _ in batch]):
+            for told in rabbitry.get([counter.increment.remote() for _ in batch]):
                 file.write(f"{told}\n")
             file.flush()
-    warren.shutdown()
+    rabbitry.shutdown()
 
 
 if __name__ == "__main__":

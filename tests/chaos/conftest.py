@@ -2,8 +2,8 @@
 
 | environment | means |
 |---|---|
-| `WARREN_CHAOS_SEED` | the seed; else a random one, which every test prints |
-| `WARREN_CHAOS_LONG` | `1` for the long form (`make chaos`): more work, more faults |
+| `RABBITRY_CHAOS_SEED` | the seed; else a random one, which every test prints |
+| `RABBITRY_CHAOS_LONG` | `1` for the long form (`make chaos`): more work, more faults |
 
 `pytest -m chaos tests/chaos` runs all scenarios in their short form; `make test` those that are marked `in_every_run`.
 """
@@ -26,7 +26,7 @@ from tests.chaos.stage import Stage, report
 from tests.chaos.workload import Workload
 from tests.servers import RabbitMQServer, RedisServer
 
-LONG = os.environ.get("WARREN_CHAOS_LONG") == "1"
+LONG = os.environ.get("RABBITRY_CHAOS_LONG") == "1"
 SHORT_TIMEOUT = 120  # seconds for one scenario of the short form; each takes less than 10 on an idle machine
 LONG_TIMEOUT = 600  # seconds for one scenario of the long form
 
@@ -43,9 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def seed() -> int:
     """The seed of this run."""
-    given = os.environ.get("WARREN_CHAOS_SEED")
+    given = os.environ.get("RABBITRY_CHAOS_SEED")
     seed = int(given) if given else random.SystemRandom().randrange(1_000_000)
-    report.append(f"WARREN_CHAOS_SEED={seed}")
+    report.append(f"RABBITRY_CHAOS_SEED={seed}")
     return seed
 
 
@@ -74,7 +74,7 @@ def servers(session_directory: Path) -> Iterator[tuple[RabbitMQServer, RedisServ
 @pytest.fixture
 def stage(servers: tuple[RabbitMQServer, RedisServer], seed: int, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """A fresh cluster of two nodes with a driver; its nodes' logs are printed for a test that fails."""
-    print(f"WARREN_CHAOS_SEED={seed}")
+    print(f"RABBITRY_CHAOS_SEED={seed}")
     rabbitmq, redis = servers
     rabbitmq.start()
     redis.start()

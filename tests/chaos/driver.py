@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-import warren
+import rabbitry
 from tests.chaos.workload import Echo, join, long
 
 DETACHED_CHAINS = 5
@@ -37,11 +37,11 @@ def abandon_work(address: str, path: str, tag: str = "") -> None:
 
 def main(address: str, path: str, tag: str) -> None:
     """Submit detached and other work; the tag is part of all names."""
-    warren.init(address=address, namespace="chaos", log_to_driver=False)
+    rabbitry.init(address=address, namespace="chaos", log_to_driver=False)
     options = {"lifetime": "detached", "max_restarts": -1, "max_task_retries": -1}
     Echo.options(name=f"detached{tag}", **options).remote(path)
     mine = Echo.options(name=f"mine{tag}").remote(path)
-    warren.get(mine.say.remote(f"mine{tag}", 1))
+    rabbitry.get(mine.say.remote(f"mine{tag}", 1))
     for number in range(DETACHED_CHAINS):
         first = long.options(lifetime="detached").remote(path, f"detached-{tag}{number}.0", 1.0)
         join.options(lifetime="detached").remote(path, f"detached-{tag}{number}.1", first, first)

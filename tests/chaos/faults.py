@@ -15,6 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from rabbitry import current
+from rabbitry.cluster_utils import ClusterNode
+from rabbitry.exceptions import OutOfMemoryError
+from rabbitry_broker.messages import FRAME_MAGIC
+from rabbitry_broker.queues import open_publisher
 from tests.chaos import driver, poison
 from tests.chaos.ledger import Ledger
 from tests.chaos.meddler import meddling
@@ -22,11 +27,6 @@ from tests.chaos.network import Network
 from tests.chaos.stage import NODE_CPUS, NODE_LEASE, Stage
 from tests.chaos.workload import LOST, Workload, long
 from tests.servers import wait_until
-from warren import current
-from warren.cluster_utils import ClusterNode
-from warren.exceptions import OutOfMemoryError
-from warren_broker.messages import FRAME_MAGIC
-from warren_broker.queues import open_publisher
 
 BEYOND_LEASE: Final = NODE_LEASE + 2
 DELAY_SECONDS: Final = 0.2
@@ -35,7 +35,7 @@ FULL_SECONDS: Final = 2.0
 ALARM_SECONDS: Final = 1.5
 CONSUMER_TIMEOUT_MS: Final = 6_500
 OUTLASTING_SECONDS: Final = 9.0
-MEMORY_LIMIT: Final = 256 << 20  # of an executor, by WARREN_EXECUTOR_MEMORY_LIMIT
+MEMORY_LIMIT: Final = 256 << 20  # of an executor, by RABBITRY_EXECUTOR_MEMORY_LIMIT
 HOG_BYTES: Final = 400 << 20
 FORGERIES: Final = 50
 MEDDLED: Final = 40

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import warren
+import rabbitry
 
 OUTCOME_TIMEOUT = 40.0  # seconds for all outcomes of a scenario once its faults are healed
 
@@ -89,8 +89,8 @@ class Ledger:
         for each in self._submissions:
             left = max(0.05, deadline - time.monotonic())
             try:
-                value = warren.get(each.ref, timeout=left)
-            except warren.exceptions.GetTimeoutError:
+                value = rabbitry.get(each.ref, timeout=left)
+            except rabbitry.exceptions.GetTimeoutError:
                 wrong.append(f"{each.key}: no outcome")
                 continue
             except Exception as error:

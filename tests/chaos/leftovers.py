@@ -3,11 +3,17 @@
 | stays | why |
 |---|---|
 | the cluster's own records, and its nodes' | it is still there |
+| records of drivers that left, the last thousand of them | who asks for jobs is told of them |
 | functions | known by their contents: the next driver need not send them |
 | results of detached tasks | they are what outlives a driver |
 | records of dead actors, for an hour; their queues, for a minute | others may still ask what they died of |
 | marks of detached tasks, and of those whose owner was cleared away before, for a while | no late copy may run |
-| empty queues of tasks, and of nodes that tasks were sent to by name | the next driver uses them, or may |
+| empty queues of tasks, for some minutes, and when they were used | the next driver uses them, or may |
+| empty queues of nodes that tasks were sent to by name | the same |
+| records of removed placement groups, for an hour; their empty queues | others may still ask, or submit |
+| who plans, and how many did before | the next planner has a higher number |
+| which node is the head | another takes that over |
+| events, in a stream with a bound | they are told of later |
 """
 
 from __future__ import annotations
@@ -19,21 +25,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import warren
+import rabbitry
+from rabbitry_broker import cluster_file
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.ids import is_detached
+from rabbitry_broker.store.host import shared_session
+from rabbitry_broker.store.keys import Keys
+from rabbitry_broker.store.redis.connection import Connection
 from tests.chaos.stage import Stage
 from tests.servers import wait_until
-from warren_broker import cluster_file
-from warren_broker.endpoint import Endpoint
-from warren_broker.ids import is_detached
-from warren_broker.store.connection import Connection
-from warren_broker.store.host import shared_session
-from warren_broker.store.keys import Keys
 
 KEYS_TIMEOUT = 30.0  # seconds; the lease of a killed driver and two rounds of the janitor are less than half of it
 NODES_TIMEOUT = 20.0
 SHARED_MEMORY = Path("/dev/shm")
-MAY_STAY = re.compile(rb"cluster$|f:|n:|nodes|queues$|janitor|put-aside|burials$")
-TRANSIENT = (b"actor:{", b"a:{", b"s:{")
+MAY_STAY = re.compile(
+    rb"cluster$|f:|n:|nodes|queues(:used|:retired)?$|janitor|put-aside|burials$|planner|head$|jobs:ended|dashboard$|events"
+)
+TRANSIENT = (b"actor:{", b"a:{", b"s:{", b"pg:{", b"groups:removed")
 
 
 def assert_nothing_left(stage: Stage) -> None:
@@ -41,7 +49,7 @@ def assert_nothing_left(stage: Stage) -> None:
     endpoint = cluster_file.read(stage.cluster.address).endpoint
     # A node whose connection for announcements broke just now would not hear that the driver leaves.
     wait_until(lambda: listeners(endpoint) >= len(stage.nodes()), "all nodes listen")
-    warren.shutdown()
+    rabbitry.shutdown()
     left: list[bytes] = []
 
     def cleared() -> bool:
@@ -104,13 +112,19 @@ def is_of_detached_work(name: bytes) -> bool:
 def queues_left(stage: Stage, prefix: str) -> list[str]:
     """Return the queues, with how many messages they hold, that should not be there once the nodes are gone."""
     return [
-        line for line in queues(stage, prefix) if not (line.startswith(("task.", "node.")) and line.endswith("\t0"))
+        line
+        for line in queues(stage, prefix)
+        if not (line.startswith(("task.", "job.", "node.", "bundle.")) and line.endswith("\t0"))
     ]
 
 
 def messages_left(stage: Stage, prefix: str) -> list[str]:
     """Return the queues of tasks that hold messages, with how many."""
-    return [line for line in queues(stage, prefix) if line.startswith("task.") and not line.endswith("\t0")]
+    return [
+        line
+        for line in queues(stage, prefix)
+        if line.startswith(("task.", "job.", "bundle.")) and not line.endswith("\t0")
+    ]
 
 
 def queues(stage: Stage, prefix: str) -> list[str]:
@@ -122,8 +136,8 @@ def queues(stage: Stage, prefix: str) -> list[str]:
 
 def files_left(endpoint: Endpoint) -> list[str]:
     """Return the names of the cluster's objects in shared memory; the lock may be with a child that a task forked."""
-    names = [path.name for path in SHARED_MEMORY.glob(f"warren-{shared_session(endpoint)}-*")]
-    return [name for name in names if not name.endswith("-lock")]
+    names = [path.name for path in SHARED_MEMORY.glob(f"rabbitry-{shared_session(endpoint)}-*")]
+    return [name for name in names if not name.endswith(("-lock", "-keeper"))]
 
 
 def lives(pid: int) -> bool:

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-import warren
+import rabbitry
 from tests.chaos.ledger import note
 from tests.chaos.poison import shout
 
@@ -71,8 +71,8 @@ class Listener:
 
 def main(address: str, path: str, size: int) -> None:
     """Run the task, say so, and wait to be killed."""
-    warren.init(address=address)
-    assert warren.get(shout.remote(path, "shout", size), timeout=300) == size
+    rabbitry.init(address=address)
+    assert rabbitry.get(shout.remote(path, "shout", size), timeout=300) == size
     note(path, "heard")
     threading.Event().wait()
 

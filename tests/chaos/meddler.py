@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from warren import current
-from warren_broker.queues import names
+from rabbitry import current
+from rabbitry_broker import queue_names as names
 
 HELD_BACK = 12  # messages at most
 HOLD_SECONDS = 0.2
@@ -73,12 +73,11 @@ class Meddler:
 @contextmanager
 def meddling(random_source: random.Random) -> Iterator[Meddler]:
     """Put a meddler into the place of the driver's publisher."""
-    client = current.client()
-    genuine = client.publisher
-    meddler = Meddler(genuine, random_source)
-    client.publisher = meddler  # type: ignore[assignment]
+    outbox: Any = current.client().outbox
+    genuine = outbox._publisher
+    meddler = outbox._publisher = Meddler(genuine, random_source)
     try:
         yield meddler
     finally:
         meddler.end()
-        client.publisher = genuine
+        outbox._publisher = genuine

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-import warren
+import rabbitry
 from tests.chaos.ledger import note
 
 RETRIES = 2
@@ -16,14 +16,14 @@ LINE_BYTES = 1 << 16
 PAGE_BYTES = 4096
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def suicide(path: str, key: str) -> None:
     """Kill the executor, each time."""
     note(path, key)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def leave_a_child_and_exit(path: str, key: str) -> None:
     """End the executor while a child of it holds all that it had open."""
     note(path, key)
@@ -35,14 +35,14 @@ def leave_a_child_and_exit(path: str, key: str) -> None:
     os._exit(1)
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def return_twice(path: str, key: str) -> str:
     """Fork, and let the child return from the task as well."""
     note(path, key)
     return "child" if os.fork() == 0 else "parent"
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def return_later(path: str, key: str) -> str:
     """Fork, and let the child return from the task first: the parent waits for it."""
     note(path, key)
@@ -54,7 +54,7 @@ def return_later(path: str, key: str) -> str:
     return "parent"
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def raise_in_a_child(path: str, key: str) -> str:
     """Fork a child that ends by an exception."""
     note(path, key)
@@ -64,7 +64,7 @@ def raise_in_a_child(path: str, key: str) -> str:
     return f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def exit_in_a_child(path: str, key: str) -> str:
     """Fork a child that ends by sys.exit, through all that the executor has on its stack."""
     note(path, key)
@@ -74,7 +74,7 @@ def exit_in_a_child(path: str, key: str) -> str:
     return f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def close_everything(path: str, key: str) -> str:
     """Close all file descriptors but the three standard ones."""
     note(path, key)
@@ -82,14 +82,14 @@ def close_everything(path: str, key: str) -> str:
     return "closed"
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def size_of(path: str, key: str, data: bytes) -> int:
     """Return the size of an argument."""
     note(path, key)
     return len(data)
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def shout(path: str, key: str, size: int) -> int:
     """Print very much."""
     note(path, key)
@@ -99,7 +99,7 @@ def shout(path: str, key: str, size: int) -> int:
     return size
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def take_all_memory(path: str, key: str, size: int) -> None:
     """Take more memory than it may, and keep it."""
     note(path, key)

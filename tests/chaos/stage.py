@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import warren
+import rabbitry
+from rabbitry.cluster_utils import Cluster, ClusterNode
+from rabbitry_broker import cluster_file
 from tests.chaos.proxy import Proxy
 from tests.servers import RabbitMQServer, RedisServer, wait_until
-from warren.cluster_utils import Cluster, ClusterNode
-from warren_broker import cluster_file
 
 NODE_LEASE = 3.0  # seconds; the default of 10 would only make the scenarios longer
 CLIENT_LEASE = 6.0  # instead of 30
@@ -40,14 +40,20 @@ class Stage:
     """
 
     def __init__(
-        self, rabbitmq: RabbitMQServer, redis: RedisServer, seed: int, *, store_url: str | None = None
+        self,
+        rabbitmq: RabbitMQServer,
+        redis: RedisServer,
+        seed: int,
+        *,
+        store_url: str | None = None,
+        broker_url: str | None = None,
     ) -> None:
         self.rabbitmq = rabbitmq
         self.redis = redis
         self.random = random.Random(seed)
         self.cluster = Cluster(
             engine="rabbitmq",
-            broker_url=rabbitmq.url,
+            broker_url=broker_url or rabbitmq.url,
             store_url=store_url or redis.url,
             node_lease=NODE_LEASE,
             client_lease=CLIENT_LEASE,
@@ -167,7 +173,7 @@ class Stage:
         def works() -> bool:
             try:
                 probe()
-            except (warren.exceptions.WarrenError, warren.exceptions.GetTimeoutError, ConnectionError):
+            except (rabbitry.exceptions.RabbitryError, rabbitry.exceptions.GetTimeoutError, ConnectionError):
                 return False
             return True
 

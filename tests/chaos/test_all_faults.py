@@ -1,4 +1,4 @@
-"""All faults in random order, with a printed seed, during one workload of everything that warren has."""
+"""All faults in random order, with a printed seed, during one workload of everything that rabbitry has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
 from tests.chaos.conftest import LONG
 from tests.chaos.faults import FAULTS, MEMORY_LIMIT, Fault, Scene
 from tests.chaos.ledger import Ledger
@@ -16,7 +17,6 @@ from tests.chaos.network import Network
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload, plain
 from tests.servers import wait_until
-from warren import current
 
 ROUNDS = 2  # of the long form: how often each fault comes
 HANDFUL = 5  # faults of the short form
@@ -29,7 +29,7 @@ OUTCOME_TIMEOUT = 90.0
 @pytest.fixture(autouse=True)
 def memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no executor take all memory; before the nodes start."""
-    monkeypatch.setenv("WARREN_EXECUTOR_MEMORY_LIMIT", str(MEMORY_LIMIT))
+    monkeypatch.setenv("RABBITRY_EXECUTOR_MEMORY_LIMIT", str(MEMORY_LIMIT))
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_all_faults_in_random_order(scene: Scene):
         plan = plan[:HANDFUL]
 
     def probe() -> None:
-        assert warren.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
+        assert rabbitry.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
 
     for scene.number, fault in enumerate(plan):
         print(f"{time.strftime('%H:%M:%S')} {fault.name}")
@@ -92,7 +92,7 @@ def test_all_faults_in_random_order(scene: Scene):
     effects = workload.ledger.effects
     wait_until(lambda: scene.abandoned <= set(effects()), "the detached work of dead drivers ends", 20)
     for name in scene.detached:
-        actor = warren.get_actor(name, namespace="chaos")
-        assert warren.get(actor.say.remote("late", 7), timeout=20) == 7
-        warren.kill(actor)
+        actor = rabbitry.get_actor(name, namespace="chaos")
+        assert rabbitry.get(actor.say.remote("late", 7), timeout=20) == 7
+        rabbitry.kill(actor)
     wait_until(lambda: put_aside() >= scene.forged, f"{scene.forged} forgeries are put aside")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import warren
+import rabbitry
 from tests.chaos.conftest import LONG
 from tests.chaos.ledger import Ledger
 from tests.chaos.stage import Stage
@@ -31,4 +31,4 @@ def test_tasks_outlast_the_consumer_timeout(stage: Stage, ledger: Ledger):
     seconds = time.monotonic() - started
     print(f"4 tasks of {TASK_SECONDS:g} s under a consumer_timeout of {TIMEOUT_MS / 1000:g} s took {seconds:.0f} s")
     assert "PRECONDITION_FAILED" not in stage.logs(), "a channel was closed for a delivery that was held too long"
-    assert warren.is_initialized()
+    assert rabbitry.is_initialized()

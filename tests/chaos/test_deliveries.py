@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import warren
+import rabbitry
 from tests.chaos.ledger import Ledger
 from tests.chaos.meddler import Meddler, meddling
 from tests.chaos.stage import Stage
@@ -43,7 +43,7 @@ def test_a_call_that_arrives_twice_runs_once(meddler: Meddler, ledger: Ledger):
         ledger.add(key, echo.say.remote(key, number), number, runs=1)
         ledger.add(f"count-{number}", counter.increment.remote(), number + 1)
         if number % 10 == 0:
-            warren.wait([echo.pid.remote()], timeout=5)  # so that it is not all one message
+            rabbitry.wait([echo.pid.remote()], timeout=5)  # so that it is not all one message
     ledger.check()
-    assert warren.get(counter.increment.remote(), timeout=20) == CALLS + 1
+    assert rabbitry.get(counter.increment.remote(), timeout=20) == CALLS + 1
     assert meddler.doubled > 5, "nothing was doubled"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
 from tests.chaos import caller
 from tests.chaos.conftest import LONG
 from tests.chaos.stage import NODE_CPUS, Stage, report
@@ -42,7 +42,7 @@ def told(path: Path) -> list[int]:
 def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
     name = "durable counter"
     counter = Counter.options(name=name, namespace="chaos").remote()
-    pid = warren.get(counter.pid.remote(), timeout=20)
+    pid = rabbitry.get(counter.pid.remote(), timeout=20)
     files = [tmp_path / str(number) for number in range(CALLERS)]
 
     def count() -> int:
@@ -80,7 +80,7 @@ def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
         for number, (what, fault) in enumerate(plan, 1):
             share = INCREMENTS * number // (len(plan) + 1)
             wait_until(lambda share=share: reached(share), f"{share} increments", 60)
-            pid = warren.get(counter.pid.remote(), timeout=30)
+            pid = rabbitry.get(counter.pid.remote(), timeout=30)
             fault()
             stage.healed()
             before = count()
@@ -93,4 +93,4 @@ def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
     numbers = [told(file) for file in files]
     assert sorted(number for each in numbers for number in each) == list(range(1, INCREMENTS + 1))
     assert all(each == sorted(each) for each in numbers), "calls of one caller take effect in their order"
-    assert warren.get(counter.increment.remote(), timeout=30) == INCREMENTS + 1
+    assert rabbitry.get(counter.increment.remote(), timeout=30) == INCREMENTS + 1

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import ActorUnavailableError
+from rabbitry.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rabbitry_broker.store.actors import ALIVE, ActorRecords
+from rabbitry_workers.node.outcome.custody import CUSTODY_SECONDS
 from tests.chaos.ledger import Ledger
 from tests.chaos.network import Network
 from tests.chaos.stage import NODE_LEASE, Stage, report
 from tests.chaos.workload import LOST, Counter, Echo, Workload, long, once, plain
 from tests.servers import wait_until
-from warren import current
-from warren.exceptions import ActorUnavailableError
-from warren.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from warren_broker.store.actors import ALIVE, ActorRecords
-from warren_workers.node.custody import CUSTODY_SECONDS
 
 SUBMISSIONS = 60
 CALLS = 20
@@ -38,13 +38,13 @@ def network(stage: Stage) -> Iterator[Network]:
         network.close()
 
 
-@warren.remote
+@rabbitry.remote
 def where() -> str:
     """Return the node that runs this."""
-    return str(warren.get_runtime_context().get_node_id())
+    return str(rabbitry.get_runtime_context().get_node_id())
 
 
-@warren.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
+@rabbitry.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
 class SlowCounter:
     """A durable count that takes its time."""
 
@@ -60,14 +60,14 @@ class SlowCounter:
 
 def is_alive(network: Network) -> bool:
     """True if the cluster takes the node for living."""
-    (record,) = [each for each in warren.nodes() if each["NodeID"] == network.node.node_id]
+    (record,) = [each for each in rabbitry.nodes() if each["NodeID"] == network.node.node_id]
     return bool(record["Alive"])
 
 
 def works_again(network: Network) -> None:
     """Run a task on that very node; raises GetTimeoutError if another one took it."""
-    if warren.get(where.options(scheduling_strategy=there(network)).remote(), timeout=5) != network.node.node_id:
-        raise warren.exceptions.GetTimeoutError("it ran elsewhere")
+    if rabbitry.get(where.options(scheduling_strategy=there(network)).remote(), timeout=5) != network.node.node_id:
+        raise rabbitry.exceptions.GetTimeoutError("it ran elsewhere")
 
 
 def there(network: Network) -> NodeAffinitySchedulingStrategy:
@@ -130,7 +130,7 @@ def test_actors_that_were_taken_over_live_once(stage: Stage, network: Network, l
     submit("before")
     ledger.check()
     stage.cluster.add_node(num_cpus=0, resources=PLACES)
-    warren.get(where.options(num_cpus=0, resources={"place": 1}).remote(), timeout=20)  # it takes work
+    rabbitry.get(where.options(num_cpus=0, resources={"place": 1}).remote(), timeout=20)  # it takes work
     if how == "paused":
         os.kill(network.node.pid, signal.SIGSTOP)
     else:
@@ -153,7 +153,7 @@ def test_actors_that_were_taken_over_live_once(stage: Stage, network: Network, l
     else:
         network.heal()
     stage.healed()
-    stage.recovery(f"actors on a node that was {how}", lambda: warren.get(echo.pid.remote(), timeout=5))
+    stage.recovery(f"actors on a node that was {how}", lambda: rabbitry.get(echo.pid.remote(), timeout=5))
     submit("after")
     ledger.check()
 
@@ -171,7 +171,7 @@ def test_calls_that_a_node_took_along_are_not_overtaken(stage: Stage, network: N
             for at, counter in enumerate(counters):
                 ledger.add(f"{name}-{counted}-of-{at}", counter.increment.remote(0.0), counted)
 
-    warren.get([counter.increment.remote(0.0) for counter in counters], timeout=20)
+    rabbitry.get([counter.increment.remote(0.0) for counter in counters], timeout=20)
     counted += 1
     for at, counter in enumerate(counters):
         ledger.add(f"slow-of-{at}", counter.increment.remote(CUSTODY_SECONDS + 2), counted)
@@ -179,7 +179,7 @@ def test_calls_that_a_node_took_along_are_not_overtaken(stage: Stage, network: N
     client, here = current.client(), bytes.fromhex(network.node.node_id)
     wait_until(lambda: client.store.call(b"HLEN", client.keys.custody(here)) >= len(counters), "they are kept", 20)
     stage.cluster.add_node(num_cpus=0, resources=PLACES)
-    warren.get(where.options(num_cpus=0, resources={"place": 1.5}).remote(), timeout=20)  # it takes work
+    rabbitry.get(where.options(num_cpus=0, resources={"place": 1.5}).remote(), timeout=20)  # it takes work
     network.cut()
     submit("meanwhile")
     actors, ids = ActorRecords(client.store), [counter._actor_id.binary() for counter in counters]

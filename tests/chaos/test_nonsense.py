@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry_broker import records
+from rabbitry_broker.errors import StoreError
+from rabbitry_broker.ids import FIRST_INDEX, new_client_id
+from rabbitry_workers.status import collect, describe
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Echo, plain
 from tests.servers import wait_until
-from warren import current
-from warren_broker import records
-from warren_broker.errors import StoreError
-from warren_broker.ids import FIRST_INDEX, new_client_id
-from warren_workers.status import collect, describe
 
 LEAST = len(("queues", "nodes", "slots", "names", "cancelled"))  # others may have been put right by being written
 
 
-@warren.remote
+@rabbitry.remote
 def same(value: object) -> object:
     """Return the argument."""
     return value
@@ -32,11 +32,11 @@ def same(value: object) -> object:
 
 def work(path: str, echo: Echo) -> None:
     """Plain, chained, at most once, with refs inside, and a call to an actor."""
-    assert warren.get(plain.remote(path, secrets.token_hex(4), 1), timeout=20) == 4
-    assert warren.get(same.remote(same.remote(1)), timeout=20) == 1
-    assert warren.get(same.options(max_retries=0).remote(2), timeout=20) == 2
-    assert warren.get(warren.get(same.remote([warren.put(3)]), timeout=20)[0], timeout=20) == 3
-    assert warren.get(echo.say.remote(secrets.token_hex(4), 4), timeout=20) == 4
+    assert rabbitry.get(plain.remote(path, secrets.token_hex(4), 1), timeout=20) == 4
+    assert rabbitry.get(same.remote(same.remote(1)), timeout=20) == 1
+    assert rabbitry.get(same.options(max_retries=0).remote(2), timeout=20) == 2
+    assert rabbitry.get(rabbitry.get(same.remote([rabbitry.put(3)]), timeout=20)[0], timeout=20) == 3
+    assert rabbitry.get(echo.say.remote(secrets.token_hex(4), 4), timeout=20) == 4
 
 
 def put_aside() -> int:
@@ -54,7 +54,8 @@ def test_keys_of_another_type_go_and_work_goes_on(stage: Stage, tmp_path: Path):
     node = bytes.fromhex(stage.nodes()[0].node_id)
     shared = [
         *(keys.queues, keys.prioritized, keys.cancelled, keys.names, keys.put_aside),
-        *(keys.nodes, keys.nodes + b":slots", keys.nodes + b":died", keys.ghosts),
+        *(keys.nodes, keys.nodes + b":slots", keys.nodes + b":died", keys.ghosts, keys.head, keys.requested),
+        *(keys.nodes + each for each in (b":leases", b":changes", b":rooms")),
     ]
     own = [keys.inbox(client.id), keys.waited(client.id), keys.starts(client.id)]
     for key in (*shared, *own):
@@ -65,7 +66,7 @@ def test_keys_of_another_type_go_and_work_goes_on(stage: Stage, tmp_path: Path):
     wait_until(lambda: _counts(LEAST), "keys of a wrong type are counted", timeout=20)
     work(path, echo)
     stage.cluster.add_node(num_cpus=1)
-    wait_until(lambda: len(warren.nodes()) == 3, "all nodes are on record again", timeout=20)
+    wait_until(lambda: len(rabbitry.nodes()) == 3, "all nodes are on record again", timeout=20)
     work(path, echo)
     assert len(stage.nodes()) == 3
     assert collect(client.endpoint)["put_aside"]["count"] >= LEAST
@@ -91,6 +92,8 @@ def test_nonsense_in_sets_and_hashes_stops_no_service(stage: Stage, tmp_path: Pa
         store.call(b"SADD", key, noise, b"", b"task.(", b"node." + b"ab" * 300, b"task.CPU=1.(" + b"x" * 400 + b")")
     for key in (keys.clients, keys.cancelled):
         store.call(b"ZADD", key, 1, noise, 2, b"", 3, b"short")
+    for key in (keys.nodes + each for each in (b":leases", b":changes", b":rooms")):
+        store.call(b"ZADD", key, 1, noise, 2, b"", 3, b"short", repr(1e17), b"for ever")
     for key in (keys.nodes, keys.nodes + b":died", keys.names):
         store.call(b"HSET", key, noise, noise, b"", b"")
     for member in (secrets.token_hex(16), "not hexadecimal"):
@@ -116,7 +119,7 @@ def test_nonsense_in_sets_and_hashes_stops_no_service(stage: Stage, tmp_path: Pa
 
     wait_until(lambda: not left(dead) and not left(broken), "the janitor clears up after the dead", timeout=30)
     work(path, echo)
-    assert len(warren.util.list_named_actors(all_namespaces=True)) > 0
+    assert len(rabbitry.util.list_named_actors(all_namespaces=True)) > 0
     shown = describe(collect(client.endpoint))
     assert "\x1b" not in shown
     assert len(stage.nodes()) == 2

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.exceptions import OutOfMemoryError, WorkerCrashedError
+from rabbitry_workers.node.services.memory import memory_of
 from tests.chaos.conftest import LONG
 from tests.chaos.ledger import Ledger
 from tests.chaos.listener import Listener
@@ -26,8 +28,6 @@ from tests.chaos.poison import (
 from tests.chaos.stage import Stage, report
 from tests.chaos.workload import Workload, plain
 from tests.servers import wait_until
-from warren.exceptions import OutOfMemoryError, WorkerCrashedError
-from warren_workers.node.memory import memory_of
 
 INNOCENTS = 60
 ARGUMENT_BYTES = 100 << 20
@@ -62,7 +62,7 @@ def test_a_task_that_kills_its_process_each_time_takes_no_others_along(stage: St
     innocents(ledger, "after")
     for ref in poison:
         with pytest.raises(WorkerCrashedError, match="suicide"):
-            warren.get(ref, timeout=30)
+            rabbitry.get(ref, timeout=30)
     ledger.check()
     effects = ledger.effects()
     assert [effects[f"poison-{number}"] for number in range(3)] == [RETRIES + 1] * 3
@@ -74,7 +74,7 @@ def test_an_executor_that_exits_beside_a_child_of_its_own_is_missed(stage: Stage
     ref = leave_a_child_and_exit.remote(ledger.path, "poison")
     innocents(ledger, "beside")
     with pytest.raises(WorkerCrashedError):
-        warren.get(ref, timeout=15)
+        rabbitry.get(ref, timeout=15)
     print(f"noticed after {time.monotonic() - started:.2f} s")
     ledger.check()
 
@@ -140,13 +140,13 @@ def test_very_much_output_stops_nobody(stage: Stage, ledger: Ledger, reads: bool
 def test_a_task_that_takes_all_memory_is_named_and_takes_nobody_along(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):
-    monkeypatch.setenv("WARREN_EXECUTOR_MEMORY_LIMIT", str(MEMORY_LIMIT))  # before the nodes start
+    monkeypatch.setenv("RABBITRY_EXECUTOR_MEMORY_LIMIT", str(MEMORY_LIMIT))  # before the nodes start
     stage: Stage = request.getfixturevalue("stage")
     workload: Workload = request.getfixturevalue("workload")
     ledger = workload.ledger
 
     def probe() -> None:
-        assert warren.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
+        assert rabbitry.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
 
     for number in range(HOGS):
         workload.submit(SUBMISSIONS)
@@ -155,10 +155,10 @@ def test_a_task_that_takes_all_memory_is_named_and_takes_nobody_along(
         workload.submit(SUBMISSIONS)
         for ref in (hog, again):
             with pytest.raises(OutOfMemoryError, match=r"take_all_memory.*256 MiB"):
-                warren.get(ref, timeout=40)
+                rabbitry.get(ref, timeout=40)
         stage.healed()
         stage.recovery(
-            "a task that took all memory", lambda: warren.get(plain.remote(ledger.path, "probe", 1), timeout=5)
+            "a task that took all memory", lambda: rabbitry.get(plain.remote(ledger.path, "probe", 1), timeout=5)
         )
     workload.finish()
     effects = ledger.effects()

@@ -9,16 +9,16 @@ from contextlib import suppress
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import NodeDiedError, WorkerCrashedError
+from rabbitry_broker.store.actors import RESTARTING, ActorRecords
 from tests.chaos import driver
 from tests.chaos.conftest import LONG
 from tests.chaos.ledger import Ledger
 from tests.chaos.stage import CLIENT_LEASE, NODE_LEASE, Stage, children
 from tests.chaos.workload import Echo, Workload, long, once, plain
 from tests.servers import wait_until
-from warren import current
-from warren.exceptions import NodeDiedError, WorkerCrashedError
-from warren_broker.store.actors import RESTARTING, ActorRecords
 
 SUBMISSIONS = 1500 if LONG else 200
 ROUNDS = 40 if LONG else 6
@@ -28,7 +28,7 @@ CALLS = 20
 
 def probe(workload: Workload) -> None:
     """Run one task."""
-    assert warren.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
+    assert rabbitry.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
 
 
 @pytest.mark.in_every_run
@@ -89,7 +89,7 @@ def test_an_actor_outlives_the_agent_that_was_about_to_restart_it(stage: Stage, 
     stage.cluster.add_node(num_cpus=1, resources={"here": 1})
     ledger.add("after", actor.say.remote("after", 2), 2)
     stage.recovery(
-        "kill -9 of an agent that was about to restart an actor", lambda: warren.get(actor.pid.remote(), timeout=5)
+        "kill -9 of an agent that was about to restart an actor", lambda: rabbitry.get(actor.pid.remote(), timeout=5)
     )
     ledger.check()
 
@@ -116,7 +116,7 @@ def test_a_paused_agent_overwrites_nothing_and_runs_nothing_twice(stage: Stage, 
     finally:
         os.kill(victim.pid, signal.SIGCONT)
     stage.healed()
-    stage.recovery("SIGSTOP beyond the lease", lambda: warren.get(plain.remote(ledger.path, "probe", 1), timeout=5))
+    stage.recovery("SIGSTOP beyond the lease", lambda: rabbitry.get(plain.remote(ledger.path, "probe", 1), timeout=5))
     ledger.check()
     time.sleep(0.5)  # what the late agent still had to say is said
     ledger.check()
@@ -126,15 +126,15 @@ def test_detached_work_of_a_killed_driver_ends_and_the_rest_goes_with_it(stage: 
     driver.abandon_work(stage.cluster.address, ledger.path)
     expected = driver.names("")
     wait_until(lambda: expected <= set(ledger.effects()), "the chains of the dead driver end", timeout=20)
-    detached = warren.get_actor("detached", namespace="chaos")
-    assert warren.get(detached.say.remote("late", 7), timeout=10) == 7
+    detached = rabbitry.get_actor("detached", namespace="chaos")
+    assert rabbitry.get(detached.say.remote("late", 7), timeout=10) == 7
 
     def mine_is_gone() -> bool:
         try:
-            warren.get_actor("mine", namespace="chaos")
+            rabbitry.get_actor("mine", namespace="chaos")
         except ValueError:
             return True
         return False
 
     wait_until(mine_is_gone, "the actor of the dead driver is gone", timeout=CLIENT_LEASE + 15)
-    warren.kill(detached)
+    rabbitry.kill(detached)

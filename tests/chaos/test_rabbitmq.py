@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 
-import warren
+import rabbitry
+from rabbitry import current
 from tests.chaos.ledger import Ledger
 from tests.chaos.stage import NODE_CPUS, Stage
 from tests.chaos.workload import Workload, long, plain
 from tests.servers import wait_until
-from warren import current
 
 SUBMISSIONS = 100
 LONG_SECONDS = 3.0
 
 
 def probe(ledger: Ledger) -> None:
-    assert warren.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
+    assert rabbitry.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
 
 
 def test_work_outlives_stop_app(stage: Stage, workload: Workload):
@@ -39,7 +39,7 @@ def test_publishers_that_are_blocked_by_a_memory_alarm_go_on_afterwards(stage: S
         wait_until(lambda: "memory" in stage.rabbitmq.evaluate("rabbit_alarm:get_alarms()."), "the alarm is on")
         workload.submit(SUBMISSIONS // 2)
         blocked = plain.remote(workload.ledger.path, "blocked", 1)
-        ready, _ = warren.wait([blocked], timeout=1.0)
+        ready, _ = rabbitry.wait([blocked], timeout=1.0)
         assert not ready, "the alarm blocks nobody"
         workload.ledger.add("blocked", blocked, 4)
     finally:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry_broker import cluster_file
+from rabbitry_broker.store.keys import Keys
+from rabbitry_broker.store.redis import cluster
 from tests.chaos.conftest import LONG
 from tests.chaos.ledger import Ledger
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload, plain
 from tests.redis_cluster import MASTERS, RedisCluster
 from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
-from warren_broker import cluster_file
-from warren_broker.store import cluster
-from warren_broker.store.keys import Keys
 
 SUBMISSIONS = 400 if LONG else 100
 ROUNDS = 6 if LONG else 3
@@ -24,9 +26,10 @@ ROUNDS = 6 if LONG else 3
 
 def probe(ledger: Ledger) -> None:
     """Run a task, and write so many large values that each master has one."""
-    assert warren.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
-    for _ in range(12):
-        warren.put(b"large" * 20_000)
+    assert rabbitry.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
+    with patch.object(current.client().store.large, "_eager", new=True):
+        for _ in range(12):
+            rabbitry.put(b"large" * 20_000)
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def redis_cluster(session_directory: Path) -> Iterator[RedisCluster]:
 @pytest.fixture
 def stage(redis_cluster: RedisCluster, servers: tuple[RabbitMQServer, RedisServer], seed: int) -> Iterator[Stage]:
     """A cluster of two nodes with a driver on the Redis Cluster."""
-    print(f"WARREN_CHAOS_SEED={seed}")
+    print(f"RABBITRY_CHAOS_SEED={seed}")
     rabbitmq, redis = servers
     rabbitmq.start()
     stage = Stage(rabbitmq, redis, seed, store_url=redis_cluster.url)
@@ -83,13 +86,13 @@ def test_work_goes_on_with_the_replicas_after_failovers(stage: Stage, redis_clus
     for victim in redis_cluster.masters():
         workload.submit(SUBMISSIONS // MASTERS)
         workload.finish()
-        kept = warren.put(b"kept" * 500_000)
+        kept = rabbitry.put(b"kept" * 500_000)
         with victim.client() as client:
             assert client.wait(1, 5000) == 1
         victim.kill()
         stage.healed()
         stage.recovery("the death of a master of a Redis Cluster", lambda: probe(workload.ledger))
-        assert warren.get(kept, timeout=30) == b"kept" * 500_000
+        assert rabbitry.get(kept, timeout=30) == b"kept" * 500_000
         redis_cluster.wait_until_whole()
 
 

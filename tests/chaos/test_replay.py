@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry_broker.errors import ReplyTimeout
+from rabbitry_broker.messages import Completion, encode_completion
+from rabbitry_broker.queues import open_publisher
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Counter, Echo, plain
 from tests.servers import wait_until
-from warren import current
-from warren_broker.errors import ReplyTimeout
-from warren_broker.messages import Completion, encode_completion
-from warren_broker.queues import open_publisher
 
 
 class Recorder:
@@ -34,7 +34,7 @@ class Recorder:
         return getattr(self._publisher, name)
 
 
-@warren.remote
+@rabbitry.remote
 def slow() -> None:
     """Be there to be cancelled."""
     time.sleep(60)
@@ -45,9 +45,9 @@ def test_what_is_sent_again_changes_no_result_and_nothing_that_counts_once(stage
     client = current.client()
     store, keys = client.store, client.keys
     path = str(tmp_path / "effects")
-    publisher = client.publisher
-    recorder = Recorder(publisher)
-    client.publisher = recorder  # type: ignore[assignment]
+    outbox: Any = client.outbox
+    publisher = outbox._publisher
+    recorder = outbox._publisher = Recorder(publisher)
     completions: list[Completion] = []
     accept = client.inbox.accept
 
@@ -65,15 +65,15 @@ def test_what_is_sent_again_changes_no_result_and_nothing_that_counts_once(stage
         echo.say.remote("said", 3),
         *[counter.increment.remote() for _ in range(3)],
     ]
-    results = warren.get(refs, timeout=20)
-    assert warren.get(victim.say.remote("victim", 0), timeout=20) == 0
-    client.publisher = publisher  # what sleeps would only keep CPUs, sent again
+    results = rabbitry.get(refs, timeout=20)
+    assert rabbitry.get(victim.say.remote("victim", 0), timeout=20) == 0
+    outbox._publisher = publisher  # what sleeps would only keep CPUs, sent again
     sleeper = slow.remote()
-    warren.wait([sleeper], timeout=0.5)
-    warren.cancel(sleeper, force=True)
-    warren.kill(victim)
-    with pytest.raises((warren.exceptions.TaskCancelledError, warren.exceptions.WorkerCrashedError)):
-        warren.get(sleeper, timeout=20)
+    rabbitry.wait([sleeper], timeout=0.5)
+    rabbitry.cancel(sleeper, force=True)
+    rabbitry.kill(victim)
+    with pytest.raises((rabbitry.exceptions.TaskCancelledError, rabbitry.exceptions.WorkerCrashedError)):
+        rabbitry.get(sleeper, timeout=20)
     messages = []
     try:
         while True:
@@ -83,6 +83,8 @@ def test_what_is_sent_again_changes_no_result_and_nothing_that_counts_once(stage
     except ReplyTimeout:
         control.close()
     client.inbox.accept = accept  # type: ignore[method-assign]
+    assert recorder.sent, "nothing was recorded"
+    assert completions, "no completion was recorded"
     assert len(messages) >= 2, "cancel and kill were not heard"
     before = store.call(b"GET", keys.put_aside + b":count")
 
@@ -97,11 +99,11 @@ def test_what_is_sent_again_changes_no_result_and_nothing_that_counts_once(stage
     assert stranger.flush(10)
     stranger.close()
 
-    assert warren.get(counter.increment.remote(), timeout=20) == 4
-    assert warren.get(echo.say.remote("later", 5), timeout=20) == 5
-    assert warren.get(plain.remote(path, "probe", 1), timeout=20) == 4
+    assert rabbitry.get(counter.increment.remote(), timeout=20) == 4
+    assert rabbitry.get(echo.say.remote("later", 5), timeout=20) == 5
+    assert rabbitry.get(plain.remote(path, "probe", 1), timeout=20) == 4
     wait_until(lambda: not store.call(b"LRANGE", keys.inbox(client.id), 0, 0) or client.inbox.drain(), "all is read")
-    assert warren.get(refs, timeout=5) == results
+    assert rabbitry.get(refs, timeout=5) == results
     notes = Path(path).read_text().split()
     assert notes.count("once") == notes.count("said") == 1
     assert store.call(b"GET", keys.put_aside + b":count") == before, "genuine messages were put aside"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-import warren
+import rabbitry
 from tests.chaos.conftest import LONG
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload, plain
@@ -55,7 +55,7 @@ def submit_beside(workload: Workload, fault: Callable[[], None]) -> None:
 )
 def test_work_outlives_its_servers(stage: Stage, workload: Workload, name: str, fault: Callable[[Stage], None]):
     def probe() -> None:
-        assert warren.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
+        assert rabbitry.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5) == 4
 
     for _ in range(TIMES):
         workload.submit(SUBMISSIONS // 2)

@@ -1,4 +1,4 @@
-"""Whatever stands in the queues and keys that warren reads: nothing unsigned is unpickled, and nothing crashes.
+"""Whatever stands in the queues and keys that rabbitry reads: nothing unsigned is unpickled, and nothing crashes.
 
 Every forged message carries a pickle that leaves a file behind if anybody loads it.
 """
@@ -19,16 +19,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry_broker import queue_names as names
+from rabbitry_broker.messages import FRAME_MAGIC, encode_frame
+from rabbitry_broker.queues import open_publisher
+from rabbitry_broker.signing import ForgedMessage, Signer
+from rabbitry_broker.store.actors import DEAD
 from tests.chaos.conftest import LONG
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Counter, Echo, plain
 from tests.servers import wait_until
-from warren import current
-from warren_broker.messages import FRAME_MAGIC, encode_frame
-from warren_broker.queues import names, open_publisher
-from warren_broker.signing import ForgedMessage, Signer
-from warren_broker.store.actors import DEAD
 
 EXAMPLES = 400 if LONG else 60
 PROFILE = settings(
@@ -89,18 +90,18 @@ def forgeries(bomb: bytes, valid: bytes) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.in_every_run
 def test_no_forgery_is_unpickled_and_work_goes_on(stage: Stage, marker: Path, tmp_path: Path):
-    logging.getLogger("warren").setLevel(logging.CRITICAL)
+    logging.getLogger("rabbitry").setLevel(logging.CRITICAL)
     client = current.client()
     store, keys = client.store, client.keys
     effects = str(tmp_path / "effects")
     echo = Echo.remote(effects)
     counter = Counter.remote()
-    assert warren.get([echo.say.remote("first", 1), counter.increment.remote()], timeout=20) == [1, 1]
+    assert rabbitry.get([echo.say.remote("first", 1), counter.increment.remote()], timeout=20) == [1, 1]
     bomb = pickle.dumps(Bomb(str(marker)))
     valid = encode_frame(client.signer, b"not a header, but signed in another life", [])[:-1] + b"!"
     publisher = open_publisher(client.endpoint, name="stranger")
     node = bytes.fromhex(stage.nodes()[0].node_id)
-    own = warren.put("mine")
+    own = rabbitry.put("mine")
 
     def publish(queue: str) -> Callable[[bytes], object]:
         return lambda data: publisher.publish(queue, data)
@@ -128,7 +129,7 @@ def test_no_forgery_is_unpickled_and_work_goes_on(stage: Stage, marker: Path, tm
     def _look_up(data: bytes) -> None:
         store.call(b"HSET", keys.names, client.namespace.encode() + b"\0forged", data)
         with pytest.raises(ValueError):
-            warren.get_actor("forged")
+            rabbitry.get_actor("forged")
         store.call(b"HDEL", keys.names, client.namespace.encode() + b"\0forged")
 
     count = lambda: int(store.call(b"GET", keys.put_aside + b":count") or 0)  # noqa: E731
@@ -147,9 +148,9 @@ def test_no_forgery_is_unpickled_and_work_goes_on(stage: Stage, marker: Path, tm
         forge()
     assert publisher.flush(10)
     publisher.close()
-    assert warren.get(plain.remote(effects, "probe", 1), timeout=20) == 4
-    assert warren.get([echo.say.remote("last", 2), counter.increment.remote()], timeout=20) == [2, 2]
-    assert warren.get(own, timeout=5) == "mine"
+    assert rabbitry.get(plain.remote(effects, "probe", 1), timeout=20) == 4
+    assert rabbitry.get([echo.say.remote("last", 2), counter.increment.remote()], timeout=20) == [2, 2]
+    assert rabbitry.get(own, timeout=5) == "mine"
     wait_until(lambda: count() - before > written // 2, f"forgeries are counted ({count() - before} of {written})")
     print(f"{EXAMPLES} forgeries, {count() - before} put aside")
     assert store.call(b"LLEN", keys.put_aside) > 0
@@ -164,16 +165,16 @@ def test_no_forgery_is_unpickled_and_work_goes_on(stage: Stage, marker: Path, tm
 def test_a_forged_function_is_not_loaded(stage: Stage, marker: Path):
     client = current.client()
 
-    @warren.remote(max_retries=0)
+    @rabbitry.remote(max_retries=0)
     def honest() -> int:
         return 1
 
-    assert warren.get(honest.remote(), timeout=20) == 1
-    (key,) = client.store.call(b"KEYS", client.keys.prefix + b"f:*")
+    assert rabbitry.get(honest.remote(), timeout=20) == 1
+    (key,) = client.store.call(b"KEYS", client.keys.prefix + b"f:" + b"[0-9a-f]" * 32)
     client.store.call(b"SET", key, secrets.token_bytes(16) + pickle.dumps(Bomb(str(marker))))
     elsewhere = honest.options(runtime_env={"env_vars": {"FRESH": "1"}})  # an executor that has it not in its cache
     with pytest.raises(ForgedMessage):
-        warren.get(elsewhere.remote(), timeout=20)
+        rabbitry.get(elsewhere.remote(), timeout=20)
     assert int(client.store.call(b"GET", client.keys.put_aside + b":count")) > 0
 
 
@@ -184,7 +185,7 @@ def test_a_client_with_another_secret_gets_nothing_done(stage: Stage, marker: Pa
     bomb = pickle.dumps(Bomb(str(marker)))
     stranger = Signer((secrets.token_bytes(32),))
     path = str(tmp_path / "effects")
-    assert warren.get(plain.remote(path, "first", 1), timeout=20) == 4  # so that the queue is consumed
+    assert rabbitry.get(plain.remote(path, "first", 1), timeout=20) == 4  # so that the queue is consumed
     before = int(client.store.call(b"GET", client.keys.put_aside + b":count") or 0)
     task = (client.id + secrets.token_bytes(12), bomb, 0, [], {}, b"")
     publisher = open_publisher(client.endpoint, name="stranger")
@@ -196,14 +197,14 @@ def test_a_client_with_another_secret_gets_nothing_done(stage: Stage, marker: Pa
         return int(client.store.call(b"GET", client.keys.put_aside + b":count") or 0) == before + 1
 
     wait_until(counted, "the forged task is put aside")
-    assert warren.get(plain.remote(path, "probe", 1), timeout=20) == 4
+    assert rabbitry.get(plain.remote(path, "probe", 1), timeout=20) == 4
 
 
 @pytest.mark.in_every_run
 def test_a_forged_cause_of_an_actors_death_is_not_unpickled(stage: Stage, marker: Path):
     """The error that calls to a dead actor get comes from its record: it is a pickle as any other."""
 
-    @warren.remote(num_cpus=0)
+    @rabbitry.remote(num_cpus=0)
     class Sleeper:
         def sleep(self) -> None:
             time.sleep(600)
@@ -213,14 +214,14 @@ def test_a_forged_cause_of_an_actors_death_is_not_unpickled(stage: Stage, marker
 
     client = current.client()
     sleeper = Sleeper.remote()
-    assert warren.get(sleeper.ready.remote(), timeout=20)
+    assert rabbitry.get(sleeper.ready.remote(), timeout=20)
     asleep = sleeper.sleep.remote()
     actor_id = sleeper._actor_id.binary()
     bomb = msgspec.msgpack.encode((1, False, pickle.dumps(Bomb(str(marker))), "forged"))
     before = int(client.store.call(b"GET", client.keys.put_aside + b":count") or 0)
     client.store.call(b"HSET", client.keys.actor(actor_id), "state", DEAD, "cause", bomb)
-    with pytest.raises(warren.exceptions.ActorDiedError):
-        warren.get(asleep, timeout=20)
+    with pytest.raises(rabbitry.exceptions.ActorDiedError):
+        rabbitry.get(asleep, timeout=20)
     assert int(client.store.call(b"GET", client.keys.put_aside + b":count")) > before
     assert not marker.exists()
-    warren.kill(sleeper)
+    rabbitry.kill(sleeper)

@@ -1,4 +1,4 @@
-"""The workload: every kind of task, actor and object that warren has, entered into a ledger as it is submitted."""
+"""The workload: every kind of task, actor and object that rabbitry has, entered into a ledger as it is submitted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import random
 import time
 from typing import Any
 
-import warren
-from tests.chaos.ledger import OUTCOME_TIMEOUT, Ledger, note
-from warren.exceptions import (
+import rabbitry
+from rabbitry.exceptions import (
     ActorDiedError,
     ActorError,
     ActorUnavailableError,
@@ -19,6 +18,7 @@ from warren.exceptions import (
     OwnerDiedError,
     WorkerCrashedError,
 )
+from tests.chaos.ledger import OUTCOME_TIMEOUT, Ledger, note
 
 RETRIES = 50  # more than any scenario has faults
 LOST = (WorkerCrashedError, NodeDiedError, OwnerDiedError)
@@ -27,28 +27,28 @@ SMALL_BYTES = 1000
 LARGE_BYTES = 400_000
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def plain(path: str, key: str, value: int) -> int:
     """Return a number that depends on its argument."""
     note(path, key)
     return value * 3 + 1
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def join(path: str, key: str, left: int, right: int) -> int:
     """Return a sum: a link of a chain."""
     note(path, key)
     return left + right
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def nested(path: str, key: str, value: int) -> int:
     """Run two tasks of its own and wait for them."""
     note(path, key)
-    return sum(warren.get([plain.remote(path, f"{key}.{each}", value) for each in range(2)]))
+    return sum(rabbitry.get([plain.remote(path, f"{key}.{each}", value) for each in range(2)]))
 
 
-@warren.remote(max_retries=RETRIES, retry_exceptions=True)
+@rabbitry.remote(max_retries=RETRIES, retry_exceptions=True)
 def flaky(path: str, key: str, value: int) -> int:
     """Fail the first time."""
     note(path, key)
@@ -59,7 +59,7 @@ def flaky(path: str, key: str, value: int) -> int:
     return value
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def long(path: str, key: str, seconds: float) -> float:
     """Take its time."""
     note(path, key)
@@ -67,7 +67,7 @@ def long(path: str, key: str, seconds: float) -> float:
     return seconds
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def once(path: str, key: str, value: int) -> int:
     """Run once or not at all."""
     note(path, key)
@@ -75,21 +75,21 @@ def once(path: str, key: str, value: int) -> int:
     return -value
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def digest(path: str, key: str, data: bytes) -> str:
     """Read an object."""
     note(path, key)
     return hashlib.sha256(data).hexdigest()
 
 
-@warren.remote(max_retries=RETRIES)
+@rabbitry.remote(max_retries=RETRIES)
 def produce(path: str, key: str, size: int, seed: int) -> bytes:
     """Make an object."""
     note(path, key)
     return random.Random(seed).randbytes(size)
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Echo:
     """An actor whose answers do not depend on its state."""
 
@@ -106,7 +106,7 @@ class Echo:
         return os.getpid()
 
 
-@warren.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
+@rabbitry.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
 class Counter:
     """A durable count."""
 
@@ -179,7 +179,7 @@ class Workload:
         waited = time.monotonic() - started
         if self.counter is not None:
             self._counted += 1
-            total = warren.get(self.counter.increment.remote(), timeout=30)
+            total = rabbitry.get(self.counter.increment.remote(), timeout=30)
             assert total == self._counted, f"the durable actor counted {total}, called {self._counted} times"
         print(f"{sum(outcomes.values())} outcomes, the last after {waited:.1f} s: {dict(outcomes)}")
 
@@ -225,7 +225,7 @@ class Workload:
         path, key, number = self._key(kind)
         data = random.Random(number).randbytes(size)
         expected = hashlib.sha256(data).hexdigest()
-        self.ledger.add(key, digest.remote(path, key, warren.put(data)), expected)
+        self.ledger.add(key, digest.remote(path, key, rabbitry.put(data)), expected)
         made = produce.remote(path, f"{key}.made", size, number)
         self.ledger.add(f"{key}.made", made, data)
         self.ledger.add(f"{key}.read", digest.remote(path, f"{key}.read", made), expected)

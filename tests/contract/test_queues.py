@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from rabbitry_broker import queue_names as names
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import BrokerError, ConnectError
+from rabbitry_broker.loop import Loop
+from rabbitry_broker.queues import known, open_consumer, open_publisher
+from rabbitry_broker.queues.protocol import Delivery, Publisher
 from tests.conftest import Engine
 from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import BrokerError, ConnectError
-from warren_broker.loop import Loop
-from warren_broker.queues import names, open_consumer, open_publisher
-from warren_broker.queues.protocol import Delivery, Publisher
 
 PATIENCE_S = 25.0
 # How long a test looks for something that must not happen.
@@ -34,10 +35,22 @@ ACTOR = names.actor_queue(b"\1" * 16)
 class Receiver:
     """A consumer on a loop that the test drives, and what it received."""
 
-    def __init__(self, endpoint: Endpoint, name: str, on_delivery: Callable[[Delivery], None] | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        on_delivery: Callable[[Delivery], None] | None = None,
+        gone: list[str] | None = None,
+    ) -> None:
         self.got: list[Delivery] = []
         self.loop = Loop()
-        self.consumer = open_consumer(endpoint, self.loop, on_delivery or self.got.append, consumer_name=name)
+        self.consumer = open_consumer(
+            endpoint,
+            self.loop,
+            on_delivery or self.got.append,
+            consumer_name=name,
+            on_gone=None if gone is None else gone.append,
+        )
 
     @property
     def bodies(self) -> list[bytes]:
@@ -76,14 +89,23 @@ class Party:
         self._stack = ExitStack()
         self._receivers = 0
 
+    def announce(self, queue: str) -> None:
+        """Announce a queue as `Announcements` does."""
+        with redis.Redis.from_url(self.endpoint.store_url) as client:
+            client.zrem(f"{self.endpoint.prefix}queues:retired", queue)
+        self.announced.append(queue)
+
     def publisher(self, **options: object) -> Publisher:
-        publisher = open_publisher(self.endpoint, on_new_queue=self.announced.append, **options)  # type: ignore[arg-type]
+        settings = {"on_new_queue": self.announced.append, **options}
+        publisher = open_publisher(self.endpoint, **settings)  # type: ignore[arg-type]
         self._stack.callback(publisher.close)
         return publisher
 
-    def receiver(self, on_delivery: Callable[[Delivery], None] | None = None) -> Receiver:
+    def receiver(
+        self, on_delivery: Callable[[Delivery], None] | None = None, gone: list[str] | None = None
+    ) -> Receiver:
         self._receivers += 1
-        receiver = Receiver(self.endpoint, f"node-{self._receivers}", on_delivery)
+        receiver = Receiver(self.endpoint, f"node-{self._receivers}", on_delivery, gone)
         self._stack.callback(receiver.close)
         return receiver
 
@@ -391,6 +413,7 @@ def test_a_queue_deleted_under_its_consumer_is_consumed_again(party: Party) -> N
     other.consumer.delete_queue(QUEUE)
     other.run_for(QUIET_S)
     publisher.publish(QUEUE, b"after")
+    assert publisher.flush(PATIENCE_S)
     assert receiver.take(1)[0].body == b"after"
 
 
@@ -516,9 +539,9 @@ def test_twenty_thousand_messages(party: Party) -> None:
 
 CONSUMER_PROGRAM = """
 import sys
-from warren_broker.endpoint import Endpoint
-from warren_broker.loop import Loop
-from warren_broker.queues import open_consumer
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.loop import Loop
+from rabbitry_broker.queues import open_consumer
 store_url, broker_url, prefix, queue, exclusive = sys.argv[1:]
 loop = Loop()
 consumer = open_consumer(
@@ -767,8 +790,12 @@ def test_connecting_fails_soon_with_a_clear_error(
     loop.close()
 
 
-def test_an_abandoned_queue_gives_all_to_the_next_consumer_in_order(party: Party) -> None:
-    """What was acknowledged before does not come again, and nothing behind overtakes what does."""
+def abandoned(party: Party) -> tuple[Receiver, Receiver, list[Delivery]]:
+    """Have one consumer of an actor's queue take 4 of 6 messages, acknowledge the second and abandon the queue.
+
+    Returns:
+        It, another one that waited and now has what is left, and what the first took.
+    """
     publisher, first, second = party.publisher(), party.receiver(), party.receiver()
     first.consumer.subscribe(ACTOR, prefetch=4, exclusive=True)
     for body in numbered(6):
@@ -780,8 +807,80 @@ def test_an_abandoned_queue_gives_all_to_the_next_consumer_in_order(party: Party
     first.consumer.ack(deliveries[1])
     first.consumer.abandon(ACTOR)
     second.run_until(lambda: len(second.got) >= 5, first)
+    return first, second, deliveries
+
+
+def test_an_abandoned_queue_gives_all_to_the_next_consumer_in_order(party: Party) -> None:
+    """What was acknowledged before does not come again, and nothing behind overtakes what does."""
+    first, second, deliveries = abandoned(party)
     first.consumer.ack(deliveries[0])
     first.run_for(QUIET_S)
     assert [each.body for each in second.got] == [b"0", b"2", b"3", b"4", b"5"]
     assert all(each.redelivered for each in second.got[:3])
     assert first.got == []
+
+
+def test_a_publisher_remembers_so_many_queues_and_announces_the_others_anew(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "QUEUES_KEPT", 3)
+    publisher, receiver = party.publisher(), party.receiver()
+    queues = [names.task_queue(f"CPU={number}") for number in range(1, 8)]
+    for body in (b"1", b"2"):
+        for queue in queues:
+            publisher.publish(queue, body)
+            assert len(publisher._known) <= 3  # type: ignore[attr-defined]
+    for queue in queues:
+        receiver.consumer.subscribe(queue, prefetch=5)
+    taken = receiver.take(2 * len(queues))
+    for queue in queues:
+        assert [each.body for each in taken if each.queue == queue] == [b"1", b"2"]
+    assert party.announced == queues * 2
+
+
+# -- queues that nobody has used for long ------------------------------------------------------------------------------
+
+
+def retire(receiver: Receiver, queue: str) -> list[str]:
+    """Have a queue retired; the list that is returned tells of it when it is."""
+    told: list[str] = []
+    receiver.consumer.retire_queue(queue, lambda: told.append(queue))
+    return told
+
+
+@pytest.mark.parametrize("priority", [0, 3])
+def test_what_is_published_to_a_retired_queue_announces_it_anew_and_is_not_lost(party: Party, priority: int) -> None:
+    gone: list[str] = []
+    receiver, other = party.receiver(gone=gone), party.receiver(gone=gone)
+    publisher = party.publisher(on_new_queue=party.announce)
+    for each in (receiver, other):
+        each.consumer.subscribe(QUEUE, prefetch=10)
+    publisher.publish(QUEUE, b"before")
+    receiver.run_until(lambda: receiver.got or other.got, other)
+    for each in (receiver, other):
+        for delivery in each.got:
+            each.consumer.ack(delivery)
+        each.got.clear()
+        each.run_for(QUIET_S)  # until the broker knows
+    told = retire(receiver, QUEUE)
+    receiver.run_until(lambda: told and len(gone) == 2, other)
+    assert set(gone) == {QUEUE}
+    party.announced.clear()
+    for number in range(3):
+        publisher.publish(QUEUE, b"after %d" % number, priority=priority)
+    wait_until(lambda: publisher.flush(0.1) and QUEUE in party.announced, "it is announced anew", PATIENCE_S)
+    receiver.consumer.subscribe(QUEUE, prefetch=10)
+    assert sorted(delivery.body for delivery in receiver.take(3)) == [b"after 0", b"after 1", b"after 2"]
+
+
+def test_a_queue_that_holds_messages_is_not_retired(party: Party) -> None:
+    gone: list[str] = []
+    receiver, publisher = party.receiver(gone=gone), party.publisher()
+    publisher.publish(QUEUE, b"one")
+    assert publisher.flush(PATIENCE_S)
+    told = retire(receiver, QUEUE)
+    receiver.run_for(QUIET_S)
+    assert not told
+    receiver.consumer.subscribe(QUEUE, prefetch=10)
+    assert [delivery.body for delivery in receiver.take(1)] == [b"one"]
+    assert not gone

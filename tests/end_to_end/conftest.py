@@ -5,7 +5,7 @@
 | `session` | module | an initialised session with one node |
 | `engine_arguments` | module | what `Cluster` needs for the engine |
 | `start_cluster` | test | a function that starts a cluster with the given nodes and connects to it |
-| `store` | session | the Redis beside RabbitMQ: with `WARREN_TEST_STORE=cluster` a Redis Cluster of three masters |
+| `store` | session | the Redis beside RabbitMQ: with `RABBITRY_TEST_STORE=cluster` a Redis Cluster of three masters |
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.cluster_utils import Cluster
 from tests.redis_cluster import RedisCluster
 from tests.servers import RabbitMQServer, RedisServer
-from warren.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = 2
@@ -41,8 +41,8 @@ def node_environment() -> dict[str, str]:
 
 
 def start_node(*arguments: str) -> subprocess.Popen[bytes]:
-    """Start `warren start` for the cluster that the environment names."""
-    return subprocess.Popen([sys.executable, "-m", "warren_workers", "start", *arguments], env=node_environment())
+    """Start `rabbitry start` for the cluster that the environment names."""
+    return subprocess.Popen([sys.executable, "-m", "rabbitry_workers", "start", *arguments], env=node_environment())
 
 
 def stop_node(node: subprocess.Popen[bytes]) -> None:
@@ -59,15 +59,15 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
 def wait_for_cpus(count: float, timeout: float = 20.0) -> None:
     """Wait until the cluster has so many CPUs."""
     deadline = time.monotonic() + timeout
-    while warren.cluster_resources().get("CPU", 0) != count:
-        assert time.monotonic() < deadline, f"{warren.cluster_resources()} after {timeout} s, wanted {count} CPUs"
+    while rabbitry.cluster_resources().get("CPU", 0) != count:
+        assert time.monotonic() < deadline, f"{rabbitry.cluster_resources()} after {timeout} s, wanted {count} CPUs"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
 def store(request: pytest.FixtureRequest, session_directory: Path) -> Iterator[RedisServer | RedisCluster]:
     """The Redis of the tests with RabbitMQ."""
-    if os.environ.get("WARREN_TEST_STORE") != "cluster":
+    if os.environ.get("RABBITRY_TEST_STORE") != "cluster":
         yield request.getfixturevalue("redis_server")
         return
     servers = RedisCluster(session_directory / "redis-cluster", appendonly=False)
@@ -82,37 +82,37 @@ def store(request: pytest.FixtureRequest, session_directory: Path) -> Iterator[R
 def session(request: pytest.FixtureRequest) -> Iterator[str]:
     """An initialised session with two CPUs; its value is the engine's name."""
     if request.param == "embedded":
-        warren.init(num_cpus=CPUS, num_gpus=2, resources={"license": 2}, log_to_driver=True)
+        rabbitry.init(num_cpus=CPUS, num_gpus=2, resources={"license": 2}, log_to_driver=True)
         try:
             yield "embedded"
         finally:
-            warren.shutdown()
+            rabbitry.shutdown()
         return
     store: RedisServer | RedisCluster = request.getfixturevalue("store")
     broker = request.getfixturevalue("rabbitmq_server")
     vhost = f"e2e-{secrets.token_hex(4)}"
     variables = {
-        "WARREN_BROKER_URL": broker.add_vhost(vhost),
-        "WARREN_STORE_URL": store.url,
-        "WARREN_SECRET": secrets.token_hex(16),
-        "WARREN_PREFIX": f"e2e-{secrets.token_hex(4)}:",
+        "RABBITRY_BROKER_URL": broker.add_vhost(vhost),
+        "RABBITRY_STORE_URL": store.url,
+        "RABBITRY_SECRET": secrets.token_hex(16),
+        "RABBITRY_PREFIX": f"e2e-{secrets.token_hex(4)}:",
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     node = start_node("--num-cpus", str(CPUS), "--num-gpus", "2", "--resources", '{"license": 2}')
     try:
-        warren.init(address="auto")
+        rabbitry.init(address="auto")
         wait_for_cpus(CPUS)
         yield "rabbitmq"
     finally:
-        warren.shutdown()
+        rabbitry.shutdown()
         stop_node(node)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        store.delete(variables["WARREN_PREFIX"])
+        store.delete(variables["RABBITRY_PREFIX"])
         broker.delete_vhost(vhost)
 
 

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from warren import current
+from rabbitry import current
 
-KINDS = frozenset(("o", "x", "h", "hg", "b", "p", "r", "g", "w", "d", "n"))
+KINDS = frozenset(("o", "x", "h", "hg", "b", "p", "r", "g", "w", "d", "n", "v"))
 DIRECTORY = "/dev/shm"
+LOCKS = frozenset(("lock", "keeper"))  # files that hold no object, and stay as long as the session
 
 
 def objects_kept() -> Counter[str]:
@@ -36,9 +37,10 @@ def objects_kept() -> Counter[str]:
 
 def files_of_objects() -> list[str]:
     """Return the names of the session's files in shared memory that hold objects."""
-    start = f"warren-{current.client().store.large._session}-"
+    start = f"rabbitry-{current.client().store.large._session}-"
     names = [(name, name.removeprefix(start)) for name in os.listdir(DIRECTORY)]
-    return [name for name, rest in names if rest != name and rest != "lock" and not rest.startswith("free.")]
+    kept = ("free.", "pool.")  # to be written again
+    return [name for name, rest in names if rest != name and rest not in LOCKS and not rest.startswith(kept)]
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 20.0, text: Callable[[], object] = lambda: "") -> None:

@@ -1,4 +1,4 @@
-"""`warren.util.ActorPool`, on both engines. That it does as Ray's is shown by `tests/oracle/snippets/actor_pool.py`."""
+"""`rabbitry.util.ActorPool`, on both engines. That it does as Ray's shows `tests/oracle/snippets/actor_pool.py`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.exceptions import ActorDiedError, ActorError
+from rabbitry.util import ActorPool
 from tests.end_to_end.waiting import wait_for_file
-from warren.exceptions import ActorDiedError, ActorError
-from warren.util import ActorPool
 
 pytestmark = pytest.mark.usefixtures("session")
 TIMEOUT = 30
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Worker:
     def double(self, x):
         return 2 * x
@@ -39,7 +39,7 @@ class Worker:
         return os.getpid()
 
     def call_dead(self, other):
-        return warren.get(other.double.remote(1))
+        return rabbitry.get(other.double.remote(1))
 
 
 def double(actor, x):
@@ -103,7 +103,7 @@ def test_a_call_that_fails_frees_its_actor(pool):
 
 def test_a_dead_actor_leaves_the_pool(pool):
     first = pool.pop_idle()
-    pid = warren.get(first.pid.remote(), timeout=TIMEOUT)
+    pid = rabbitry.get(first.pid.remote(), timeout=TIMEOUT)
     pool.push(first)
     os.kill(pid, signal.SIGKILL)
     outcomes = []
@@ -121,7 +121,7 @@ def test_a_dead_actor_leaves_the_pool(pool):
 
 def test_an_actor_that_meets_a_dead_one_stays(pool):
     dead = Worker.remote()
-    warren.kill(dead)
+    rabbitry.kill(dead)
     pool.submit(lambda actor, x: actor.call_dead.remote(x), dead)
     with pytest.raises(ActorDiedError):
         pool.get_next(TIMEOUT)
@@ -147,12 +147,12 @@ def test_methods_with_several_results_or_a_stream(pool):
     two = pool.map(lambda actor, x: actor.pair.options(num_returns=2).remote(x), [1, 2, 3])
     assert list(two) == [[1, -1], [2, -2], [3, -3]]
     streams = pool.map(lambda actor, x: actor.stream.options(num_returns="streaming").remote(x), [2])
-    assert [warren.get(ref) for ref in next(streams)] == [0, 1]
+    assert [rabbitry.get(ref) for ref in next(streams)] == [0, 1]
 
 
 def test_inside_a_task():
-    @warren.remote
+    @rabbitry.remote
     def task():
         return list(ActorPool([Worker.remote(), Worker.remote()]).map(double, range(4)))
 
-    assert warren.get(task.remote(), timeout=TIMEOUT) == [0, 2, 4, 6]
+    assert rabbitry.get(task.remote(), timeout=TIMEOUT) == [0, 2, 4, 6]

@@ -10,13 +10,15 @@ import time
 import numpy as np
 import pytest
 
-import warren
-from warren.exceptions import ActorDiedError, ActorError, ActorUnavailableError, TaskCancelledError
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import ActorDiedError, ActorError, ActorUnavailableError, TaskCancelledError
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("session")
 
 
-@warren.remote
+@rabbitry.remote
 class Counter:
     """Counts."""
 
@@ -37,9 +39,9 @@ class Counter:
         os._exit(1)
 
     def leave(self):
-        warren.exit_actor()
+        rabbitry.exit_actor()
 
-    @warren.method(num_returns=2)
+    @rabbitry.method(num_returns=2)
     def pair(self):
         return self.value, -self.value
 
@@ -51,10 +53,10 @@ class Counter:
         yield from range(count)
 
     def me(self):
-        return warren.get_runtime_context().current_actor
+        return rabbitry.get_runtime_context().current_actor
 
 
-@warren.remote
+@rabbitry.remote
 class Async:
     """Waits."""
 
@@ -68,7 +70,7 @@ class Async:
             yield at
 
 
-@warren.remote
+@rabbitry.remote
 def slowly(value, seconds):
     time.sleep(seconds)
     return value
@@ -76,26 +78,44 @@ def slowly(value, seconds):
 
 def test_state_stays_between_calls():
     counter = Counter.remote(5)
-    assert warren.get([counter.add.remote() for _ in range(3)]) == [6, 7, 8]
+    assert rabbitry.get([counter.add.remote() for _ in range(3)]) == [6, 7, 8]
 
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_result_does_not_wait_for_the_call_behind_it(durable):
     counter = Counter.options(durable=durable).remote()
-    warren.get([counter.add.remote() for _ in range(20)])
+    rabbitry.get([counter.add.remote() for _ in range(20)])
     for _ in range(3):
         quick = [counter.add.remote() for _ in range(3)]
         slow = counter.nap.remote(1.5)
-        ready, rest = warren.wait([*quick, slow], num_returns=3, timeout=20)
+        ready, rest = rabbitry.wait([*quick, slow], num_returns=3, timeout=20)
         assert (ready, rest) == (quick, [slow])
-        assert warren.get(slow) == 1.5
+        assert rabbitry.get(slow) == 1.5
+
+
+def test_an_actor_forgets_what_its_finished_calls_submitted():
+    @rabbitry.remote(num_cpus=0)
+    class Parent:
+        def __init__(self):
+            rabbitry.get(nothing.remote())
+
+        def submit(self):
+            rabbitry.get(nothing.remote())
+            return len(current.client().children)
+
+    @rabbitry.remote(num_cpus=0)
+    def nothing():
+        return None
+
+    parent = Parent.remote()
+    assert rabbitry.get([parent.submit.remote() for _ in range(3)]) == [1, 1, 1]
 
 
 def test_errors_of_methods_leave_the_actor_alive():
     counter = Counter.remote()
     with pytest.raises(ValueError, match="from the actor"):
-        warren.get(counter.boom.remote())
-    assert warren.get(counter.add.remote()) == 1
+        rabbitry.get(counter.boom.remote())
+    assert rabbitry.get(counter.add.remote()) == 1
 
 
 def test_the_face_checks_where_the_mistake_is():
@@ -118,46 +138,46 @@ def test_the_face_checks_where_the_mistake_is():
 
 def test_several_results_and_streams():
     counter = Counter.remote(4)
-    assert warren.get(counter.pair.remote()) == [4, -4]
-    assert [warren.get(ref) for ref in counter.stream.remote(3)] == [0, 1, 2]
+    assert rabbitry.get(counter.pair.remote()) == [4, -4]
+    assert [rabbitry.get(ref) for ref in counter.stream.remote(3)] == [0, 1, 2]
 
 
 def test_calls_of_one_caller_keep_their_order_also_with_dependencies():
     counter = Counter.remote()
     refs = [counter.add.remote(slowly.remote(5, 0.3)), counter.add.remote(100), counter.add.remote()]
-    assert warren.get(refs, timeout=30) == [5, 105, 106]
+    assert rabbitry.get(refs, timeout=30) == [5, 105, 106]
 
 
 def test_handles_travel():
-    @warren.remote
+    @rabbitry.remote
     def use(handle, nested):
-        return warren.get(handle.add.remote(10)), nested["counter"] == handle
+        return rabbitry.get(handle.add.remote(10)), nested["counter"] == handle
 
     counter = Counter.remote()
-    assert warren.get(use.remote(counter, {"counter": counter}), timeout=30) == (10, True)
-    assert warren.get(counter.me.remote()) == counter
+    assert rabbitry.get(use.remote(counter, {"counter": counter}), timeout=30) == (10, True)
+    assert rabbitry.get(counter.me.remote()) == counter
 
 
 def test_async_actors_interleave():
     actor = Async.remote()
     started = time.monotonic()
-    assert warren.get([actor.nap.remote(0.3) for _ in range(20)], timeout=30) == [0.3] * 20
+    assert rabbitry.get([actor.nap.remote(0.3) for _ in range(20)], timeout=30) == [0.3] * 20
     assert time.monotonic() - started < 5
-    assert [warren.get(ref) for ref in actor.stream.remote(3)] == [0, 1, 2]
+    assert [rabbitry.get(ref) for ref in actor.stream.remote(3)] == [0, 1, 2]
 
 
 def test_cancel_of_an_async_call():
     actor = Async.remote()
-    warren.get(actor.nap.remote(0))
+    rabbitry.get(actor.nap.remote(0))
     ref = actor.nap.remote(60)
     time.sleep(0.2)
-    warren.cancel(ref)
+    rabbitry.cancel(ref)
     with pytest.raises(TaskCancelledError):
-        warren.get(ref, timeout=20)
+        rabbitry.get(ref, timeout=20)
 
 
 def test_threaded_actors_run_calls_at_once():
-    @warren.remote(max_concurrency=4)
+    @rabbitry.remote(max_concurrency=4)
     class Meeting:
         def __init__(self):
             self.barrier = threading.Barrier(4)
@@ -166,41 +186,41 @@ def test_threaded_actors_run_calls_at_once():
             return self.barrier.wait(20)
 
     meeting = Meeting.remote()
-    assert sorted(warren.get([meeting.meet.remote() for _ in range(4)], timeout=30)) == [0, 1, 2, 3]
+    assert sorted(rabbitry.get([meeting.meet.remote() for _ in range(4)], timeout=30)) == [0, 1, 2, 3]
 
 
 def test_concurrency_groups():
-    @warren.remote(concurrency_groups={"io": 2})
+    @rabbitry.remote(concurrency_groups={"io": 2})
     class Grouped:
         def __init__(self):
             self.barrier = threading.Barrier(2)
 
-        @warren.method(concurrency_group="io")
+        @rabbitry.method(concurrency_group="io")
         def meet(self):
             return self.barrier.wait(20)
 
     grouped = Grouped.remote()
-    assert sorted(warren.get([grouped.meet.remote() for _ in range(2)], timeout=30)) == [0, 1]
+    assert sorted(rabbitry.get([grouped.meet.remote() for _ in range(2)], timeout=30)) == [0, 1]
 
 
 def test_names():
     first = Counter.options(name="named", get_if_exists=True).remote(1)
     second = Counter.options(name="named", get_if_exists=True).remote(1)
     assert first == second
-    assert warren.get(warren.get_actor("named").add.remote()) == 2
+    assert rabbitry.get(rabbitry.get_actor("named").add.remote()) == 2
     with pytest.raises(ValueError, match="named"):
         Counter.options(name="named").remote()
-    assert warren.util.list_named_actors() == ["named"]
-    warren.kill(first)
+    assert rabbitry.util.list_named_actors() == ["named"]
+    rabbitry.kill(first)
     with pytest.raises(ValueError):
-        warren.get_actor("named")
-    assert warren.util.list_named_actors() == []
+        rabbitry.get_actor("named")
+    assert rabbitry.util.list_named_actors() == []
     with pytest.raises(ValueError):
-        warren.get_actor("")
+        rabbitry.get_actor("")
 
 
 def test_a_constructor_that_fails():
-    @warren.remote
+    @rabbitry.remote
     class Broken:
         def __init__(self):
             raise RuntimeError("no luck")
@@ -209,11 +229,31 @@ def test_a_constructor_that_fails():
             return 1
 
     with pytest.raises(ActorDiedError, match="no luck"):
-        warren.get(Broken.remote().method.remote(), timeout=30)
+        rabbitry.get(Broken.remote().method.remote(), timeout=30)
+
+    @rabbitry.remote
+    class Made:
+        def __init__(self, what):
+            if what == "left":
+                rabbitry.exit_actor()
+            if what == "interrupted":
+                raise KeyboardInterrupt
+
+        def method(self):
+            return 1
+
+    dead = Counter.remote()
+    for argument in (Counter.remote().boom.remote(), dead.leave.remote()):  # the failure of a method, and of an actor
+        with pytest.raises(ActorDiedError, match="one of its inputs") as caught:
+            rabbitry.get(Made.remote(argument).method.remote(), timeout=30)
+        assert caught.value.actor_init_failed
+    for what in ("left", "interrupted"):
+        with pytest.raises(ActorDiedError):
+            rabbitry.get(Made.remote(what).method.remote(), timeout=30)
 
 
 def test_a_constructor_that_fails_is_not_tried_again(tmp_path):
-    @warren.remote(max_restarts=-1)
+    @rabbitry.remote(max_restarts=-1)
     class Broken:
         def __init__(self, path):
             with open(path, "a") as file:
@@ -224,41 +264,42 @@ def test_a_constructor_that_fails_is_not_tried_again(tmp_path):
             return 1
 
     with pytest.raises(ActorDiedError, match="no luck"):
-        warren.get(Broken.remote(str(tmp_path / "tries")).method.remote(), timeout=30)
+        rabbitry.get(Broken.remote(str(tmp_path / "tries")).method.remote(), timeout=30)
     assert (tmp_path / "tries").read_text() == "x"
 
 
 def test_an_actor_knows_its_resources():
-    @warren.remote
+    @rabbitry.remote
     class Asks:
         def ask(self):
-            return warren.get_runtime_context().get_assigned_resources()
+            return rabbitry.get_runtime_context().get_assigned_resources()
 
-    assert warren.get(Asks.remote().ask.remote(), timeout=30) == {}
-    assert warren.get(Asks.options(num_cpus=0.5).remote().ask.remote(), timeout=30) == {"CPU": 0.5}
+    assert rabbitry.get(Asks.remote().ask.remote(), timeout=30) == {}
+    assert rabbitry.get(Asks.options(num_cpus=0.5).remote().ask.remote(), timeout=30) == {"CPU": 0.5}
 
 
 def test_death_without_restart():
     counter = Counter.remote()
     with pytest.raises(ActorError):
-        warren.get(counter.die.remote(), timeout=30)
+        rabbitry.get(counter.die.remote(), timeout=30)
     with pytest.raises(ActorDiedError):
-        warren.get(counter.add.remote(), timeout=30)
+        rabbitry.get(counter.add.remote(), timeout=30)
 
 
 def test_restart():
     counter = Counter.options(max_restarts=1).remote(7)
-    before = warren.get(counter.pid.remote())
+    before = rabbitry.get(counter.pid.remote())
     with pytest.raises(ActorUnavailableError):
-        warren.get(counter.die.remote(), timeout=30)
-    assert warren.get(counter.add.remote(), timeout=30) == 8
-    assert warren.get(counter.pid.remote()) != before
+        rabbitry.get(counter.die.remote(), timeout=30)
+    # Without `max_task_retries`, calls fail until its next process is up.
+    assert rabbitry.get(counter.add.options(max_task_retries=1).remote(), timeout=30) == 8
+    assert rabbitry.get(counter.pid.remote()) != before
     with pytest.raises(ActorDiedError):
-        warren.get(counter.die.remote(), timeout=30)
+        rabbitry.get(counter.die.remote(), timeout=30)
 
 
 def test_max_task_retries():
-    @warren.remote(max_restarts=-1, max_task_retries=3)
+    @rabbitry.remote(max_restarts=-1, max_task_retries=3)
     class Flaky:
         def once(self, path):
             if not os.path.exists(path):
@@ -269,32 +310,32 @@ def test_max_task_retries():
     import tempfile
 
     with tempfile.TemporaryDirectory() as directory:
-        assert warren.get(Flaky.remote().once.remote(f"{directory}/mark"), timeout=30) == "done"
+        assert rabbitry.get(Flaky.remote().once.remote(f"{directory}/mark"), timeout=30) == "done"
 
 
 def test_kill_and_exit():
     counter = Counter.remote()
-    warren.get(counter.add.remote())
-    warren.kill(counter)
+    rabbitry.get(counter.add.remote())
+    rabbitry.kill(counter)
     with pytest.raises(ActorDiedError):
-        warren.get(counter.add.remote(), timeout=30)
+        rabbitry.get(counter.add.remote(), timeout=30)
     other = Counter.options(max_restarts=5).remote()
     with pytest.raises(ActorDiedError):
-        warren.get(other.leave.remote(), timeout=30)
+        rabbitry.get(other.leave.remote(), timeout=30)
     with pytest.raises(ActorDiedError):
-        warren.get(other.add.remote(), timeout=30)
+        rabbitry.get(other.add.remote(), timeout=30)
     with pytest.raises(ValueError):
-        warren.kill(3)
+        rabbitry.kill(3)
     with pytest.raises(TypeError):
-        warren.exit_actor()
+        rabbitry.exit_actor()
 
 
 def test_an_actor_ends_with_its_last_handle():
     counter = Counter.remote()
-    pid = warren.get(counter.pid.remote())
+    pid = rabbitry.get(counter.pid.remote())
     kept = [counter]
     del counter
-    assert warren.get(kept[0].add.remote()) == 1
+    assert rabbitry.get(kept[0].add.remote()) == 1
     kept.clear()
     deadline = time.monotonic() + 20
     while os.path.exists(f"/proc/{pid}"):
@@ -304,41 +345,41 @@ def test_an_actor_ends_with_its_last_handle():
 
 def test_special_methods():
     counter = Counter.remote(3)
-    assert warren.get(counter.__ray_ready__.remote()) is True
-    assert warren.get(counter.__ray_call__.remote(lambda self, more: self.value + more, 4)) == 7
+    assert rabbitry.get(counter.__ray_ready__.remote()) is True
+    assert rabbitry.get(counter.__ray_call__.remote(lambda self, more: self.value + more, 4)) == 7
     with pytest.raises(ActorError):
-        warren.get(counter.__ray_terminate__.remote(), timeout=30)
+        rabbitry.get(counter.__ray_terminate__.remote(), timeout=30)
 
 
 def test_max_pending_calls():
-    from warren.exceptions import PendingCallsLimitExceeded
+    from rabbitry.exceptions import PendingCallsLimitExceeded
 
     counter = Counter.options(max_pending_calls=2).remote()
     refs = [counter.add.remote(slowly.remote(1, 1.0)) for _ in range(2)]
     with pytest.raises(PendingCallsLimitExceeded):
         counter.add.remote()
-    assert warren.get(refs, timeout=30) == [1, 2]
-    assert warren.get(counter.add.remote(), timeout=30) == 3
+    assert rabbitry.get(refs, timeout=30) == [1, 2]
+    assert rabbitry.get(counter.add.remote(), timeout=30) == 3
 
 
 def test_actors_hold_no_cpu_by_default():
     counters = [Counter.remote() for _ in range(6)]
-    assert warren.get([counter.add.remote() for counter in counters], timeout=50) == [1] * 6
+    assert rabbitry.get([counter.add.remote() for counter in counters], timeout=50) == [1] * 6
     held = Counter.options(num_cpus=1).remote()
-    warren.get(held.add.remote(), timeout=30)
+    rabbitry.get(held.add.remote(), timeout=30)
     deadline = time.monotonic() + 20
-    while warren.available_resources().get("CPU") != 1.0:
-        assert time.monotonic() < deadline, warren.available_resources()
+    while rabbitry.available_resources().get("CPU") != 1.0:
+        assert time.monotonic() < deadline, rabbitry.available_resources()
         time.sleep(0.05)
 
 
 def test_a_durable_actor_keeps_its_state():
     counter = Counter.options(durable=True).remote(100)
-    assert warren.get([counter.add.remote() for _ in range(10)], timeout=30) == list(range(101, 111))
-    pid = warren.get(counter.pid.remote())
+    assert rabbitry.get([counter.add.remote() for _ in range(10)], timeout=30) == list(range(101, 111))
+    pid = rabbitry.get(counter.pid.remote())
     os.kill(pid, 9)
-    assert warren.get(counter.add.remote(), timeout=30) == 111
-    assert warren.get(counter.pid.remote(), timeout=30) != pid
+    assert rabbitry.get(counter.add.remote(), timeout=30) == 111
+    assert rabbitry.get(counter.pid.remote(), timeout=30) != pid
 
 
 def test_every_call_on_a_durable_actor_takes_effect_once():
@@ -347,13 +388,13 @@ def test_every_call_on_a_durable_actor_takes_effect_once():
 
     def call():
         refs = [counter.add.remote() for _ in range(250)]
-        seen.append(warren.get(refs, timeout=50))
+        seen.append(rabbitry.get(refs, timeout=50))
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for _ in range(3):
-        os.kill(warren.get(counter.pid.remote(), timeout=30), 9)
+        os.kill(rabbitry.get(counter.pid.remote(), timeout=30), 9)
         time.sleep(0.1)
     for caller in callers:
         caller.join()
@@ -362,7 +403,7 @@ def test_every_call_on_a_durable_actor_takes_effect_once():
 
 
 def test_explicit_checkpoints():
-    @warren.remote(durable="explicit")
+    @rabbitry.remote(durable="explicit")
     class Careful:
         def __init__(self):
             self.value = 0
@@ -370,22 +411,22 @@ def test_explicit_checkpoints():
         def add(self, keep):
             self.value += 1
             if keep:
-                warren.checkpoint()
+                rabbitry.checkpoint()
             return self.value, os.getpid()
 
     careful = Careful.remote()
-    assert warren.get(careful.add.remote(True), timeout=30)[0] == 1
-    value, pid = warren.get(careful.add.remote(False), timeout=30)
+    assert rabbitry.get(careful.add.remote(True), timeout=30)[0] == 1
+    value, pid = rabbitry.get(careful.add.remote(False), timeout=30)
     assert value == 2
     os.kill(pid, 9)
-    assert warren.get(careful.add.remote(True), timeout=30)[0] == 2
+    assert rabbitry.get(careful.add.remote(True), timeout=30)[0] == 2
 
 
 def test_a_durable_state_with_arrays_and_code_of_the_program():
     class Part:  # travels by value
         value = 5
 
-    @warren.remote(durable=True)
+    @rabbitry.remote(durable=True)
     class Holder:
         def __init__(self):
             self.array = np.zeros(20_000)
@@ -396,27 +437,66 @@ def test_a_durable_state_with_arrays_and_code_of_the_program():
             return float(self.array[0]), self.part.value, os.getpid()
 
     holder = Holder.remote()
-    count, value, pid = warren.get(holder.add.remote(), timeout=30)
+    count, value, pid = rabbitry.get(holder.add.remote(), timeout=30)
     assert (count, value) == (1.0, 5)
     os.kill(pid, 9)
-    count, value, again = warren.get(holder.add.remote(), timeout=30)
+    count, value, again = rabbitry.get(holder.add.remote(), timeout=30)
     assert (count, value) == (2.0, 5)
     assert again != pid
 
 
 def test_an_actor_class_that_names_itself():
-    @warren.remote
+    @rabbitry.remote
     class Tree:
         def __init__(self, depth, name="root"):
             self.name = name
             self.children = [Tree.remote(depth - 1, name=f"{name}.{index}") for index in range(2)] if depth else []
 
         def names(self, prefix=""):
-            return sum(warren.get([child.names.remote(prefix) for child in self.children]), [prefix + self.name])
+            return sum(rabbitry.get([child.names.remote(prefix) for child in self.children]), [prefix + self.name])
 
-    assert warren.get(Tree.remote(1).names.remote(prefix="-"), timeout=30) == ["-root", "-root.0", "-root.1"]
+    assert rabbitry.get(Tree.remote(1).names.remote(prefix="-"), timeout=30) == ["-root", "-root.0", "-root.1"]
 
 
 def test_durable_wants_one_call_at_a_time():
     with pytest.raises(ValueError, match="durable"):
         Async.options(durable=True)
+
+
+def test_methods_may_have_any_name():
+    own = ("make", "modified_class", "remote", "options", "_id", "_facts", "_methods", "_client", "_cls", "_options")
+
+    class Named:
+        def __init__(self):
+            self.value = 0
+
+        def value(self):
+            return self.value
+
+        @staticmethod
+        def made():
+            return "of the plain class"
+
+    for name in own:
+        setattr(Named, name, lambda self, name=name: (name, self.value))
+    shadowed = Named.make
+    actor_class = rabbitry.remote(Named)
+    named = actor_class.remote()
+    calls = [getattr(named, name).remote() for name in own]
+    assert rabbitry.get(calls, timeout=30) == [(name, 0) for name in own]
+    assert rabbitry.get(named.value.remote(), timeout=30) == 0  # though an attribute of the instance has its name
+    assert (actor_class.make, actor_class.made()) == (shadowed, "of the plain class")
+    assert actor_class.__ray_metadata__.modified_class is Named
+
+
+@rabbitry.remote
+class NeverBorn:
+    def __init__(self) -> None:
+        os._exit(1)
+
+
+def test_an_actor_that_never_comes_to_live_ends_with_its_last_handle():
+    actor = NeverBorn.options(name="never-born", max_restarts=-1).remote()
+    wait_until(lambda: rabbitry.util.list_named_actors() == ["never-born"], "it is on record", 20.0)
+    del actor
+    wait_until(lambda: not rabbitry.util.list_named_actors(), "its restarts have ended", 20.0)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry.cluster_utils import Cluster
 from tests.servers import RabbitMQServer, RedisServer, wait_until
-from warren import current
-from warren.cluster_utils import Cluster
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 CLIENT_LEASE = 2.0
 DRIVER = """
-import sys, time, warren
-warren.init(address=sys.argv[1], log_to_driver=False)
-ref = warren.put(b"x")
-print(warren.get_runtime_context().get_job_id(), flush=True)
+import sys, time, rabbitry
+rabbitry.init(address=sys.argv[1], log_to_driver=False)
+ref = rabbitry.put(b"x")
+print(rabbitry.get_runtime_context().get_job_id(), flush=True)
 time.sleep(600)
 """
 
@@ -35,12 +35,12 @@ def clock(offset: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(FAKETIME), "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
 
 
-@warren.remote
+@rabbitry.remote
 def now():
     return time.time()
 
 
-@warren.remote(num_cpus=0, max_restarts=0)
+@rabbitry.remote(num_cpus=0, max_restarts=0)
 class Keeper:
     def keep(self, value):
         return value
@@ -54,7 +54,7 @@ def cluster(request, redis_server: RedisServer, rabbitmq_server: RabbitMQServer)
         for _ in range(2):
             cluster.add_node(num_cpus=2)
         cluster.connect(log_to_driver=False)
-        assert abs(abs(warren.get(now.remote(), timeout=20) - time.time()) - 3600) < 60, "the nodes' clocks are right"
+        assert abs(abs(rabbitry.get(now.remote(), timeout=20) - time.time()) - 3600) < 60, "the nodes' clocks are right"
         yield cluster
 
 
@@ -65,13 +65,13 @@ def clients() -> int:
 
 def test_work_goes_on_and_the_living_are_left_alone(cluster: Cluster):
     keeper = Keeper.remote()
-    ref = warren.put(b"y" * 200_000)
+    ref = rabbitry.put(b"y" * 200_000)
     deadline = time.monotonic() + 4 * CLIENT_LEASE
     while time.monotonic() < deadline:
-        assert warren.get(keeper.keep.remote("kept"), timeout=20) == "kept"
-        assert len(warren.get([now.remote() for _ in range(20)], timeout=20)) == 20
+        assert rabbitry.get(keeper.keep.remote("kept"), timeout=20) == "kept"
+        assert len(rabbitry.get([now.remote() for _ in range(20)], timeout=20)) == 20
         time.sleep(0.1)
-    assert warren.get(ref, timeout=5) == b"y" * 200_000
+    assert rabbitry.get(ref, timeout=5) == b"y" * 200_000
 
 
 def test_the_dead_are_cleared_away_in_time(cluster: Cluster):

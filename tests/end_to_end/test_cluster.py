@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import NodeDiedError, OwnerDiedError
 from tests.end_to_end.where_work_runs import hold, nap
 from tests.servers import wait_until
-from warren import current
-from warren.exceptions import NodeDiedError, OwnerDiedError
 
 
-@warren.remote
+@rabbitry.remote
 def write_down(path: str, word: str) -> None:
     with open(path, "a") as file:
         file.write(f"{word}\n")
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def once(directory: str) -> None:
     with open(Path(directory, "runs"), "a") as file:
         file.write("run\n")
@@ -50,7 +50,7 @@ def test_the_most_urgent_tasks_run_first(start_cluster, tmp_path):
     refs += [write_down.options(priority=5).remote(str(path), "middle") for _ in range(4)]
     time.sleep(0.3)
     (tmp_path / "go").touch()
-    warren.get([held, *refs], timeout=20)
+    rabbitry.get([held, *refs], timeout=20)
     assert path.read_text().split() == ["high"] * 4 + ["middle"] * 4 + ["low"] * 24
 
 
@@ -60,9 +60,9 @@ def test_a_node_that_joins_gets_what_waits(start_cluster, tmp_path):
     wait_until((tmp_path / "first-began").exists, "the node is busy")
     refs = [nap.remote(0.01) for _ in range(30)]
     node = cluster.add_node(num_cpus=1)
-    assert set(warren.get(refs, timeout=20)) == {node.node_id}
+    assert set(rabbitry.get(refs, timeout=20)) == {node.node_id}
     (tmp_path / "go").touch()
-    warren.get(held, timeout=10)
+    rabbitry.get(held, timeout=10)
 
 
 def test_a_drained_node_finishes_what_runs_and_hands_back_the_rest(start_cluster, tmp_path):
@@ -73,19 +73,19 @@ def test_a_drained_node_finishes_what_runs_and_hands_back_the_rest(start_cluster
     refs = [nap.remote(0.01) for _ in range(30)]
     os.kill(node.pid, signal.SIGTERM)
     other = cluster.add_node(num_cpus=1)
-    assert set(warren.get(refs, timeout=20)) == {other.node_id}
+    assert set(rabbitry.get(refs, timeout=20)) == {other.node_id}
     assert node.alive()
     (tmp_path / "go").touch()
-    assert warren.get(runs, timeout=10) == node.node_id
+    assert rabbitry.get(runs, timeout=10) == node.node_id
     wait_until(lambda: not node.alive(), "the drained node is gone")
     cluster.remove_node(node)
     cluster.wait_for_nodes(1.0)  # it said goodbye: nobody waits for its lease
-    assert [each["NodeID"] for each in warren.nodes()] == [other.node_id]
+    assert [each["NodeID"] for each in rabbitry.nodes()] == [other.node_id]
 
 
 @pytest.mark.parametrize("seconds", ["0.5", "30"])
 def test_a_drain_ends_by_its_limit_or_a_second_signal(start_cluster, tmp_path, seconds):
-    cluster = start_cluster({"num_cpus": 1}, environment={"WARREN_DRAIN_SECONDS": seconds})
+    cluster = start_cluster({"num_cpus": 1}, environment={"RABBITRY_DRAIN_SECONDS": seconds})
     (node,) = cluster.list_all_nodes()
     ref = hold.remote(str(tmp_path), "first")
     wait_until((tmp_path / "first-began").exists, "the node is busy")
@@ -98,7 +98,7 @@ def test_a_drain_ends_by_its_limit_or_a_second_signal(start_cluster, tmp_path, s
     other = cluster.add_node(num_cpus=1)
     wait_until((tmp_path / "first-began").exists, "the task runs again")
     (tmp_path / "go").touch()
-    assert warren.get(ref, timeout=10) == other.node_id
+    assert rabbitry.get(ref, timeout=10) == other.node_id
 
 
 def test_a_killed_node_loses_no_task(start_cluster, tmp_path):
@@ -110,7 +110,7 @@ def test_a_killed_node_loses_no_task(start_cluster, tmp_path):
     cluster.remove_node(node, allow_graceful=False)
     other = cluster.add_node(num_cpus=2)
     (tmp_path / "go").touch()
-    assert set(warren.get(runs + waiting, timeout=25)) == {other.node_id}
+    assert set(rabbitry.get(runs + waiting, timeout=25)) == {other.node_id}
 
 
 def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
@@ -118,7 +118,7 @@ def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
     (node,) = cluster.list_all_nodes()
     path = tmp_path / "ran"
 
-    @warren.remote
+    @rabbitry.remote
     def link(value: int, directory: str) -> int:
         with open(Path(directory, "ran"), "a") as file:
             file.write(f"{value}\n")
@@ -137,7 +137,7 @@ def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
     wait_until(lambda: not is_running(executor), "the executor has ended with its node")
     (tmp_path / "go").touch()
     cluster.add_node(num_cpus=1)
-    assert warren.get(ref, timeout=40) == 12
+    assert rabbitry.get(ref, timeout=40) == 12
     # What had its result when the node died did not run again.
     assert [int(line) for line in path.read_text().split()] == [*range(8), *range(7, 12)]
 
@@ -150,16 +150,16 @@ def test_a_task_that_may_run_once_fails_with_its_node(start_cluster, tmp_path):
     cluster.add_node(num_cpus=1)
     cluster.remove_node(node, allow_graceful=False)
     with pytest.raises(NodeDiedError):
-        warren.get(ref, timeout=25)
+        rabbitry.get(ref, timeout=25)
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
 def test_a_task_that_takes_its_nodes_along_fails_in_the_end(start_cluster, tmp_path):
     cluster = start_cluster({"num_cpus": 1})
 
-    @warren.remote(max_retries=1)
+    @rabbitry.remote(max_retries=1)
     def begins(directory: str, pid: int) -> None:
-        Path(directory, f"{warren.get_runtime_context().get_node_id()}").touch()
+        Path(directory, f"{rabbitry.get_runtime_context().get_node_id()}").touch()
         time.sleep(30)
 
     ref = begins.remote(str(tmp_path), os.getpid())
@@ -169,35 +169,35 @@ def test_a_task_that_takes_its_nodes_along_fails_in_the_end(start_cluster, tmp_p
         cluster.remove_node(node, allow_graceful=False)
         cluster.add_node(num_cpus=1)
     with pytest.raises(NodeDiedError, match="max_retries is 1"):
-        warren.get(ref, timeout=25)
+        rabbitry.get(ref, timeout=25)
 
 
 def test_objects_of_a_killed_driver_become_errors_for_those_who_wait(start_cluster):
     cluster = start_cluster({"num_cpus": 1}, client_lease=5.0)
     program = (
-        "import sys, time, warren\n"
-        f"warren.init(address={cluster.address!r}, log_to_driver=False)\n"
-        "ref = warren.remote(lambda: time.sleep(60)).remote()\n"
+        "import sys, time, rabbitry\n"
+        f"rabbitry.init(address={cluster.address!r}, log_to_driver=False)\n"
+        "ref = rabbitry.remote(lambda: time.sleep(60)).remote()\n"
         "print(ref.hex(), flush=True)\n"
         "time.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     driver = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment)
     assert driver.stdout is not None
-    ref = warren.ObjectRef.from_hex(driver.stdout.readline().decode().strip())
+    ref = rabbitry.ObjectRef.from_hex(driver.stdout.readline().decode().strip())
     driver.kill()
     driver.communicate()
     with pytest.raises(OwnerDiedError):
-        warren.get(ref, timeout=30)
+        rabbitry.get(ref, timeout=30)
 
 
-@warren.remote(max_retries=1)
+@rabbitry.remote(max_retries=1)
 def parent(directory: str) -> str:
     """Wait for a task of its own that waits for the test."""
     attempt = Path(directory, f"attempt-of-{current.client().id.hex()}")
     child = hold.remote(directory, attempt.name)
     attempt.touch()
-    return warren.get(child)
+    return rabbitry.get(child)
 
 
 def test_a_task_whose_process_counts_as_dead_is_run_again(start_cluster, tmp_path):
@@ -213,4 +213,4 @@ def test_a_task_whose_process_counts_as_dead_is_run_again(start_cluster, tmp_pat
         pass
     wait_until(lambda: len(attempts()) == 2, "it is run again")
     (tmp_path / "go").touch()
-    assert warren.get(ref, timeout=20)
+    assert rabbitry.get(ref, timeout=20)

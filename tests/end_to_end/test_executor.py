@@ -1,4 +1,4 @@
-"""`warren.util.Executor`: what `concurrent.futures` promises, on both engines."""
+"""`rabbitry.util.Executor`: what `concurrent.futures` promises, on both engines."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.exceptions import TaskCancelledError, TaskError, WorkerCrashedError
+from rabbitry.util import Executor
 from tests.end_to_end.conftest import node_environment
 from tests.end_to_end.waiting import wait_for_file, wait_until
-from warren.exceptions import TaskCancelledError, TaskError, WorkerCrashedError
-from warren.util import Executor
 
 pytestmark = pytest.mark.usefixtures("session")
 TIMEOUT = 30
@@ -63,8 +64,8 @@ def test_functions_of_all_kinds(executor):
     assert executor.submit(lambda x: three * x, 2).result(TIMEOUT) == 6
     assert [executor.submit(lambda x, n=n: n * x, 2).result(TIMEOUT) for n in range(3)] == [0, 2, 4]
     assert executor.submit("{}!".format, 1).result(TIMEOUT) == "1!"
-    assert executor.submit(warren.remote(square), 3).result(TIMEOUT) == 9
-    assert executor.submit(square, warren.put(5)).result(TIMEOUT) == 25
+    assert executor.submit(rabbitry.remote(square), 3).result(TIMEOUT) == 9
+    assert executor.submit(square, rabbitry.put(5)).result(TIMEOUT) == 25
 
 
 def test_errors_arrive_as_they_were(executor):
@@ -142,9 +143,42 @@ def test_wait_as_completed_and_callbacks(executor, tmp_path):
     # A callback may use the executor and the session.
     chained: concurrent.futures.Future[int] = concurrent.futures.Future()
     executor.submit(square, 2).add_done_callback(
-        lambda future: chained.set_result(warren.get(warren.remote(square).remote(future.result())))
+        lambda future: chained.set_result(rabbitry.get(rabbitry.remote(square).remote(future.result())))
     )
     assert chained.result(TIMEOUT) == 16
+
+
+def test_a_callback_may_wait_for_a_thread_that_submits(tmp_path):
+    """Joblib holds a lock of its own while it submits, and takes it in callbacks."""
+    go = tmp_path / "go"
+    submitted = []
+
+    def submit_elsewhere(executor):
+        def submit():
+            with suppress(RuntimeError):  # it was shut down
+                executor.submit(square, 1)
+
+        thread = threading.Thread(target=submit, daemon=True)
+        thread.start()
+        thread.join(TIMEOUT / 3)
+        submitted.append(not thread.is_alive())
+
+    executor = Executor(1)
+    executor.submit(after, go, 0)
+    refused = executor.submit(square, threading.Lock())
+    refused.add_done_callback(lambda _: submit_elsewhere(executor))
+    go.touch()
+    assert isinstance(refused.exception(TIMEOUT), TypeError)
+    wait_until(lambda: submitted)
+    go.unlink()
+    executor.submit(after, go, 0)
+    dropped = executor.submit(square, 2)
+    dropped.add_done_callback(lambda _: submit_elsewhere(executor))
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert dropped.cancelled()
+    assert submitted == [True, True]
+    go.touch()
+    executor.shutdown()
 
 
 def test_shutdown_waits(tmp_path):
@@ -179,7 +213,7 @@ def test_options_of_the_tasks(tmp_path):
     with Executor(2, num_cpus=0.5, max_retries=0) as executor:
 
         def ask():
-            return warren.get_runtime_context().get_assigned_resources()
+            return rabbitry.get_runtime_context().get_assigned_resources()
 
         assert [future.result(TIMEOUT) for future in (executor.submit(ask), executor.submit(ask))] == [{"CPU": 0.5}] * 2
         future = executor.submit(lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -209,12 +243,12 @@ def test_asyncio_runs_on_it(executor):
 
 
 def test_inside_tasks_that_take_up_all_cpus():
-    @warren.remote
+    @rabbitry.remote
     def task(x):
         with Executor() as executor:
             return sum(executor.map(square, range(x))) + executor.submit(square, x).result()
 
-    assert warren.get([task.remote(4) for _ in range(4)], timeout=TIMEOUT) == [30] * 4
+    assert rabbitry.get([task.remote(4) for _ in range(4)], timeout=TIMEOUT) == [30] * 4
 
 
 def test_threads_share_an_executor(executor):
@@ -231,12 +265,12 @@ def test_a_program_that_ends_finishes_what_it_submitted(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import pathlib, sys\n"
-        "from warren.util import Executor\n"
+        "from rabbitry.util import Executor\n"
         "executor = Executor(1)\n"
         "for number in range(5):\n"
         "    executor.submit(pathlib.Path(sys.argv[1], str(number)).touch)\n"
     )
-    environment = {**node_environment(), "WARREN_ADDRESS": "local"}
+    environment = {**node_environment(), "RABBITRY_ADDRESS": "local"}
     out = tmp_path / "out"
     out.mkdir()
     subprocess.run([sys.executable, program, out], check=True, timeout=TIMEOUT, env=environment)

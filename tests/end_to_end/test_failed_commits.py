@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import warren
-from warren.exceptions import ActorError
-from warren_broker.errors import StoreError
-from warren_workers.executor.commit import Committer
+import rabbitry
+from rabbitry.exceptions import ActorError
+from rabbitry_broker.errors import StoreError
+from rabbitry_workers.executor.commit import Committer
 
 pytestmark = [pytest.mark.usefixtures("session"), pytest.mark.timeout(60)]
 TIMEOUT = 20
@@ -33,7 +33,7 @@ def lose_next_commit() -> None:
     Committer._send, Committer._replies = drop, fail  # type: ignore[method-assign]
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Serial:
     def value(self) -> str:
         return "value"
@@ -45,19 +45,19 @@ class Serial:
         yield from range(3)
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Asynchronous:
     async def lose(self) -> None:
         lose_next_commit()
 
 
-@warren.remote(num_cpus=0, max_concurrency=2)
+@rabbitry.remote(num_cpus=0, max_concurrency=2)
 class Threaded:
     def lose(self) -> None:
         lose_next_commit()
 
     def break_off(self) -> None:
-        from warren_workers.actors.host import ActorHost
+        from rabbitry_workers.actors.host import ActorHost
 
         def fail(*_: Any) -> None:
             raise StoreError("no results")
@@ -67,7 +67,7 @@ class Threaded:
 
 def assert_told(ref: Any) -> None:
     with pytest.raises(ActorError):
-        warren.get(ref, timeout=TIMEOUT)
+        rabbitry.get(ref, timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("kind", [Serial, Threaded, Asynchronous], ids=["serial", "threaded", "asynchronous"])
@@ -83,32 +83,32 @@ def test_a_call_that_a_thread_cannot_finish_fails():
 
 def test_a_result_that_a_stream_behind_it_lost_is_not_waited_for_in_vain():
     actor = Serial.remote()
-    warren.get(actor.value.remote(), timeout=TIMEOUT)
+    rabbitry.get(actor.value.remote(), timeout=TIMEOUT)
     lost = actor.lose.remote()
     stream = actor.stream.options(num_returns="streaming").remote()
     assert_told(lost)
     del stream
 
 
-@warren.remote(max_retries=3)
+@rabbitry.remote(max_retries=3)
 def swallow(path: str) -> str:
     """Wait for another task; the first time, what was to be committed before that is lost, and nobody hears of it."""
     if not os.path.exists(path):
         Path(path).touch()
         lose_next_commit()
     with contextlib.suppress(StoreError):
-        warren.wait([value.remote("other")], timeout=TIMEOUT)
+        rabbitry.wait([value.remote("other")], timeout=TIMEOUT)
     return "swallowed"
 
 
-@warren.remote(max_retries=3)
+@rabbitry.remote(max_retries=3)
 def value(each: str) -> str:
     return each
 
 
 def test_a_task_is_run_again_whose_result_was_lost_behind_another_tasks_back(tmp_path: Path):
     # Enough for some of them to be in one chunk with, and before, the one that loses what they returned.
-    warren.get([value.remote(str(at)) for at in range(200)], timeout=TIMEOUT)
+    rabbitry.get([value.remote(str(at)) for at in range(200)], timeout=TIMEOUT)
     refs = [value.remote(str(at)) for at in range(200)]
     last = swallow.remote(str(tmp_path / "lost"))
-    assert warren.get([*refs, last], timeout=TIMEOUT) == [*map(str, range(200)), "swallowed"]
+    assert rabbitry.get([*refs, last], timeout=TIMEOUT) == [*map(str, range(200)), "swallowed"]

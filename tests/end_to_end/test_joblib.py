@@ -1,4 +1,4 @@
-"""`warren.util.joblib`, on both engines."""
+"""`rabbitry.util.joblib`, on both engines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
 from tests.end_to_end.conftest import node_environment
 from tests.end_to_end.waiting import wait_for_file
 
 joblib = pytest.importorskip("joblib")
 from joblib import Parallel, delayed  # noqa: E402
 
-from warren.util.joblib import register_ray, register_warren  # noqa: E402
+from rabbitry.util.joblib import register_rabbitry, register_ray  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -31,9 +31,9 @@ def fail_on_three(x):
     return x
 
 
-@pytest.fixture(params=["warren", "ray"], autouse=True)
+@pytest.fixture(params=["rabbitry", "ray"], autouse=True)
 def backend(request):
-    {"warren": register_warren, "ray": register_ray}[request.param]()
+    {"rabbitry": register_rabbitry, "ray": register_ray}[request.param]()
     with joblib.parallel_config(backend=request.param, n_jobs=2):
         yield request.param
 
@@ -49,7 +49,7 @@ def test_results_in_order():
 
 def test_they_are_tasks():
     def where():
-        context = warren.get_runtime_context()
+        context = rabbitry.get_runtime_context()
         return context.get_task_id() is not None, context.get_assigned_resources()
 
     assert Parallel(remote_options={"num_cpus": 0.5})(delayed(where)() for _ in range(2)) == [(True, {"CPU": 0.5})] * 2
@@ -57,7 +57,7 @@ def test_they_are_tasks():
 
 def test_options_of_the_backend(backend):
     def resources():
-        return warren.get_runtime_context().get_assigned_resources()
+        return rabbitry.get_runtime_context().get_assigned_resources()
 
     with joblib.parallel_config(backend=backend, n_jobs=2, ray_remote_args={"num_cpus": 0.25}):
         assert Parallel()(delayed(resources)() for _ in range(2)) == [{"CPU": 0.25}] * 2
@@ -93,9 +93,9 @@ def test_without_joblib_the_error_says_what_to_do(tmp_path: Path):
     program = (
         "import sys\n"
         "sys.modules['joblib'] = None\n"
-        "from warren.util.joblib import register_warren\n"
+        "from rabbitry.util.joblib import register_rabbitry\n"
         "try:\n"
-        "    register_warren()\n"
+        "    register_rabbitry()\n"
         "except ImportError as error:\n"
         "    print(error)\n"
     )

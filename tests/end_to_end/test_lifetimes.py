@@ -13,10 +13,10 @@ from typing import Any
 import numpy
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import ObjectFreedError, ObjectLostError, OwnerDiedError, TaskCancelledError
 from tests.end_to_end.inspection import assert_kept, objects_kept, wait_until
-from warren import current
-from warren.exceptions import ObjectFreedError, ObjectLostError, OwnerDiedError, TaskCancelledError
 
 BIG = 200_000  # items of a float array: 1.6 MB
 
@@ -34,39 +34,39 @@ def big(value: float = 1.0) -> Any:
     return numpy.full(BIG, value)
 
 
-@warren.remote
+@rabbitry.remote
 def identity(value: Any) -> Any:
     return value
 
 
-@warren.remote
+@rabbitry.remote
 def nothing(*values: Any) -> None:
     return None
 
 
-@warren.remote
+@rabbitry.remote
 def put_some(count: int, large: bool) -> list[Any]:
-    return [warren.put(big(at) if large else at) for at in range(count)]
+    return [rabbitry.put(big(at) if large else at) for at in range(count)]
 
 
-@warren.remote
+@rabbitry.remote
 def make_big() -> Any:
     return big()
 
 
-@warren.remote
+@rabbitry.remote
 def nest() -> dict[str, Any]:
-    return {"refs": [nothing.remote(1), warren.put(2), warren.put([warren.put(3)])]}
+    return {"refs": [nothing.remote(1), rabbitry.put(2), rabbitry.put([rabbitry.put(3)])]}
 
 
-@warren.remote
+@rabbitry.remote
 def stream(count: int, pause: float = 0.0) -> Iterator[Any]:
     for at in range(count):
         time.sleep(pause)
         yield big(at)
 
 
-@warren.remote
+@rabbitry.remote
 class Keeper:
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
@@ -81,7 +81,7 @@ class Keeper:
         del self.kept[name]
 
     def read(self, name: str) -> Any:
-        return warren.get(self.kept[name][0])
+        return rabbitry.get(self.kept[name][0])
 
     def pid(self) -> int:
         return os.getpid()
@@ -91,22 +91,22 @@ class Keeper:
 
 
 def test_a_dropped_put_goes() -> None:
-    refs = [warren.put(1), warren.put(big()), warren.put(b"x" * 300_000)]
-    assert warren.get(refs[0]) == 1
+    refs = [rabbitry.put(1), rabbitry.put(big()), rabbitry.put(b"x" * 300_000)]
+    assert rabbitry.get(refs[0]) == 1
     del refs
 
 
 def test_an_object_lives_as_long_as_the_object_that_holds_it() -> None:
-    outer = warren.put([warren.put(1), warren.put(big())])
-    inner = warren.get(outer)
-    assert warren.get(inner[0]) == 1
+    outer = rabbitry.put([rabbitry.put(1), rabbitry.put(big())])
+    inner = rabbitry.get(outer)
+    assert rabbitry.get(inner[0]) == 1
     del outer
-    assert warren.get(inner[1]).sum() == BIG
+    assert rabbitry.get(inner[1]).sum() == BIG
 
 
 def test_views_stay_valid_when_the_object_is_gone() -> None:
-    ref = warren.put(big(2))
-    array = warren.get(ref)
+    ref = rabbitry.put(big(2))
+    array = rabbitry.get(ref)
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 1
     del ref
@@ -116,69 +116,69 @@ def test_views_stay_valid_when_the_object_is_gone() -> None:
 
 def test_fire_and_forget_leaves_nothing() -> None:
     for _ in range(50):
-        nothing.remote(warren.put(5), [warren.put(6)], big())
+        nothing.remote(rabbitry.put(5), [rabbitry.put(6)], big())
         make_big.remote()
         nest.remote()
 
 
 def test_arguments_are_held_until_the_task_has_run() -> None:
-    @warren.remote
+    @rabbitry.remote
     def later(first: Any, rest: list[Any]) -> Any:
         time.sleep(0.3)
-        return first.sum() + warren.get(rest[0]).sum()
+        return first.sum() + rabbitry.get(rest[0]).sum()
 
-    results = [later.remote(warren.put(big()), [warren.put(big(2))]) for _ in range(3)]
+    results = [later.remote(rabbitry.put(big()), [rabbitry.put(big(2))]) for _ in range(3)]
     gc.collect()
-    assert warren.get(results) == [3 * BIG] * 3
+    assert rabbitry.get(results) == [3 * BIG] * 3
 
 
 @pytest.mark.parametrize("large", [False, True])
 def test_refs_that_a_task_returns_outlive_its_process(large: bool) -> None:
-    refs = warren.get(put_some.remote(5, large))
-    values = warren.get(refs)
+    refs = rabbitry.get(put_some.remote(5, large))
+    values = rabbitry.get(refs)
     assert [float(value[0]) if large else value for value in values] == [0, 1, 2, 3, 4]
     del refs, values
 
 
 def test_results_that_nobody_reads_take_what_they_hold_along() -> None:
     refs = [nest.remote() for _ in range(20)] + [put_some.remote(3, True) for _ in range(5)]
-    warren.wait(refs, num_returns=len(refs))
+    rabbitry.wait(refs, num_returns=len(refs))
     del refs
 
 
 def test_refs_nested_in_results_of_results_are_readable() -> None:
-    refs = warren.get(nest.remote())["refs"]
-    assert warren.get(refs[0]) is None
-    assert warren.get(refs[1]) == 2
-    assert warren.get(warren.get(refs[2])[0]) == 3
+    refs = rabbitry.get(nest.remote())["refs"]
+    assert rabbitry.get(refs[0]) is None
+    assert rabbitry.get(refs[1]) == 2
+    assert rabbitry.get(rabbitry.get(refs[2])[0]) == 3
 
 
 def test_several_results_are_held_one_by_one() -> None:
-    first, second = identity.options(num_returns=2).remote((big(), [warren.put(1)]))
-    (inner,) = warren.get(second)
+    first, second = identity.options(num_returns=2).remote((big(), [rabbitry.put(1)]))
+    (inner,) = rabbitry.get(second)
     del second
-    assert warren.get(inner) == 1
+    assert rabbitry.get(inner) == 1
     del inner
-    assert warren.get(first).sum() == BIG
+    assert rabbitry.get(first).sum() == BIG
 
 
 def test_a_task_of_a_task_is_readable_by_the_driver() -> None:
-    @warren.remote
+    @rabbitry.remote
     def slow() -> str:
         time.sleep(0.5)
         return "inner"
 
-    @warren.remote
+    @rabbitry.remote
     def starts_one() -> list[Any]:
         return [slow.remote()]
 
-    (inner,) = warren.get(starts_one.remote())
-    assert warren.get(inner, timeout=20) == "inner"
+    (inner,) = rabbitry.get(starts_one.remote())
+    assert rabbitry.get(inner, timeout=20) == "inner"
 
 
 def test_large_arguments_go_with_their_task() -> None:
-    assert warren.get(identity.remote(b"y" * 500_000)) == b"y" * 500_000
-    assert warren.get(nothing.remote([warren.put(n) for n in range(200)], "z" * 200_000)) is None
+    assert rabbitry.get(identity.remote(b"y" * 500_000)) == b"y" * 500_000
+    assert rabbitry.get(nothing.remote([rabbitry.put(n) for n in range(200)], "z" * 200_000)) is None
 
 
 # -- actors ----------------------------------------------------------------------------------------------------------
@@ -186,34 +186,34 @@ def test_large_arguments_go_with_their_task() -> None:
 
 def test_an_actor_keeps_what_its_state_refers_to() -> None:
     keeper = Keeper.remote()
-    ref = warren.put(big(3))
-    warren.get(keeper.keep.remote("a", [ref]))
+    ref = rabbitry.put(big(3))
+    rabbitry.get(keeper.keep.remote("a", [ref]))
     del ref
     gc.collect()
     time.sleep(1.0)  # long enough for the driver to let go
-    assert warren.get(keeper.read.remote("a")).sum() == 3 * BIG
+    assert rabbitry.get(keeper.read.remote("a")).sum() == 3 * BIG
     del keeper
 
 
 def test_an_object_that_comes_back_to_its_owner_is_its_again() -> None:
     keeper = Keeper.remote()
-    ref = warren.put(big(4))
-    warren.get(keeper.keep.remote("a", [ref]))
+    ref = rabbitry.put(big(4))
+    rabbitry.get(keeper.keep.remote("a", [ref]))
     del ref
     gc.collect()
     time.sleep(1.0)
-    (back,) = warren.get(keeper.give.remote("a"))
-    warren.get(keeper.drop.remote("a"))
+    (back,) = rabbitry.get(keeper.give.remote("a"))
+    rabbitry.get(keeper.drop.remote("a"))
     time.sleep(1.0)
-    assert warren.get(back).sum() == 4 * BIG
+    assert rabbitry.get(back).sum() == 4 * BIG
     del keeper, back
 
 
 def test_what_a_killed_actor_held_goes() -> None:
     keeper = Keeper.remote()
-    warren.get(keeper.keep.remote("a", [warren.put(big())]))
-    warren.get(keeper.keep.remote("b", warren.get(put_some.remote(3, True))))
-    warren.kill(keeper)
+    rabbitry.get(keeper.keep.remote("a", [rabbitry.put(big())]))
+    rabbitry.get(keeper.keep.remote("b", rabbitry.get(put_some.remote(3, True))))
+    rabbitry.kill(keeper)
     del keeper
 
 
@@ -222,8 +222,8 @@ def test_what_a_killed_actor_held_goes() -> None:
 
 def test_items_that_come_early_are_kept_for_the_reader() -> None:
     items = stream.remote(10)
-    warren.get(items.completed(), timeout=20)
-    assert [warren.get(item)[0] for item in items] == list(range(10))
+    rabbitry.get(items.completed(), timeout=20)
+    assert [rabbitry.get(item)[0] for item in items] == list(range(10))
     del items
 
 
@@ -231,7 +231,7 @@ def test_a_dropped_generator_stops_its_producer(tmp_path: Any) -> None:
     log = tmp_path / "made"
     log.touch()
 
-    @warren.remote
+    @rabbitry.remote
     def count() -> Iterator[int]:
         for at in range(10_000):
             with log.open("a") as file:
@@ -240,7 +240,7 @@ def test_a_dropped_generator_stops_its_producer(tmp_path: Any) -> None:
             yield at
 
     items = count.remote()
-    assert warren.get(next(items)) == 0
+    assert rabbitry.get(next(items)) == 0
     del items
     gc.collect()
 
@@ -254,7 +254,7 @@ def test_a_dropped_generator_stops_its_producer(tmp_path: Any) -> None:
 
 
 def test_a_dropped_generator_of_an_actor_stops_its_producer() -> None:
-    @warren.remote
+    @rabbitry.remote
     class Producer:
         def __init__(self) -> None:
             self.made = 0
@@ -270,9 +270,9 @@ def test_a_dropped_generator_of_an_actor_stops_its_producer() -> None:
 
     producer = Producer.remote()
     items = producer.produce.remote()
-    assert warren.get(next(items)) == 0
+    assert rabbitry.get(next(items)) == 0
     del items
-    assert warren.get(producer.count.remote(), timeout=30) < 5_000
+    assert rabbitry.get(producer.count.remote(), timeout=30) < 5_000
     del producer
 
 
@@ -280,7 +280,7 @@ def test_backpressure_pauses_the_producer(tmp_path: Any) -> None:
     log = tmp_path / "made"
     log.write_text("")
 
-    @warren.remote(_generator_backpressure_num_objects=3)
+    @rabbitry.remote(_generator_backpressure_num_objects=3)
     def produce() -> Iterator[Any]:
         for at in range(20):
             with log.open("a") as file:
@@ -288,10 +288,10 @@ def test_backpressure_pauses_the_producer(tmp_path: Any) -> None:
             yield big(at)
 
     items = produce.remote()
-    assert warren.get(next(items))[0] == 0
+    assert rabbitry.get(next(items))[0] == 0
     time.sleep(0.5)
     assert len(log.read_text()) <= 5
-    assert [warren.get(item)[0] for item in items] == list(range(1, 20))
+    assert [rabbitry.get(item)[0] for item in items] == list(range(1, 20))
     del items
 
 
@@ -310,7 +310,7 @@ def test_backpressure_and_a_dropped_generator() -> None:
 def test_a_retried_producer_does_not_repeat_items(tmp_path: Any) -> None:
     flag = tmp_path / "failed"
 
-    @warren.remote(max_retries=3, retry_exceptions=True)
+    @rabbitry.remote(max_retries=3, retry_exceptions=True)
     def produce() -> Iterator[int]:
         for at in range(6):
             if at == 3 and not flag.exists():
@@ -318,13 +318,13 @@ def test_a_retried_producer_does_not_repeat_items(tmp_path: Any) -> None:
                 raise RuntimeError("once")
             yield at
 
-    assert [warren.get(item) for item in produce.remote()] == [0, 1, 2, 3, 4, 5]
+    assert [rabbitry.get(item) for item in produce.remote()] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_producer_that_is_killed_and_retried_does_not_repeat_items(tmp_path: Any) -> None:
     flag = tmp_path / "killed"
 
-    @warren.remote(max_retries=3)
+    @rabbitry.remote(max_retries=3)
     def produce() -> Iterator[Any]:
         for at in range(6):
             if at == 3 and not flag.exists():
@@ -332,11 +332,11 @@ def test_a_producer_that_is_killed_and_retried_does_not_repeat_items(tmp_path: A
                 os.kill(os.getpid(), signal.SIGKILL)
             yield big(at)
 
-    assert [warren.get(item)[0] for item in produce.remote()] == [0, 1, 2, 3, 4, 5]
+    assert [rabbitry.get(item)[0] for item in produce.remote()] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_producer_that_dies_for_good_says_so_in_one_item_more() -> None:
-    @warren.remote(max_retries=0)
+    @rabbitry.remote(max_retries=0)
     def produce() -> Iterator[int]:
         yield 1
         yield 2
@@ -344,10 +344,10 @@ def test_a_producer_that_dies_for_good_says_so_in_one_item_more() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     items = list(produce.remote())
-    assert warren.get(items[:2]) == [1, 2]
+    assert rabbitry.get(items[:2]) == [1, 2]
     assert len(items) == 3
-    with pytest.raises(warren.exceptions.WorkerCrashedError):
-        warren.get(items[2])
+    with pytest.raises(rabbitry.exceptions.WorkerCrashedError):
+        rabbitry.get(items[2])
 
 
 def test_streams_can_be_read_asynchronously() -> None:
@@ -362,11 +362,11 @@ def test_streams_can_be_read_asynchronously() -> None:
 @pytest.mark.filterwarnings("ignore:num_returns='dynamic':DeprecationWarning")
 def test_dynamic_results_go_with_the_value_that_lists_them() -> None:
     ref = stream.options(num_returns="dynamic").remote(4)
-    refs = list(warren.get(ref))
+    refs = list(rabbitry.get(ref))
     del ref
-    assert [value[0] for value in warren.get(refs)] == [0, 1, 2, 3]
+    assert [value[0] for value in rabbitry.get(refs)] == [0, 1, 2, 3]
     unread = stream.options(num_returns="dynamic").remote(4)
-    warren.get(unread)
+    rabbitry.get(unread)
     del refs, unread
 
 
@@ -374,37 +374,37 @@ def test_dynamic_results_go_with_the_value_that_lists_them() -> None:
 
 
 def test_a_ref_made_from_hex_holds_the_object() -> None:
-    @warren.remote
+    @rabbitry.remote
     class Reader:
         def __init__(self, text: str) -> None:
-            self.ref = warren.ObjectRef.from_hex(text)
+            self.ref = rabbitry.ObjectRef.from_hex(text)
 
         def read(self) -> Any:
-            return warren.get(self.ref)
+            return rabbitry.get(self.ref)
 
-    ref = warren.put(big(5))
+    ref = rabbitry.put(big(5))
     reader = Reader.remote(ref.hex())
-    assert warren.get(reader.read.remote()).sum() == 5 * BIG
+    assert rabbitry.get(reader.read.remote()).sum() == 5 * BIG
     del ref
     gc.collect()
     time.sleep(1.0)
-    assert warren.get(reader.read.remote()).sum() == 5 * BIG
+    assert rabbitry.get(reader.read.remote()).sum() == 5 * BIG
     del reader
 
 
 def test_copies_of_refs_are_the_same_ref() -> None:
-    ref = warren.put(1)
+    ref = rabbitry.put(1)
     assert copy.copy(ref) is ref
     assert copy.deepcopy([ref])[0] is ref
 
 
 def test_a_small_put_is_found_by_its_hex_at_once() -> None:
-    @warren.remote
+    @rabbitry.remote
     def read(text: str) -> Any:
-        return warren.get(warren.ObjectRef.from_hex(text))
+        return rabbitry.get(rabbitry.ObjectRef.from_hex(text))
 
-    ref = warren.put("small")
-    assert warren.get(read.remote(ref.hex()), timeout=10) == "small"
+    ref = rabbitry.put("small")
+    assert rabbitry.get(read.remote(ref.hex()), timeout=10) == "small"
     del ref
 
 
@@ -412,14 +412,14 @@ def test_a_small_put_is_found_by_its_hex_at_once() -> None:
 
 
 def test_what_was_freed_cannot_be_read() -> None:
-    refs = [warren.put(1), warren.put(big()), make_big.remote(), warren.put([warren.put(big())])]
-    warren.wait(refs, num_returns=4)
-    warren.free(refs)
+    refs = [rabbitry.put(1), rabbitry.put(big()), make_big.remote(), rabbitry.put([rabbitry.put(big())])]
+    rabbitry.wait(refs, num_returns=4)
+    rabbitry.free(refs)
     for ref in refs:
         with pytest.raises(ObjectFreedError):
-            warren.get(ref)
+            rabbitry.get(ref)
     with pytest.raises(ObjectFreedError):
-        warren.get(identity.remote(refs[0]))
+        rabbitry.get(identity.remote(refs[0]))
     # What a freed list held goes when this process has noticed that it has no handle on it either.
     wait_until(lambda: objects_kept()["file"] == objects_kept()["x"] == 0, 20, objects_kept)
     del refs, ref
@@ -429,79 +429,79 @@ def test_what_was_freed_cannot_be_read() -> None:
 
 
 def test_cancelled_tasks_let_go_of_their_arguments() -> None:
-    @warren.remote
+    @rabbitry.remote
     def sleep(value: Any) -> None:
         time.sleep(60)
 
-    refs = [sleep.remote(warren.put(big())) for _ in range(4)]
+    refs = [sleep.remote(rabbitry.put(big())) for _ in range(4)]
     time.sleep(0.3)
     for ref in refs:
-        warren.cancel(ref)
+        rabbitry.cancel(ref)
     for ref in refs:
         with pytest.raises(TaskCancelledError):
-            warren.get(ref, timeout=20)
+            rabbitry.get(ref, timeout=20)
     del refs, ref
 
 
 def test_tasks_that_fail_let_go_of_their_arguments_and_half_made_results() -> None:
-    @warren.remote(num_returns=2, max_retries=1, retry_exceptions=[ValueError])
+    @rabbitry.remote(num_returns=2, max_retries=1, retry_exceptions=[ValueError])
     def fail(value: Any, refs: list[Any]) -> Any:
         class Unpicklable:
             def __reduce__(self) -> Any:
                 raise ValueError("not this one")
 
-        return [warren.put(big()), big()], Unpicklable()
+        return [rabbitry.put(big()), big()], Unpicklable()
 
     for _ in range(3):
-        first, second = fail.remote(warren.put(big()), [warren.put(1)])
+        first, second = fail.remote(rabbitry.put(big()), [rabbitry.put(1)])
         with pytest.raises(ValueError, match="not this one"):
-            warren.get(second)
-        assert warren.get(first)[1].sum() == BIG
+            rabbitry.get(second)
+        assert rabbitry.get(first)[1].sum() == BIG
         del first, second
 
 
 def test_results_of_a_process_that_dies_are_undone() -> None:
-    @warren.remote(max_retries=2)
+    @rabbitry.remote(max_retries=2)
     def die(value: Any) -> Any:
-        refs = [warren.put(big()) for _ in range(3)] + [nothing.remote(value)]
+        refs = [rabbitry.put(big()) for _ in range(3)] + [nothing.remote(value)]
         time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
         return refs
 
     for _ in range(3):
-        with pytest.raises(warren.exceptions.WorkerCrashedError):
-            warren.get(die.remote(warren.put(big())))
+        with pytest.raises(rabbitry.exceptions.WorkerCrashedError):
+            rabbitry.get(die.remote(rabbitry.put(big())))
 
 
 # -- owners that die -------------------------------------------------------------------------------------------------
 
 
 def test_objects_of_a_dead_owner_stay_with_who_holds_them() -> None:
-    @warren.remote
+    @rabbitry.remote
     class Maker:
         def make(self) -> list[Any]:
-            return [warren.put(big(7)), warren.put("small"), warren.put([warren.put(big(8))])]
+            return [rabbitry.put(big(7)), rabbitry.put("small"), rabbitry.put([rabbitry.put(big(8))])]
 
         def pid(self) -> int:
             return os.getpid()
 
     maker = Maker.remote()
-    refs = warren.get(maker.make.remote())
-    os.kill(warren.get(maker.pid.remote()), signal.SIGKILL)
+    refs = rabbitry.get(maker.make.remote())
+    os.kill(rabbitry.get(maker.pid.remote()), signal.SIGKILL)
     del maker
     time.sleep(2.5)
-    assert warren.get(refs[0]).sum() == 7 * BIG
-    assert warren.get(refs[1]) == "small"
-    assert warren.get(warren.get(refs[2])[0]).sum() == 8 * BIG
+    assert rabbitry.get(refs[0]).sum() == 7 * BIG
+    assert rabbitry.get(refs[1]) == "small"
+    assert rabbitry.get(rabbitry.get(refs[2])[0]).sum() == 8 * BIG
     del refs
 
 
 def test_a_result_whose_owner_died_says_so() -> None:
-    @warren.remote
+    @rabbitry.remote
     def sleep() -> None:
         time.sleep(6)
 
-    @warren.remote
+    @rabbitry.remote
     class Starter:
         def start(self) -> list[Any]:
             return [sleep.remote()]
@@ -510,11 +510,11 @@ def test_a_result_whose_owner_died_says_so() -> None:
             return os.getpid()
 
     starter = Starter.remote()
-    (waited,) = warren.get(starter.start.remote())
-    os.kill(warren.get(starter.pid.remote()), signal.SIGKILL)
+    (waited,) = rabbitry.get(starter.start.remote())
+    os.kill(rabbitry.get(starter.pid.remote()), signal.SIGKILL)
     with pytest.raises(OwnerDiedError):
-        warren.get(waited, timeout=30)
+        rabbitry.get(waited, timeout=30)
     with pytest.raises(OwnerDiedError):
-        warren.get(identity.remote(waited), timeout=30)
+        rabbitry.get(identity.remote(waited), timeout=30)
     assert issubclass(OwnerDiedError, ObjectLostError)
     del waited, starter

@@ -16,11 +16,11 @@ PSS_LIMIT_MIB = 12
 
 PROGRAM = """
 import json, os, sys, time
-import warren
+import rabbitry
 
-warren.init(num_cpus=1, log_to_driver=False)
+rabbitry.init(num_cpus=1, log_to_driver=False)
 
-@warren.remote
+@rabbitry.remote
 class Idle:
     def facts(self):
         pss = 0
@@ -30,7 +30,7 @@ class Idle:
         return os.getpid(), pss / 1024, list(sys.modules)
 
 actors = [Idle.remote() for _ in range(int(sys.argv[1]))]
-facts = warren.get([actor.facts.remote() for actor in actors], timeout=40)
+facts = rabbitry.get([actor.facts.remote() for actor in actors], timeout=40)
 pids = {pid for pid, _, _ in facts}
 del actors
 
@@ -47,7 +47,7 @@ while any(map(lives, pids)) and time.monotonic() < deadline:
 print(json.dumps([len(pids), sum(map(lives, pids)), sum(pss for _, pss, _ in facts) / len(facts), facts[0][2]]))
 """
 
-PRELOADED = "from warren_workers.executor import template; template.preload(); import sys; print(*sys.modules)"
+PRELOADED = "from rabbitry_workers.executor import template; template.preload(); import sys; print(*sys.modules)"
 
 
 def few_files() -> None:
@@ -82,5 +82,9 @@ def test_many_actors_are_cheap_and_end_with_their_handles() -> None:
         check=True,
         timeout=30,
     ).stdout.split()
-    own = {name for name in modules if name.startswith(("warren_workers.actors", "warren_workers.executor", "warren."))}
+    own = {
+        name
+        for name in modules
+        if name.startswith(("rabbitry_workers.actors", "rabbitry_workers.executor", "rabbitry."))
+    }
     assert own - set(loaded) == set()

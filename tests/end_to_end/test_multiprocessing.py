@@ -1,4 +1,4 @@
-"""`warren.util.multiprocessing.Pool`, on both engines; see `tests/oracle/snippets/multiprocessing_pool.py` too."""
+"""`rabbitry.util.multiprocessing.Pool`, on both engines; see `tests/oracle/snippets/multiprocessing_pool.py` too."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.exceptions import ActorDiedError, ActorError, TaskError
+from rabbitry.util.multiprocessing import JoinableQueue, Pool, TimeoutError
 from tests.end_to_end.waiting import wait_for_file, wait_until
-from warren.exceptions import ActorDiedError, ActorError, TaskError
-from warren.util.multiprocessing import JoinableQueue, Pool, TimeoutError
 
 pytestmark = pytest.mark.usefixtures("session")
 TIMEOUT = 30
@@ -287,12 +287,12 @@ def test_bad_arguments(pool):
 
 
 def test_inside_a_task():
-    @warren.remote
+    @rabbitry.remote
     def task():
         with Pool(2) as pool:
             return pool.map(square, range(5))
 
-    assert warren.get(task.remote(), timeout=TIMEOUT) == [0, 1, 4, 9, 16]
+    assert rabbitry.get(task.remote(), timeout=TIMEOUT) == [0, 1, 4, 9, 16]
 
 
 def test_long_chunks_go_to_whoever_is_free(pool):

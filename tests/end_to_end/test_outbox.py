@@ -6,25 +6,26 @@ from contextlib import suppress
 
 import pytest
 
-import warren
-from warren import current
-from warren_broker.errors import BrokerError
-from warren_broker.shared_memory import ObjectStoreFull
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import RabbitrySystemError
+from rabbitry_broker.errors import BrokerError
+from rabbitry_broker.shared_memory import ObjectStoreFull
 
 TASKS = 30
 
 
-@warren.remote
+@rabbitry.remote
 def triple(value):
     return 3 * value
 
 
-@warren.remote
+@rabbitry.remote
 def add(left, right):
     return left + right
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Log:
     def __init__(self):
         self.seen = []
@@ -50,8 +51,8 @@ class Refusing:
 def get_patiently(refs):
     """Get results; a broker that is away is told to whoever waits, and the tasks are kept."""
     for _ in range(5):
-        with suppress(BrokerError):
-            return warren.get(refs, timeout=20)
+        with suppress(RabbitrySystemError):
+            return rabbitry.get(refs, timeout=20)
     raise AssertionError("still refused")
 
 
@@ -60,13 +61,13 @@ def busy(session):
     """A client with something in flight: what it submits waits for the service thread."""
     import time
 
-    @warren.remote(num_cpus=0)
+    @rabbitry.remote(num_cpus=0)
     def nap():
         time.sleep(1.0)
 
     ref = nap.remote()
     yield current.client()
-    warren.get(ref, timeout=20)
+    rabbitry.get(ref, timeout=20)
 
 
 def test_tasks_that_could_not_be_published_are_sent_later(busy, monkeypatch):
@@ -81,13 +82,13 @@ def test_tasks_that_could_not_be_parked_are_sent_later(busy, monkeypatch):
     refuse = Refusing(busy.store.park, ObjectStoreFull(0, 0, "Redis"), 3)
     monkeypatch.setattr(busy.store, "park", refuse)
     refs = [add.remote(triple.remote(number), triple.remote(1)) for number in range(TASKS)]
-    assert warren.get(refs, timeout=20) == [3 * number + 3 for number in range(TASKS)]
+    assert rabbitry.get(refs, timeout=20) == [3 * number + 3 for number in range(TASKS)]
     assert refuse.refused == 3
 
 
 def test_calls_that_could_not_be_sent_keep_their_order(busy, monkeypatch):
     log = Log.remote()
-    assert warren.get(log.append.remote(-1), timeout=20) == [-1]
+    assert rabbitry.get(log.append.remote(-1), timeout=20) == [-1]
     refuse = Refusing(busy.publisher.publish, BrokerError("RabbitMQ is away"), 2)
     monkeypatch.setattr(busy.publisher, "publish", refuse)
     refs = [log.append.remote(number) for number in range(TASKS)]
@@ -97,9 +98,9 @@ def test_calls_that_could_not_be_sent_keep_their_order(busy, monkeypatch):
 
 def test_who_submits_is_told_only_if_the_own_task_was_not_taken(session, monkeypatch):
     client = current.client()
-    assert warren.get(triple.remote(1), timeout=20) == 3
+    assert rabbitry.get(triple.remote(1), timeout=20) == 3
     monkeypatch.setattr(client.publisher, "publish", Refusing(client.publisher.publish, BrokerError("away"), 1))
-    with pytest.raises(BrokerError):  # an idle client sends at once
+    with pytest.raises(RabbitrySystemError):  # an idle client sends at once
         triple.remote(2)
     assert client.outbox.waiting == 0 and client.in_flight == 0
-    assert warren.get(triple.remote(3), timeout=20) == 9
+    assert rabbitry.get(triple.remote(3), timeout=20) == 9

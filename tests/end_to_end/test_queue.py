@@ -1,4 +1,4 @@
-"""`warren.util.queue`, on both engines. That it does as Ray's is shown by `tests/oracle/snippets/queues.py`."""
+"""`rabbitry.util.queue`, on both engines. That it does as Ray's is shown by `tests/oracle/snippets/queues.py`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import queue as standard
 
 import pytest
 
-import warren
-from warren.exceptions import ActorDiedError
-from warren.util.queue import Empty, Full, Queue
+import rabbitry
+from rabbitry.exceptions import ActorDiedError
+from rabbitry.util.queue import Empty, Full, Queue
 
 pytestmark = pytest.mark.usefixtures("session")
 TIMEOUT = 30
 
 
-@warren.remote
+@rabbitry.remote
 def put_all(queue, items):
     for item in items:
         queue.put(item)
 
 
-@warren.remote
+@rabbitry.remote
 def take(queue, count):
     return [queue.get(timeout=TIMEOUT) for _ in range(count)]
 
 
-@warren.remote
+@rabbitry.remote
 class Holder:
     def __init__(self, queue):
         self.queue = queue
@@ -89,12 +89,12 @@ def test_a_batch_goes_in_and_out_whole():
 def test_tasks_and_actors_share_a_queue():
     queue = Queue(maxsize=2)
     putting = put_all.remote(queue, list(range(20)))
-    assert warren.get(take.remote(queue, 20), timeout=TIMEOUT) == list(range(20))
-    warren.get(putting, timeout=TIMEOUT)
+    assert rabbitry.get(take.remote(queue, 20), timeout=TIMEOUT) == list(range(20))
+    rabbitry.get(putting, timeout=TIMEOUT)
     holder = Holder.remote(queue)
     got = holder.get.remote()
-    warren.get(holder.put.remote("x"), timeout=TIMEOUT)
-    assert warren.get(got, timeout=TIMEOUT) == "x"
+    rabbitry.get(holder.put.remote("x"), timeout=TIMEOUT)
+    assert rabbitry.get(got, timeout=TIMEOUT) == "x"
 
 
 def test_copies_are_the_same_queue():
@@ -109,10 +109,10 @@ def test_copies_are_the_same_queue():
 
 def test_refs_inside_of_items_stay_refs():
     queue = Queue()
-    ref = warren.put("value")
+    ref = rabbitry.put("value")
     queue.put([ref])
     del ref
-    assert warren.get(queue.get()[0], timeout=TIMEOUT) == "value"
+    assert rabbitry.get(queue.get()[0], timeout=TIMEOUT) == "value"
 
 
 def test_a_getter_that_was_cancelled_takes_nothing():
@@ -146,12 +146,12 @@ def test_async_variants_raise_the_same():
 def test_shutdown(force):
     queue = Queue(actor_options={"name": f"queue-{force}"})
     copy = pickle.loads(pickle.dumps(queue))
-    assert warren.get_actor(f"queue-{force}") == queue.actor
+    assert rabbitry.get_actor(f"queue-{force}") == queue.actor
     queue.shutdown(force=force)
     queue.shutdown(force=force)
     assert queue.actor is None
     with pytest.raises(ValueError):
-        warren.get_actor(f"queue-{force}")
+        rabbitry.get_actor(f"queue-{force}")
     with pytest.raises(ActorDiedError):
         copy.size()
 
@@ -159,14 +159,14 @@ def test_shutdown(force):
 def test_the_actor_ends_with_the_last_copy():
     queue = Queue(actor_options={"name": "short-lived"})
     queue.put(1)
-    warren.get(take.remote(queue, 1), timeout=TIMEOUT)
+    rabbitry.get(take.remote(queue, 1), timeout=TIMEOUT)
     del queue
 
     from tests.end_to_end.waiting import wait_until
 
     def is_gone():
         try:
-            warren.get_actor("short-lived")
+            rabbitry.get_actor("short-lived")
         except ValueError:
             return True
         return False

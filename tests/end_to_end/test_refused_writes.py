@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry import current
+from rabbitry.cluster_utils import Cluster
 from tests.end_to_end.inspection import wait_until
 from tests.servers import RedisServer
-from warren import current
-from warren.cluster_utils import Cluster
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -26,11 +26,11 @@ REFUSALS = 20  # so many writes are refused before they are taken again
 def refusing(request: pytest.FixtureRequest, start_redis: Callable[..., RedisServer]) -> Iterator[str]:
     """A session with a Redis of its own."""
     if request.param == "embedded":
-        warren.init(num_cpus=4, log_to_driver=False)
+        rabbitry.init(num_cpus=4, log_to_driver=False)
         try:
             yield "embedded"
         finally:
-            warren.shutdown()
+            rabbitry.shutdown()
         return
     broker = request.getfixturevalue("rabbitmq_server")
     vhost = f"refused-{os.getpid()}"
@@ -64,27 +64,27 @@ def _wait(go: str) -> None:
         time.sleep(0.01)
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def once(go: str) -> str:
     _wait(go)
     return "once"
 
 
-@warren.remote
+@rabbitry.remote
 class Serial:
     def begin(self, go: str) -> str:
         _wait(go)
         return "serial"
 
 
-@warren.remote(max_concurrency=2)
+@rabbitry.remote(max_concurrency=2)
 class Threaded:
     def begin(self, go: str) -> str:
         _wait(go)
         return "threaded"
 
 
-@warren.remote
+@rabbitry.remote
 class Asynchronous:
     async def begin(self, go: str) -> str:
         while not os.path.exists(go):
@@ -95,9 +95,9 @@ class Asynchronous:
 def test_nothing_fails_or_hangs_that_ends_while_writes_are_refused(refusing: str, tmp_path: Path) -> None:
     go = str(tmp_path / "go")
     actors: list[Any] = [each.options(num_cpus=0).remote() for each in (Serial, Threaded, Asynchronous)]  # type: ignore[attr-defined]
-    warren.get([actor.__ray_ready__.remote() for actor in actors], timeout=20)
+    rabbitry.get([actor.__ray_ready__.remote() for actor in actors], timeout=20)
     begun = [once.remote(go), *[actor.begin.remote(go) for actor in actors]]
-    warren.wait(begun, num_returns=len(begun), timeout=0.5)
+    rabbitry.wait(begun, num_returns=len(begun), timeout=0.5)
     before = refused()
     ask_for_replicas(1)
     try:
@@ -105,5 +105,40 @@ def test_nothing_fails_or_hangs_that_ends_while_writes_are_refused(refusing: str
         wait_until(lambda: refused() - before >= REFUSALS, timeout=20)
     finally:
         ask_for_replicas(0)
-    assert warren.get(begun, timeout=20) == ["once", "serial", "threaded", "asynchronous"]
-    assert warren.get([once.remote(go), *[actor.begin.remote(go) for actor in actors]], timeout=20)
+    assert rabbitry.get(begun, timeout=20) == ["once", "serial", "threaded", "asynchronous"]
+    assert rabbitry.get([once.remote(go), *[actor.begin.remote(go) for actor in actors]], timeout=20)
+
+
+SPIN = """
+local function now() local t = redis.call('TIME'); return t[1] + t[2] / 1e6 end
+local start = now()
+while now() - start < tonumber(ARGV[1]) do end
+"""
+
+
+def test_a_redis_that_is_busy_with_a_script_is_waited_for(refusing: str, tmp_path: Path) -> None:
+    go, before = str(tmp_path / "go"), str(tmp_path / "before")
+    Path(before).touch()
+    actor: Any = Serial.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    assert rabbitry.get([once.remote(before), actor.begin.remote(before)], timeout=20) == ["once", "serial"]
+    refs = [once.remote(go), actor.begin.remote(go)]
+    rabbitry.wait(refs, timeout=0.2)
+    store = current.client().store
+    limit = store.call(b"CONFIG", b"GET", b"lua-time-limit")[1]
+    store.call(b"CONFIG", b"SET", b"lua-time-limit", 50)
+    busy = store.open_connection("busy")
+    try:
+        busy.send(b"EVAL", SPIN, 0, 3)
+        time.sleep(0.1)
+        begun = time.monotonic()
+        ready, _ = rabbitry.wait(refs, num_returns=2, timeout=0.3)
+        assert not ready
+        with pytest.raises(rabbitry.exceptions.GetTimeoutError):
+            rabbitry.get(refs, timeout=0.3)
+        assert time.monotonic() - begun < 2.5, "the script runs still"
+        Path(go).touch()
+        refs += [once.remote(go), actor.begin.remote(go)]
+        assert rabbitry.get(refs, timeout=40) == ["once", "serial"] * 2
+    finally:
+        busy.close()
+        store.call(b"CONFIG", b"SET", b"lua-time-limit", limit)

@@ -9,31 +9,31 @@ import time
 
 import pytest
 
-import warren
-from tests.end_to_end.conftest import CPUS
-from tests.servers import wait_until
-from warren import current
-from warren.exceptions import (
+import rabbitry
+from rabbitry import current
+from rabbitry.exceptions import (
     GetTimeoutError,
     TaskCancelledError,
     TaskError,
     WorkerCrashedError,
 )
+from tests.end_to_end.conftest import CPUS
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("session")
 
 
-@warren.remote
+@rabbitry.remote
 def add(a, b=2):
     return a + b
 
 
-@warren.remote
+@rabbitry.remote
 def boom():
     raise ValueError("bad value")
 
 
-@warren.remote
+@rabbitry.remote
 def nap(seconds, mark=None):
     if mark is not None:
         mark.touch()
@@ -41,30 +41,30 @@ def nap(seconds, mark=None):
     return seconds
 
 
-@warren.remote
+@rabbitry.remote
 def squares(count):
     for at in range(count):
         yield at * at
 
 
-@warren.remote
+@rabbitry.remote
 def fib(n):
-    return n if n < 2 else sum(warren.get([fib.remote(n - 1), fib.remote(n - 2)]))
+    return n if n < 2 else sum(rabbitry.get([fib.remote(n - 1), fib.remote(n - 2)]))
 
 
-@warren.remote
+@rabbitry.remote
 def depth(n):
-    return 0 if n == 0 else 1 + warren.get(depth.remote(n - 1))
+    return 0 if n == 0 else 1 + rabbitry.get(depth.remote(n - 1))
 
 
-@warren.remote
+@rabbitry.remote
 def pid():
     return os.getpid()
 
 
 def test_positional_and_keyword_arguments():
-    assert warren.get(add.remote(1)) == 3
-    assert warren.get(add.remote(a=1, b=5)) == 6
+    assert rabbitry.get(add.remote(1)) == 3
+    assert rabbitry.get(add.remote(a=1, b=5)) == 6
 
 
 def test_wrong_arguments_fail_where_they_are_written():
@@ -81,155 +81,155 @@ def test_calling_a_remote_function_directly_is_refused():
 
 def test_an_error_is_an_instance_of_both_classes():
     with pytest.raises(ValueError, match="bad value") as caught:
-        warren.get(boom.remote())
+        rabbitry.get(boom.remote())
     assert isinstance(caught.value, TaskError)
     assert isinstance(caught.value.cause, ValueError)
 
 
 def test_a_failed_dependency_fails_the_dependant_with_its_cause():
     with pytest.raises(ValueError, match="bad value"):
-        warren.get(add.remote(boom.remote()))
+        rabbitry.get(add.remote(boom.remote()))
 
 
 def test_get_raises_the_first_error_without_waiting_for_the_rest():
     slow = nap.remote(20)
     started = time.monotonic()
     with pytest.raises(ValueError, match="bad value"):
-        warren.get([slow, boom.remote()])
+        rabbitry.get([slow, boom.remote()])
     assert time.monotonic() - started < 15
-    warren.cancel(slow, force=True)
+    rabbitry.cancel(slow, force=True)
     with pytest.raises(TaskCancelledError):
-        warren.get(slow, timeout=20)
+        rabbitry.get(slow, timeout=20)
 
 
 def test_several_results():
-    @warren.remote(num_returns=3)
+    @rabbitry.remote(num_returns=3)
     def three():
         return 1, 2, 3
 
-    assert warren.get(three.remote()) == [1, 2, 3]
+    assert rabbitry.get(three.remote()) == [1, 2, 3]
     with pytest.raises(ValueError, match="2"):
-        warren.get(three.options(num_returns=2).remote())
+        rabbitry.get(three.options(num_returns=2).remote())
     assert three.options(num_returns=0).remote() is None
 
 
 def test_generators_stream():
-    assert [warren.get(ref) for ref in squares.remote(5)] == [0, 1, 4, 9, 16]
+    assert [rabbitry.get(ref) for ref in squares.remote(5)] == [0, 1, 4, 9, 16]
 
 
 def test_a_failing_generator_yields_its_error_last():
-    @warren.remote
+    @rabbitry.remote
     def failing():
         yield 1
         raise KeyError("later")
 
     refs = list(failing.remote())
-    assert warren.get(refs[0]) == 1
+    assert rabbitry.get(refs[0]) == 1
     with pytest.raises(KeyError):
-        warren.get(refs[1])
+        rabbitry.get(refs[1])
     assert len(refs) == 2
 
 
 def test_dynamic_returns():
-    @warren.remote(num_returns="dynamic")
+    @rabbitry.remote(num_returns="dynamic")
     def dynamic(count):
         yield from range(count)
 
-    generator = warren.get(dynamic.remote(3))
-    assert [warren.get(ref) for ref in generator] == [0, 1, 2]
+    generator = rabbitry.get(dynamic.remote(3))
+    assert [rabbitry.get(ref) for ref in generator] == [0, 1, 2]
 
 
 def test_a_chain_of_dependent_tasks():
-    ref = warren.put(0)
+    ref = rabbitry.put(0)
     for _ in range(100):
         ref = add.remote(ref, 1)
-    assert warren.get(ref) == 100
+    assert rabbitry.get(ref) == 100
 
 
 def test_nested_refs_stay_refs():
-    @warren.remote
+    @rabbitry.remote
     def inner(refs):
-        assert isinstance(refs[0], warren.ObjectRef)
-        return warren.get(refs[0])
+        assert isinstance(refs[0], rabbitry.ObjectRef)
+        return rabbitry.get(refs[0])
 
-    assert warren.get(inner.remote([warren.put("value")])) == "value"
+    assert rabbitry.get(inner.remote([rabbitry.put("value")])) == "value"
 
 
 def test_a_returned_ref_is_not_flattened():
-    @warren.remote
+    @rabbitry.remote
     def outer():
         return add.remote(10, 20)
 
-    inner = warren.get(outer.remote())
-    assert isinstance(inner, warren.ObjectRef)
-    assert warren.get(inner, timeout=20) == 30
+    inner = rabbitry.get(outer.remote())
+    assert isinstance(inner, rabbitry.ObjectRef)
+    assert rabbitry.get(inner, timeout=20) == 30
 
 
 def test_recursion_with_a_default_argument():
-    @warren.remote
+    @rabbitry.remote
     def factorial(n, product=1, *, factor=1):
         """Multiply."""
         assert (factorial.__name__, factorial.__doc__) == ("factorial", "Multiply.")
-        return product if n == 0 else warren.get(factorial.remote(n - 1, n * product))
+        return product if n == 0 else rabbitry.get(factorial.remote(n - 1, n * product))
 
-    assert warren.get(factorial.remote(4), timeout=30) == 24
+    assert rabbitry.get(factorial.remote(4), timeout=30) == 24
 
 
 def test_recursion_on_two_cpus_ends():
-    assert warren.get(fib.remote(8), timeout=50) == 21
-    assert warren.get(depth.remote(40), timeout=50) == 40
+    assert rabbitry.get(fib.remote(8), timeout=50) == 21
+    assert rabbitry.get(depth.remote(40), timeout=50) == 40
 
 
 def test_timeouts():
     ref = nap.remote(30)
     with pytest.raises(GetTimeoutError):
-        warren.get(ref, timeout=0.1)
+        rabbitry.get(ref, timeout=0.1)
     with pytest.raises(TimeoutError):
-        warren.get(ref, timeout=0)
-    warren.cancel(ref, force=True)
+        rabbitry.get(ref, timeout=0)
+    rabbitry.cancel(ref, force=True)
 
 
 def test_wait_returns_refs_in_the_order_given():
     refs = [nap.remote(0), nap.remote(30)]
-    ready, rest = warren.wait(refs, timeout=20)
+    ready, rest = rabbitry.wait(refs, timeout=20)
     assert (ready, rest) == ([refs[0]], [refs[1]])
-    warren.cancel(refs[1], force=True)
-    assert warren.wait([], timeout=0) == ([], [])
+    rabbitry.cancel(refs[1], force=True)
+    assert rabbitry.wait([], timeout=0) == ([], [])
 
 
 def test_a_result_does_not_wait_for_the_task_behind_it():
-    warren.get([nap.remote(0) for _ in range(20)])  # known as quick now: several go to one executor
+    rabbitry.get([nap.remote(0) for _ in range(20)])  # known as quick now: several go to one executor
     for _ in range(5):
         refs = [nap.remote(0), nap.remote(0), nap.remote(0), nap.remote(300), nap.remote(300)]
-        ready, _ = warren.wait(refs, num_returns=3, timeout=20)
+        ready, _ = rabbitry.wait(refs, num_returns=3, timeout=20)
         for ref in refs[3:]:
-            warren.cancel(ref, force=True)
+            rabbitry.cancel(ref, force=True)
         assert ready == refs[:3]
 
 
 def test_wait_checks_its_arguments():
-    ref = warren.put(1)
+    ref = rabbitry.put(1)
     with pytest.raises(TypeError):
-        warren.wait(ref)
+        rabbitry.wait(ref)
     with pytest.raises(ValueError):
-        warren.wait([ref, ref])
+        rabbitry.wait([ref, ref])
     with pytest.raises(ValueError):
-        warren.wait([ref], num_returns=2)
+        rabbitry.wait([ref], num_returns=2)
     with pytest.raises(ValueError):
-        warren.wait([ref], num_returns=0)
+        rabbitry.wait([ref], num_returns=0)
     with pytest.raises(ValueError):
-        warren.wait([ref], timeout=-1)
+        rabbitry.wait([ref], timeout=-1)
 
 
 def test_get_and_put_check_their_arguments():
-    ref = warren.put(1)
+    ref = rabbitry.put(1)
     with pytest.raises(ValueError):
-        warren.get(1)
+        rabbitry.get(1)
     with pytest.raises(TypeError):
-        warren.get([ref, 2])
+        rabbitry.get([ref, 2])
     with pytest.raises(TypeError):
-        warren.put(ref)
-    assert warren.get([]) == []
+        rabbitry.put(ref)
+    assert rabbitry.get([]) == []
 
 
 def test_unpicklable_arguments_name_the_path():
@@ -242,12 +242,12 @@ def test_unpicklable_arguments_name_the_path():
 
 
 def test_an_unpicklable_result_is_an_error():
-    @warren.remote
+    @rabbitry.remote
     def lock():
         return threading.Lock()
 
     with pytest.raises(TypeError, match="lock"):
-        warren.get(lock.remote())
+        rabbitry.get(lock.remote())
 
 
 def wait_for(*marks):
@@ -261,17 +261,17 @@ def wait_for(*marks):
 def test_cancel_of_a_running_task(tmp_path):
     ref = nap.remote(60, tmp_path / "mark")
     wait_for(tmp_path / "mark")
-    warren.cancel(ref)
+    rabbitry.cancel(ref)
     with pytest.raises(TaskCancelledError):
-        warren.get(ref, timeout=20)
+        rabbitry.get(ref, timeout=20)
 
 
 def test_cancel_with_force(tmp_path):
     ref = nap.remote(60, tmp_path / "mark")
     wait_for(tmp_path / "mark")
-    warren.cancel(ref, force=True)
+    rabbitry.cancel(ref, force=True)
     with pytest.raises(TaskCancelledError):
-        warren.get(ref, timeout=20)
+        rabbitry.get(ref, timeout=20)
 
 
 def test_cancel_of_a_queued_task(tmp_path):
@@ -279,47 +279,47 @@ def test_cancel_of_a_queued_task(tmp_path):
     blockers = [nap.remote(60, mark) for mark in marks]
     wait_for(*marks)
     queued = add.remote(1)
-    warren.cancel(queued)
+    rabbitry.cancel(queued)
     with pytest.raises(TaskCancelledError):
-        warren.get(queued, timeout=20)
+        rabbitry.get(queued, timeout=20)
     for ref in blockers:
-        warren.cancel(ref, force=True)
+        rabbitry.cancel(ref, force=True)
         with pytest.raises(TaskCancelledError):
-            warren.get(ref, timeout=20)
+            rabbitry.get(ref, timeout=20)
 
 
 def test_what_was_cancelled_behind_a_running_task_does_not_run_elsewhere(tmp_path):
-    warren.get([nap.remote(0) for _ in range(20)])  # known as quick now: several go to one executor
+    rabbitry.get([nap.remote(0) for _ in range(20)])  # known as quick now: several go to one executor
     for at in range(10):
         marks = [tmp_path / f"{at}-{number}" for number in range(6)]
         refs = [nap.remote(300, mark) for mark in marks]
         wait_for(*marks[:1])
         for ref in refs:
-            warren.cancel(ref, force=True)
+            rabbitry.cancel(ref, force=True)
         for ref in refs:
             with pytest.raises(TaskCancelledError):
-                warren.get(ref, timeout=20)
-    assert warren.get([nap.remote(0) for _ in range(2 * CPUS)], timeout=20) == [0] * (2 * CPUS)
+                rabbitry.get(ref, timeout=20)
+    assert rabbitry.get([nap.remote(0) for _ in range(2 * CPUS)], timeout=20) == [0] * (2 * CPUS)
 
 
 def test_cancel_of_a_finished_task_changes_nothing():
     ref = add.remote(1)
-    assert warren.get(ref) == 3
-    warren.cancel(ref)
-    assert warren.get(ref) == 3
+    assert rabbitry.get(ref) == 3
+    rabbitry.cancel(ref)
+    assert rabbitry.get(ref) == 3
 
 
 def test_a_process_that_dies_is_retried_then_reported():
-    @warren.remote(max_retries=1)
+    @rabbitry.remote(max_retries=1)
     def die():
         os._exit(1)
 
     with pytest.raises(WorkerCrashedError):
-        warren.get(die.remote(), timeout=30)
+        rabbitry.get(die.remote(), timeout=30)
 
 
 def test_a_poison_task_takes_no_innocents_along():
-    @warren.remote(max_retries=2)
+    @rabbitry.remote(max_retries=2)
     def maybe_die(at):
         if at == 13:
             os._exit(1)
@@ -329,15 +329,15 @@ def test_a_poison_task_takes_no_innocents_along():
     for at, ref in enumerate(refs):
         if at == 13:
             with pytest.raises(WorkerCrashedError):
-                warren.get(ref, timeout=50)
+                rabbitry.get(ref, timeout=50)
         else:
-            assert warren.get(ref, timeout=50) == at
+            assert rabbitry.get(ref, timeout=50) == at
 
 
 def test_retry_exceptions(tmp_path):
     marks = tmp_path / "marks"
 
-    @warren.remote(max_retries=5, retry_exceptions=[KeyError], retry_delay=0.01)
+    @rabbitry.remote(max_retries=5, retry_exceptions=[KeyError], retry_delay=0.01)
     def flaky():
         with marks.open("a") as file:
             file.write("x")
@@ -345,9 +345,9 @@ def test_retry_exceptions(tmp_path):
             raise KeyError("again")
         return marks.stat().st_size
 
-    assert warren.get(flaky.remote(), timeout=30) == 3
+    assert rabbitry.get(flaky.remote(), timeout=30) == 3
 
-    @warren.remote(max_retries=5, retry_exceptions=[KeyError])
+    @rabbitry.remote(max_retries=5, retry_exceptions=[KeyError])
     def other():
         with marks.open("a") as file:
             file.write("x")
@@ -355,30 +355,30 @@ def test_retry_exceptions(tmp_path):
 
     before = marks.stat().st_size
     with pytest.raises(ValueError, match="no retry"):
-        warren.get(other.remote(), timeout=30)
+        rabbitry.get(other.remote(), timeout=30)
     assert marks.stat().st_size == before + 1
 
 
 def test_a_task_that_may_run_once_runs_once(tmp_path):
     marks = tmp_path / "once"
 
-    @warren.remote(max_retries=0)
+    @rabbitry.remote(max_retries=0)
     def once():
         with marks.open("a") as file:
             file.write("x")
         os._exit(1)
 
     with pytest.raises(WorkerCrashedError):
-        warren.get(once.remote(), timeout=30)
+        rabbitry.get(once.remote(), timeout=30)
     assert marks.read_text() == "x"
 
 
 def test_a_second_copy_of_a_task_that_may_run_once_keeps_no_cpu(monkeypatch):
-    @warren.remote(num_cpus=CPUS, max_retries=0)
+    @rabbitry.remote(num_cpus=CPUS, max_retries=0)
     def once() -> str:
         return "once"
 
-    @warren.remote(num_cpus=CPUS, runtime_env={"env_vars": {"OF": "another process"}})
+    @rabbitry.remote(num_cpus=CPUS, runtime_env={"env_vars": {"OF": "another process"}})
     def after() -> str:
         return "after"
 
@@ -387,56 +387,59 @@ def test_a_second_copy_of_a_task_that_may_run_once_keeps_no_cpu(monkeypatch):
     published = []
     with monkeypatch.context() as patch:
         patch.setattr(publisher, "publish", lambda *message, **_: (published.append(message), publish(*message)))
-        assert warren.get(once.remote(), timeout=20) == "once"
-    wait_until(lambda: warren.available_resources().get("CPU") == CPUS, "its process is idle")
+        assert rabbitry.get(once.remote(), timeout=20) == "once"
+    wait_until(lambda: rabbitry.available_resources().get("CPU") == CPUS, "its process is idle")
     for message in published:
         publish(*message)
-    assert warren.get(after.remote(), timeout=20) == "after"
+    assert rabbitry.get(after.remote(), timeout=20) == "after"
 
 
 def test_max_calls_ends_the_process():
-    @warren.remote(max_calls=1)
+    @rabbitry.remote(max_calls=1)
     def once():
         return os.getpid()
 
-    pids = warren.get([once.remote() for _ in range(4)], timeout=30)
+    pids = rabbitry.get([once.remote() for _ in range(4)], timeout=30)
     assert len(set(pids)) == 4
 
 
 def test_fractions_share_a_cpu():
-    @warren.remote(num_cpus=0.5)
+    @rabbitry.remote(num_cpus=0.5)
     def half():
-        return warren.get_runtime_context().get_assigned_resources()
+        return rabbitry.get_runtime_context().get_assigned_resources()
 
-    assert warren.get(half.remote()) == {"CPU": 0.5}
+    assert rabbitry.get(half.remote()) == {"CPU": 0.5}
 
 
 def test_gpus_have_ids():
-    @warren.remote(num_gpus=1)
+    @rabbitry.remote(num_gpus=1)
     def gpu():
         time.sleep(0.2)
-        return warren.get_runtime_context().get_accelerator_ids()["GPU"], os.environ["CUDA_VISIBLE_DEVICES"]
+        return rabbitry.get_runtime_context().get_accelerator_ids()["GPU"], os.environ["CUDA_VISIBLE_DEVICES"]
 
-    results = warren.get([gpu.remote() for _ in range(2)], timeout=30)
+    results = rabbitry.get([gpu.remote() for _ in range(2)], timeout=30)
     assert sorted(ids[0] for ids, _ in results) == ["0", "1"]
     assert all(ids[0] == shown for ids, shown in results)
 
 
 def test_custom_resources():
-    @warren.remote(resources={"license": 1})
+    @rabbitry.remote(resources={"license": 1})
     def licensed():
-        return warren.get_runtime_context().get_assigned_resources()["license"]
+        return rabbitry.get_runtime_context().get_assigned_resources()["license"]
 
-    assert warren.get(licensed.remote(), timeout=30) == 1
+    assert rabbitry.get(licensed.remote(), timeout=30) == 1
 
 
 def test_environment_variables():
-    @warren.remote(runtime_env={"env_vars": {"WARREN_TEST_COLOUR": "green"}})
+    @rabbitry.remote(runtime_env={"env_vars": {"RABBITRY_TEST_COLOUR": "green"}})
     def colour():
-        return os.environ.get("WARREN_TEST_COLOUR")
+        return os.environ.get("RABBITRY_TEST_COLOUR")
 
-    assert warren.get(colour.remote(), timeout=30) == "green"
-    assert warren.get(colour.options(runtime_env=None).remote(), timeout=30) is None
+    assert rabbitry.get(colour.remote(), timeout=30) == "green"
+    assert rabbitry.get(colour.options(runtime_env=None).remote(), timeout=30) is None
+    bytes_that_are_no_text = {"RABBITRY_TEST_COLOUR": "\udcff"}  # as `os.environ` shows them
+    odd = colour.options(runtime_env={"env_vars": bytes_that_are_no_text})
+    assert rabbitry.get(odd.remote(), timeout=30) == "\udcff"
 
 
 def test_futures_and_await():
@@ -455,7 +458,7 @@ def test_many_threads_submit_at_once():
     results: list[int] = []
 
     def work(number):
-        results.extend(warren.get([add.remote(number, at) for at in range(50)], timeout=40))
+        results.extend(rabbitry.get([add.remote(number, at) for at in range(50)], timeout=40))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -467,27 +470,27 @@ def test_many_threads_submit_at_once():
 
 def test_ten_thousand_tasks():
     refs = [add.remote(at, 0) for at in range(10_000)]
-    assert warren.get(refs, timeout=50) == list(range(10_000))
+    assert rabbitry.get(refs, timeout=50) == list(range(10_000))
 
 
 def test_large_arguments_and_results():
     numpy = pytest.importorskip("numpy")
 
-    @warren.remote
+    @rabbitry.remote
     def double(array):
         return array * 2
 
     array = numpy.arange(1_000_000)
-    assert (warren.get(double.remote(array), timeout=30) == array * 2).all()
-    assert (warren.get(double.remote(warren.put(array)), timeout=30) == array * 2).all()
+    assert (rabbitry.get(double.remote(array), timeout=30) == array * 2).all()
+    assert (rabbitry.get(double.remote(rabbitry.put(array)), timeout=30) == array * 2).all()
 
 
 def test_output_reaches_the_driver(capfd):
-    @warren.remote
+    @rabbitry.remote
     def speak():
         print("a line from a task")
 
-    warren.get(speak.remote())
+    rabbitry.get(speak.remote())
     deadline = time.monotonic() + 20
     text = ""
     while "a line from a task" not in text:
@@ -495,24 +498,24 @@ def test_output_reaches_the_driver(capfd):
         text += capfd.readouterr().out
         time.sleep(0.02)
     line = next(line for line in text.splitlines() if "a line from a task" in line)
-    assert line.startswith("(test_output_reaches_the_driver.<locals>.speak pid=")
+    assert line.startswith("(speak pid=")
 
 
 def test_the_runtime_context():
-    @warren.remote
+    @rabbitry.remote
     def look():
-        context = warren.get_runtime_context()
+        context = rabbitry.get_runtime_context()
         return context.get_job_id(), context.get_node_id(), context.get_task_id(), context.get_task_name()
 
-    job, node, task, name = warren.get(look.remote())
-    assert job == warren.get_runtime_context().get_job_id()
-    assert node in {each["NodeID"] for each in warren.nodes()}
+    job, node, task, name = rabbitry.get(look.remote())
+    assert job == rabbitry.get_runtime_context().get_job_id()
+    assert node in {each["NodeID"] for each in rabbitry.nodes()}
     assert len(task) == 48
     assert name.endswith("look")
 
 
 def test_nothing_is_kept_of_what_nobody_refers_to():
-    client = warren.current.client()
+    client = rabbitry.current.client()
     pattern = client.keys.objects(client.id) + b"*"
 
     def kept():
@@ -520,8 +523,8 @@ def test_nothing_is_kept_of_what_nobody_refers_to():
         return set(client.store.call(b"SCAN", 0, b"MATCH", pattern, b"COUNT", 100_000)[1])
 
     before = kept()
-    refs = [add.remote(at) for at in range(500)] + [warren.put(at) for at in range(500)]
-    warren.get(refs)
+    refs = [add.remote(at) for at in range(500)] + [rabbitry.put(at) for at in range(500)]
+    rabbitry.get(refs)
     del refs
     deadline = time.monotonic() + 20
     while left := kept() - before:
@@ -530,9 +533,9 @@ def test_nothing_is_kept_of_what_nobody_refers_to():
 
 
 def test_results_as_they_come(capsys):
-    from warren.util import as_completed, map_unordered, progress
+    from rabbitry.util import as_completed, map_unordered, progress
 
     assert sorted(as_completed([add.remote(at, 0) for at in range(25)])) == list(range(25))
     assert sorted(map_unordered(add, range(250), backpressure_size=20)) == list(range(2, 252))
     assert len(list(progress([add.remote(at) for at in range(5)]))) == 5
-    assert warren.get([add.remote(1)], progress=True) == [3]
+    assert rabbitry.get([add.remote(1)], progress=True) == [3]

@@ -5,26 +5,26 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import warren
+import rabbitry
 from tests.servers import wait_until
 
 
-@warren.remote
+@rabbitry.remote
 def where() -> str:
     """Return the node that runs this."""
-    return str(warren.get_runtime_context().get_node_id())
+    return str(rabbitry.get_runtime_context().get_node_id())
 
 
-@warren.remote
+@rabbitry.remote
 def nap(seconds: float) -> str:
     """Take so long, and return the node."""
     time.sleep(seconds)
-    return str(warren.get_runtime_context().get_node_id())
+    return str(rabbitry.get_runtime_context().get_node_id())
 
 
-@warren.remote
+@rabbitry.remote
 def hold(directory: str, name: str) -> str:
     """Touch `<name>-began`, run until there is a file `go` beside it, and return the node."""
     Path(directory, f"{name}-began").touch()
     wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
-    return str(warren.get_runtime_context().get_node_id())
+    return str(rabbitry.get_runtime_context().get_node_id())

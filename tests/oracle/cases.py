@@ -1,6 +1,6 @@
 """What is done on both sides: decorations, options, calls, failures, resources, ids, strategies.
 
-Imported in Ray's environment too, so nothing here needs warren or pytest.
+Imported in Ray's environment too, so nothing here needs rabbitry or pytest.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Case(NamedTuple):
     Attributes:
         id: what it is called in `recorded.json`.
         run: does it.
-        ours: what warren does if that is not what Ray does: a name of a class, or "ok".
+        ours: what rabbitry does if that is not what Ray does: a name of a class, or "ok".
         why: the reason for that.
     """
 
@@ -125,7 +125,9 @@ class Locked(Exception):
         self.lock = threading.Lock()
 
 
-EARLIER = "warren says at the decorator what Ray finds out later or never"
+EARLIER = "rabbitry says at the decorator what Ray finds out later or never"
+WIDTH = "rabbitry keeps numbers of 64 bits, and says so"
+SURROGATE = "\ud800"
 NODE = "ab" * 28
 
 # id: (options, our outcome if it differs, why)
@@ -187,7 +189,7 @@ COMMON_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "env text": ({"runtime_env": "x"}, "", ""),
     "env unknown": ({"runtime_env": {"bogus": 1}}, "ValueError", EARLIER),
     "env working dir": ({"runtime_env": {"working_dir": "/"}}, "", ""),
-    "env pip": ({"runtime_env": {"pip": ["a"]}}, "ValueError", "warren supports env_vars only"),
+    "env pip": ({"runtime_env": {"pip": ["a"]}}, "", ""),
     "group number": ({"placement_group": 3}, "", ""),
     "group text": ({"placement_group": "x"}, "ValueError", EARLIER),
     "group index": ({"placement_group_bundle_index": "x"}, "", ""),
@@ -195,6 +197,20 @@ COMMON_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "events none": ({"enable_task_events": None}, "", ""),
     "labels number": ({"_labels": 3}, "", ""),
     "labels": ({"_labels": {"a": "b"}}, "", ""),
+    "labels key number": ({"_labels": {1: "b"}}, "ValueError", EARLIER),
+    "labels no text": ({"_labels": {"a": SURROGATE}}, "ValueError", EARLIER),
+    "cpus huge": ({"num_cpus": 10**30}, "ValueError", WIDTH),
+    "memory huge": ({"memory": 10**30}, "ValueError", WIDTH),
+    "resources huge": ({"resources": {"a": 10**30}}, "ValueError", WIDTH),
+    "resources nan": ({"resources": {"a": float("nan")}}, "", ""),
+    "resources no text": ({"resources": {SURROGATE: 1}}, "ValueError", EARLIER),
+    "name no text": ({"name": SURROGATE}, "ValueError", EARLIER),
+    "name bytes": ({"name": b"n"}, "", ""),
+    "accelerator no text": ({"accelerator_type": SURROGATE}, "ValueError", EARLIER),
+    "selector no text": ({"label_selector": {"a": SURROGATE}}, "", ""),
+    "strategy no text": ({"scheduling_strategy": SURROGATE}, "ValueError", EARLIER),
+    "env no text": ({"runtime_env": {"env_vars": {"A": SURROGATE}}}, "ValueError", EARLIER),
+    "env empty name": ({"runtime_env": {"env_vars": {"": "a"}}}, "ValueError", EARLIER),
 }
 
 TASK_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -204,6 +220,9 @@ TASK_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "returns float": ({"num_returns": 1.0}, "", ""),
     "returns zero": ({"num_returns": 0}, "", ""),
     "returns bool": ({"num_returns": True}, "", ""),
+    "returns a million": ({"num_returns": 10**6}, "ValueError", "all results are committed in one step"),
+    "retries huge": ({"max_retries": 2**64}, "ValueError", EARLIER),
+    "backpressure huge": ({"_generator_backpressure_num_objects": 2**64}, "ValueError", EARLIER),
     "returns streaming": ({"num_returns": "streaming"}, "", ""),
     "returns dynamic": ({"num_returns": "dynamic"}, "", ""),
     "retries -2": ({"max_retries": -2}, "", ""),
@@ -226,9 +245,9 @@ TASK_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "per yield 0": ({"_num_objects_per_yield": 0}, "", ""),
     "per yield none": ({"_num_objects_per_yield": None}, "", ""),
     "an actor's": ({"max_restarts": 1}, "", ""),
-    "lifetime": ({"lifetime": "detached"}, "ok", "warren's own option"),
-    "priority": ({"priority": 3}, "ok", "warren's own option"),
-    "retry delay": ({"retry_delay": 1}, "ok", "warren's own option"),
+    "lifetime": ({"lifetime": "detached"}, "ok", "rabbitry's own option"),
+    "priority": ({"priority": 3}, "ok", "rabbitry's own option"),
+    "retry delay": ({"retry_delay": 1}, "ok", "rabbitry's own option"),
 }
 
 ACTOR_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -251,6 +270,13 @@ ACTOR_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "restarts -2": ({"max_restarts": -2}, "", ""),
     "restarts -1": ({"max_restarts": -1}, "", ""),
     "task retries -2": ({"max_task_retries": -2}, "", ""),
+    "namespace no text": ({"namespace": SURROGATE}, "ValueError", EARLIER),
+    "concurrency huge": ({"max_concurrency": 2**64}, "ValueError", EARLIER),
+    "restarts huge": ({"max_restarts": 2**64}, "ValueError", WIDTH),
+    "task retries huge": ({"max_task_retries": 2**64}, "ValueError", EARLIER),
+    "pending huge": ({"max_pending_calls": 2**64}, "ValueError", EARLIER),
+    "groups no text": ({"concurrency_groups": {SURROGATE: 1}}, "ValueError", EARLIER),
+    "groups huge": ({"concurrency_groups": {"io": 2**64}}, "ValueError", EARLIER),
     "pending -2": ({"max_pending_calls": -2}, "", ""),
     "groups": ({"concurrency_groups": {"io": 2}}, "", ""),
     "groups empty list": ({"concurrency_groups": []}, "", ""),
@@ -261,13 +287,13 @@ ACTOR_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "order and threads": ({"allow_out_of_order_execution": False, "max_concurrency": 2}, "ValueError", EARLIER),
     "store memory": ({"object_store_memory": 5}, "", ""),
     "store memory negative": ({"object_store_memory": -5}, "", ""),
-    "tensors": ({"enable_tensor_transport": True}, "ValueError", "warren has no tensor transports"),
+    "tensors": ({"enable_tensor_transport": True}, "ValueError", "rabbitry has no tensor transports"),
     "tensors off": ({"enable_tensor_transport": False}, "", ""),
     "backpressure 0": ({"_actor_generator_backpressure_num_objects": 0}, "", ""),
     "backpressure -1": ({"_actor_generator_backpressure_num_objects": -1}, "", ""),
     "backpressure -2": ({"_actor_generator_backpressure_num_objects": -2}, "", ""),
     "a method's": ({"_generator_backpressure_num_objects": 1}, "", ""),
-    "durable": ({"durable": True}, "ok", "warren's own option"),
+    "durable": ({"durable": True}, "ok", "rabbitry's own option"),
 }
 
 METHOD_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -277,6 +303,8 @@ METHOD_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "returns negative": ({"num_returns": -1}, "", ""),
     "returns streaming": ({"num_returns": "streaming"}, "", ""),
     "returns word": ({"num_returns": "all"}, "TypeError", EARLIER),
+    "returns a million": ({"num_returns": 10**6}, "ValueError", "all results are committed in one step"),
+    "group no text": ({"concurrency_group": SURROGATE}, "ValueError", EARLIER),
     "retries word": ({"max_task_retries": "x"}, "TypeError", EARLIER),
     "retries -3": ({"max_task_retries": -3}, "ValueError", EARLIER),
     "retry number": ({"retry_exceptions": 3}, "TypeError", EARLIER),
@@ -308,7 +336,7 @@ CONSTRUCTIONS: dict[str, tuple[type, tuple[Any, ...], dict[str, Any]]] = {
     "no constructor, an argument": (Plain, (1,), {}),
 }
 
-RAYS_LIMIT = "Ray cannot rebuild an exception whose constructor takes other arguments; warren can"
+RAYS_LIMIT = "Ray cannot rebuild an exception whose constructor takes other arguments; rabbitry can"
 
 FAILURES: dict[str, tuple[Callable[[], BaseException], str, str]] = {
     "ValueError": (lambda: ValueError("boom"), "", ""),

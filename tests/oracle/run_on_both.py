@@ -1,11 +1,11 @@
-"""Run the programs in `snippets/` on Ray and on warren and compare what they print.
+"""Run the programs in `snippets/` on Ray and on rabbitry and compare what they print.
 
-    WARREN_ORACLE_PYTHON=/path/to/python python -m tests.oracle.run_on_both             # compare, all of them
-    WARREN_ORACLE_PYTHON=/path/to/python python -m tests.oracle.run_on_both get wait    # some
-    WARREN_ORACLE_PYTHON=/path/to/python python -m tests.oracle.run_on_both --record    # write recorded/*.json
+    RABBITRY_ORACLE_PYTHON=/path/to/python python -m tests.oracle.run_on_both             # compare, all of them
+    RABBITRY_ORACLE_PYTHON=/path/to/python python -m tests.oracle.run_on_both get wait    # some
+    RABBITRY_ORACLE_PYTHON=/path/to/python python -m tests.oracle.run_on_both --record    # write recorded/*.json
 
-The named Python is one that has Ray 2.60; without it, warren is compared with what was recorded. A snippet is a
-program for Ray that prints one JSON line a fact, `[label, value, why warren differs]`; see `snippets/_report.py`.
+The named Python is one that has Ray 2.60; without it, rabbitry is compared with what was recorded. A snippet is a
+program for Ray that prints one JSON line a fact, `[label, value, why rabbitry differs]`; see `snippets/_report.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SNIPPETS = HERE / "snippets"
 RECORDED = HERE / "recorded"
 ROOTS = [str(TOP / root) for root in ("broker", "api", "workers")]
 
-PYTHON_VARIABLE = "WARREN_ORACLE_PYTHON"
+PYTHON_VARIABLE = "RABBITRY_ORACLE_PYTHON"
 """Names the Python that has Ray."""
 
-WARREN_SECONDS = 30.0
+RABBITRY_SECONDS = 30.0
 RAY_SECONDS = 180.0  # its sessions take seconds to start, its crashed workers to be replaced
 
 
@@ -56,15 +56,15 @@ def all_snippets() -> list[str]:
     return sorted(path.stem for path in SNIPPETS.glob("*.py") if path.stem[0] != "_")
 
 
-def on_warren(name: str) -> list[Fact]:
-    """Run a snippet on warren, in this Python.
+def on_rabbitry(name: str) -> list[Fact]:
+    """Run a snippet on rabbitry, in this Python.
 
     Raises:
         SnippetError: it failed.
     """
     path = os.pathsep.join([*ROOTS, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "warren.as_ray", str(SNIPPETS / f"{name}.py")]
-    return _run(command, {**os.environ, "PYTHONPATH": path}, WARREN_SECONDS)
+    command = [sys.executable, "-m", "rabbitry.as_ray", str(SNIPPETS / f"{name}.py")]
+    return _run(command, {**os.environ, "PYTHONPATH": path}, RABBITRY_SECONDS)
 
 
 def on_ray(name: str, python: str) -> list[Fact]:
@@ -128,13 +128,13 @@ def differences(rays: list[Fact], ours: list[Fact]) -> list[str]:
     found = []
     for ray, our in zip(rays, ours, strict=False):
         if ray.label != our.label:
-            return [*found, f"Ray went on with {ray.label!r}, warren with {our.label!r}"]
+            return [*found, f"Ray went on with {ray.label!r}, rabbitry with {our.label!r}"]
         if our.differs and ray.value == our.value:
             found.append(f"{our.label}: said to differ ({our.differs}), but does not")
         elif ray.value != our.value and not our.differs:
-            found.append(f"{our.label}: Ray {json.dumps(ray.value)}, warren {json.dumps(our.value)}")
+            found.append(f"{our.label}: Ray {json.dumps(ray.value)}, rabbitry {json.dumps(our.value)}")
     if len(rays) != len(ours):
-        found.append(f"Ray printed {len(rays)} facts, warren {len(ours)}")
+        found.append(f"Ray printed {len(rays)} facts, rabbitry {len(ours)}")
     return found
 
 
@@ -142,7 +142,7 @@ def main() -> int:
     """Compare or record; return 1 if anything differs or fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.oracle.run_on_both", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="snippet", help=f"default: all ({', '.join(all_snippets())})")
-    parser.add_argument("--record", action="store_true", help="write what Ray prints, run nothing on warren")
+    parser.add_argument("--record", action="store_true", help="write what Ray prints, run nothing on rabbitry")
     options = parser.parse_args()
     python = os.environ.get(PYTHON_VARIABLE)
     if options.record and not python:
@@ -155,7 +155,7 @@ def main() -> int:
                 record(name, rays)
                 print(f"{name}: {len(rays)} facts recorded", flush=True)
                 continue
-            found = differences(rays, on_warren(name))
+            found = differences(rays, on_rabbitry(name))
         except SnippetError as error:
             found = [str(error)]
         trouble += len(found)

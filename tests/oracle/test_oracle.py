@@ -1,4 +1,4 @@
-"""What Ray refuses, warren refuses with the same class; what Ray takes, warren takes. Exceptions stand in `cases`."""
+"""What Ray refuses, rabbitry refuses with the same class; what Ray takes, rabbitry takes. Exceptions: see `cases`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.oracle.cases import CASES, Case, outcome
-from tests.oracle.on_warren import OnWarren
+from tests.oracle.on_rabbitry import OnRabbitry
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded.json").read_text())
-ORACLE_VARIABLE = "WARREN_ORACLE_PYTHON"
+ORACLE_VARIABLE = "RABBITRY_ORACLE_PYTHON"
 TOP = Path(__file__).parents[2]
 
 # Names of methods that only Ray's inner workings have a use for.
@@ -33,7 +33,7 @@ RAYS_OWN_METHODS = {
 def ours(case: Case) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return outcome(case, OnWarren())
+        return outcome(case, OnRabbitry())
 
 
 def test_the_record_has_every_case() -> None:
@@ -74,10 +74,9 @@ def test_ids_have_rays_sizes_and_methods() -> None:
         assert lacking <= {"of"} if name == "ActorID" else lacking == set()
 
 
+@pytest.mark.asks_ray
 def test_the_record_is_what_ray_does(tmp_path: Path) -> None:
-    python = os.environ.get(ORACLE_VARIABLE)
-    if not python:
-        pytest.skip(f"no Ray to ask: {ORACLE_VARIABLE} names no Python that has Ray 2.60")
+    python = os.environ[ORACLE_VARIABLE]
     fresh = tmp_path / "recorded.json"
     # Ray leaves its session's files behind.
     with tempfile.TemporaryDirectory(prefix="r-") as temporary:

@@ -42,7 +42,19 @@ def make_certificates(directory: Path, *, names: str = "DNS:localhost,IP:127.0.0
 
     directory.mkdir(parents=True, exist_ok=True)
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    run("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=warren test authority")
+    run(
+        "req",
+        "-x509",
+        *new,
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=rabbitry test authority",
+    )
     run("req", *new, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost")
     (directory / "extensions").write_text(f"subjectAltName={names}\n")
     signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days), "-extfile", "extensions")

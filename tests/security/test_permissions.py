@@ -19,13 +19,18 @@ import pytest
 import redis
 from pika.exceptions import ChannelClosedByBroker
 
-import warren
+import rabbitry
+from rabbitry.autoscaler.sdk import request_resources
+from rabbitry.experimental import internal_kv
+from rabbitry.util.placement_group import placement_group, remove_placement_group
+from rabbitry.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from rabbitry.util.state import list_nodes, list_tasks
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.queues import open_publisher
+from rabbitry_broker.store.redis.connection import Connection
 from tests.redis_cluster import RedisCluster
 from tests.servers import RabbitMQServer, RedisServer, wait_until
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import ConnectError
-from warren_broker.queues import open_publisher
-from warren_broker.store.connection import Connection
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 LARGE_BYTES = 600_000
@@ -33,10 +38,10 @@ NODE_STOP_SECONDS = 20
 ACCESS_REFUSED = 403
 
 
-def documented(language: str) -> list[list[str]]:
-    """Return the command lines that stand in a frame of the page, taken apart."""
-    frame = re.search(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert frame is not None, f"{PAGE} has no frame of {language}"
+def documented(command: str) -> list[list[str]]:
+    """Return the command lines that stand in the page's frame of such commands, taken apart."""
+    frame = re.search(rf"```text\n({command} .*?)```", PAGE.read_text(), re.DOTALL)
+    assert frame is not None, f"{PAGE} has no frame of {command}"
     return [shlex.split(line) for line in frame[1].splitlines()]
 
 
@@ -49,10 +54,10 @@ class Account:
 
     def environment(self, prefix: str, secret: str) -> dict[str, str]:
         return {
-            "WARREN_BROKER_URL": self.broker_url,
-            "WARREN_STORE_URL": self.store_url,
-            "WARREN_PREFIX": prefix,
-            "WARREN_SECRET": secret,
+            "RABBITRY_BROKER_URL": self.broker_url,
+            "RABBITRY_STORE_URL": self.store_url,
+            "RABBITRY_PREFIX": prefix,
+            "RABBITRY_SECRET": secret,
         }
 
 
@@ -88,13 +93,13 @@ def accounts(redis_servers: list[RedisServer], rabbitmq_server: RabbitMQServer) 
     tag = secrets.token_hex(3)
     vhost, prefix = f"least-{tag}", f"w{tag}:"
     passwords = {"driver": secrets.token_hex(8), "node": secrets.token_hex(8)}
-    names = {kind: f"warren-{kind}-{tag}" for kind in passwords}
+    names = {kind: f"rabbitry-{kind}-{tag}" for kind in passwords}
     rabbitmq_server.add_vhost(vhost)
     for server in redis_servers:
         with server.client() as admin:
-            for words in documented("acl"):
-                kind = words[2].removeprefix("warren-")
-                said = [word.replace("warren:", f"{{{prefix}}}" if spread else prefix) for word in words]
+            for words in documented("ACL SETUSER"):
+                kind = words[2].removeprefix("rabbitry-")
+                said = [word.replace("rabbitry:", f"{{{prefix}}}" if spread else prefix) for word in words]
                 said = [f">{passwords[kind]}" if word.startswith(">") else word for word in said]
                 if spread:
                     said += [f"~{{{prefix}}}", f"~{prefix}x:{{*", "+cluster|slots"]
@@ -103,9 +108,9 @@ def accounts(redis_servers: list[RedisServer], rabbitmq_server: RabbitMQServer) 
         rabbitmq_server.evaluate(
             f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{passwords[kind]}">>, <<"test">>).'
         )
-    for _, _, _, user, *patterns in documented("rabbitmqctl"):
-        configure, write, read = (each.replace("warren:", prefix) for each in patterns)
-        name = names[user.removeprefix("warren-")]
+    for _, _, _, user, *patterns in documented("set_permissions"):
+        configure, write, read = (each.replace("rabbitry:", prefix) for each in patterns)
+        name = names[user.removeprefix("rabbitry-")]
         rabbitmq_server.evaluate(
             f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"{vhost}">>, '
             f'<<"{configure}">>, <<"{write}">>, <<"{read}">>, <<"test">>).'
@@ -113,7 +118,7 @@ def accounts(redis_servers: list[RedisServer], rabbitmq_server: RabbitMQServer) 
     made = {
         kind: Account(
             f"amqp://{names[kind]}:{passwords[kind]}@127.0.0.1:{rabbitmq_server.port}/{vhost}",
-            f"redis{'+cluster' * spread}://warren-{kind}:{passwords[kind]}@127.0.0.1:{redis_servers[0].port}/0",
+            f"redis{'+cluster' * spread}://rabbitry-{kind}:{passwords[kind]}@127.0.0.1:{redis_servers[0].port}/0",
         )
         for kind in passwords
     }
@@ -126,62 +131,62 @@ def accounts(redis_servers: list[RedisServer], rabbitmq_server: RabbitMQServer) 
 
 
 def command(accounts: Accounts, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a `warren` command with the account of a node."""
+    """Start a `rabbitry` command with the account of a node."""
     path = os.pathsep.join(path for path in sys.path if path)
     environment = {**os.environ, **accounts.node.environment(accounts.prefix, accounts.secret), "PYTHONPATH": path}
     return subprocess.Popen(
-        [sys.executable, "-m", "warren_workers", *arguments],
+        [sys.executable, "-m", "rabbitry_workers", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
 
 
-@warren.remote
+@rabbitry.remote
 def double(value):
     print("doubling")
     return 2 * value
 
 
-@warren.remote
+@rabbitry.remote
 def large():
     return b"x" * LARGE_BYTES
 
 
-@warren.remote
+@rabbitry.remote
 def large_size(value):
     return len(value)
 
 
-@warren.remote
+@rabbitry.remote
 def nested(value):
-    return warren.get(double.remote(value)) + len(warren.get(warren.put(b"y" * LARGE_BYTES)))
+    return rabbitry.get(double.remote(value)) + len(rabbitry.get(rabbitry.put(b"y" * LARGE_BYTES)))
 
 
-@warren.remote(num_returns="streaming")
+@rabbitry.remote(num_returns="streaming")
 def items(count):
     yield from range(count)
 
 
-@warren.remote(max_retries=0)
+@rabbitry.remote(max_retries=0)
 def once():
     return "once"
 
 
-@warren.remote
+@rabbitry.remote
 def asleep():
     import time
 
     time.sleep(60)
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Plain:
     def add(self, value):
         return value + 1
 
 
-@warren.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
+@rabbitry.remote(num_cpus=0, durable=True, max_restarts=-1, max_task_retries=-1)
 class Counter:
     def __init__(self):
         self.value = 0
@@ -196,27 +201,38 @@ class Counter:
 
 def all_kinds_of_work() -> None:
     """Use what an ordinary program uses."""
-    assert warren.get([double.remote(each) for each in range(50)], timeout=30) == list(range(0, 100, 2))
-    assert warren.get(double.remote(double.remote(large_size.remote(large.remote()))), timeout=30) == 4 * LARGE_BYTES
-    assert warren.get(nested.remote(3), timeout=30) == 6 + LARGE_BYTES
-    assert warren.get(warren.put([warren.put(1)]), timeout=30)
-    assert [warren.get(each, timeout=30) for each in items.remote(5)] == list(range(5))
-    assert warren.get(once.remote(), timeout=30) == "once"
+    assert rabbitry.get([double.remote(each) for each in range(50)], timeout=30) == list(range(0, 100, 2))
+    assert rabbitry.get(double.remote(double.remote(large_size.remote(large.remote()))), timeout=30) == 4 * LARGE_BYTES
+    assert rabbitry.get(nested.remote(3), timeout=30) == 6 + LARGE_BYTES
+    assert rabbitry.get(rabbitry.put([rabbitry.put(1)]), timeout=30)
+    assert [rabbitry.get(each, timeout=30) for each in items.remote(5)] == list(range(5))
+    assert rabbitry.get(once.remote(), timeout=30) == "once"
     refs = [double.remote(each) for each in range(4)]
-    ready, _ = warren.wait(refs, num_returns=4, timeout=30)
+    ready, _ = rabbitry.wait(refs, num_returns=4, timeout=30)
     assert len(ready) == 4
     sleeper = asleep.remote()
-    warren.cancel(sleeper, force=True)
-    with pytest.raises((warren.exceptions.TaskCancelledError, warren.exceptions.WorkerCrashedError)):
-        warren.get(sleeper, timeout=30)
+    rabbitry.cancel(sleeper, force=True)
+    with pytest.raises((rabbitry.exceptions.TaskCancelledError, rabbitry.exceptions.WorkerCrashedError)):
+        rabbitry.get(sleeper, timeout=30)
     plain = Plain.options(name="plain", lifetime="detached", get_if_exists=True).remote()
-    assert warren.get(warren.get_actor("plain").add.remote(1), timeout=30) == 2
+    assert rabbitry.get(rabbitry.get_actor("plain").add.remote(1), timeout=30) == 2
     counter = Counter.remote()
-    assert warren.get([counter.increment.remote() for _ in range(3)], timeout=30) == [1, 2, 3]
-    os.kill(warren.get(counter.pid.remote(), timeout=30), signal.SIGKILL)
-    assert warren.get(counter.increment.remote(), timeout=30) == 4
-    warren.kill(plain)
-    assert warren.cluster_resources()["CPU"] == 4
+    assert rabbitry.get([counter.increment.remote() for _ in range(3)], timeout=30) == [1, 2, 3]
+    os.kill(rabbitry.get(counter.pid.remote(), timeout=30), signal.SIGKILL)
+    assert rabbitry.get(counter.increment.remote(), timeout=30) == 4
+    rabbitry.kill(plain)
+    assert rabbitry.cluster_resources()["CPU"] == 4
+    group = placement_group([{"CPU": 1}] * 2, strategy="STRICT_SPREAD")
+    assert group.wait(30)
+    inside = PlacementGroupSchedulingStrategy(group)
+    assert rabbitry.get(double.options(scheduling_strategy=inside).remote(4), timeout=30) == 8
+    remove_placement_group(group)
+    internal_kv._internal_kv_put("key", "value", namespace="test")
+    assert internal_kv._internal_kv_get("key", namespace="test") == b"value"
+    internal_kv._internal_kv_del("key", namespace="test")
+    request_resources(num_cpus=1)
+    wait_until(lambda: list_tasks(filters=[("state", "=", "FINISHED")]), "events of tasks have come", timeout=30)
+    assert {node.state for node in list_nodes()} == {"ALIVE"}
 
 
 @pytest.fixture
@@ -243,12 +259,12 @@ def test_drivers_and_nodes_work_with_the_documented_accounts(
 ):
     for name, value in accounts.driver.environment(accounts.prefix, accounts.secret).items():
         monkeypatch.setenv(name, value)
-    warren.init(address="auto")
+    rabbitry.init(address="auto")
     try:
-        wait_until(lambda: warren.cluster_resources().get("CPU") == 4, "both nodes are there", timeout=30)
+        wait_until(lambda: rabbitry.cluster_resources().get("CPU") == 4, "both nodes are there", timeout=30)
         all_kinds_of_work()
     finally:
-        warren.shutdown()
+        rabbitry.shutdown()
     status = command(accounts, "status")
     assert b"nodes: 2" in status.communicate(timeout=30)[0]
     stop = command(accounts, "stop", "n0")
@@ -352,4 +368,4 @@ def test_a_refused_login_names_the_user_and_hides_the_password(accounts: Account
     with pytest.raises(ConnectError) as refusal:
         open_publisher(endpoint, name="stranger")
     assert "wrong-0815" not in f"{refusal.value} {refusal.value!r} {refusal.value.__cause__!r}"
-    assert "warren-driver" in str(refusal.value)
+    assert "rabbitry-driver" in str(refusal.value)

@@ -14,27 +14,27 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.cluster_utils import Cluster
+from rabbitry_broker.settings import Settings
+from rabbitry_broker.signing import Signer
 from tests.processes import MARKER_VARIABLE, find_processes
 from tests.servers import RabbitMQServer, RedisServer, wait_until
-from warren.cluster_utils import Cluster
-from warren_broker.settings import Settings
-from warren_broker.signing import Signer
 
 REDIS_PASSWORD = "rosebud-9f31c7"
 
 
-@warren.remote
+@rabbitry.remote
 def large():
     return b"x" * 500_000
 
 
-@warren.remote
+@rabbitry.remote
 def large_size(value):
     return len(value)
 
 
-@warren.remote(num_cpus=0)
+@rabbitry.remote(num_cpus=0)
 class Keeper:
     def keep(self, value):
         return value
@@ -55,12 +55,12 @@ def test_passwords_are_nowhere_to_be_read(
         with Cluster(engine="rabbitmq", broker_url=broker_url, store_url=redis.url) as cluster:
             node = cluster.add_node(num_cpus=1)
             context = cluster.connect(log_to_driver=False)
-            assert len(warren.get(large.remote(), timeout=30)) == 500_000
+            assert len(rabbitry.get(large.remote(), timeout=30)) == 500_000
             shown = command_lines() + repr(cluster) + repr(context) + repr(node) + node.log.read_text()
             endpoint = cluster._endpoint
             shown += repr(endpoint) + str(endpoint) + repr(Signer(endpoint.secrets))
             status = subprocess.run(
-                [sys.executable, "-m", "warren_workers", "status", "--address", cluster.address],
+                [sys.executable, "-m", "rabbitry_workers", "status", "--address", cluster.address],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 capture_output=True,
                 text=True,
@@ -81,7 +81,7 @@ def test_passwords_are_nowhere_to_be_read(
         rabbitmq_server.delete_vhost(vhost)
     captured = capfd.readouterr()
     shown += captured.out + captured.err
-    assert "warren" in shown
+    assert "rabbitry" in shown
     for each in hidden:
         assert each not in shown
 
@@ -96,9 +96,9 @@ def test_settings_show_neither_passwords_nor_secrets():
 
 
 def test_the_embedded_engine_is_for_its_user_alone():
-    warren.init(num_cpus=1)
+    rabbitry.init(num_cpus=1)
     try:
-        assert len(warren.get(large.remote(), timeout=30)) == 500_000
+        assert len(rabbitry.get(large.remote(), timeout=30)) == 500_000
         directories = {Path(line) for line in _sockets_of_session()}
         assert directories, "no unix socket of the embedded engine found"
         for path in directories:
@@ -106,11 +106,11 @@ def test_the_embedded_engine_is_for_its_user_alone():
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
             for each in path.parent.iterdir():
                 assert stat.S_IMODE(each.stat().st_mode) & 0o077 == 0, f"{each} is open to others"
-        for path in Path("/dev/shm").glob("warren-*"):
+        for path in Path("/dev/shm").glob("rabbitry-*"):
             if path.stat().st_uid == os.getuid():
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
-        warren.shutdown()
+        rabbitry.shutdown()
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, to become somebody else")
@@ -121,29 +121,29 @@ def test_another_user_reaches_nothing_of_the_embedded_engine():
     shared.chmod(0o1777)
     parents = [each for each in shared.parents if each.stat().st_uid == 0 and not each.stat().st_mode & 0o001]
     with pytest.MonkeyPatch.context() as patch:
-        for each in parents:  # so that only warren's own directory keeps others out
+        for each in parents:  # so that only rabbitry's own directory keeps others out
             each.chmod(each.stat().st_mode | 0o001)
         patch.setenv("TMPDIR", str(shared))
         patch.delenv("XDG_RUNTIME_DIR", raising=False)
         patch.setattr("tempfile.tempdir", None)
         umask = os.umask(0)
         try:
-            warren.init(num_cpus=1)
-            value = warren.get(large.remote(), timeout=30)
+            rabbitry.init(num_cpus=1)
+            value = rabbitry.get(large.remote(), timeout=30)
             assert len(value) == 500_000
             sockets = [path for path in _sockets_of_session() if "everybodys" in path]
             assert sockets, "no unix socket of the embedded engine found"
             for path in sockets:
                 connect = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
                 assert "PermissionError" in as_nobody(sys.executable, "-c", connect)
-            files = [*Path("/dev/shm").glob("warren-*"), *shared.glob("warren-*/*")]
+            files = [*Path("/dev/shm").glob("rabbitry-*"), *shared.glob("rabbitry-*/*")]
             assert len(files) > 2
             for file in files:
                 if file.exists():
                     assert "Permission denied" in as_nobody("head", "-c1", str(file)), f"{file} can be read"
         finally:
             os.umask(umask)
-            warren.shutdown()
+            rabbitry.shutdown()
             for each in parents:
                 each.chmod(each.stat().st_mode & ~0o001)
             shutil.rmtree(shared)
@@ -157,7 +157,7 @@ def as_nobody(*command: str) -> str:
 
 
 def _sockets_of_session() -> list[str]:
-    """Return the unix sockets that warren processes of this session listen on."""
+    """Return the unix sockets that rabbitry processes of this session listen on."""
     inherited = os.environ["TMPDIR"]
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]
     paths = {line.split()[-1] for line in lines if "/" in line.split()[-1]}
@@ -170,16 +170,16 @@ def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbit
     vhost = f"rotate-{secrets.token_hex(4)}"
     old, new = secrets.token_hex(16), secrets.token_hex(16)
     variables = {
-        "WARREN_BROKER_URL": rabbitmq_server.add_vhost(vhost),
-        "WARREN_STORE_URL": redis_server.url,
-        "WARREN_PREFIX": f"{vhost}:",
+        "RABBITRY_BROKER_URL": rabbitmq_server.add_vhost(vhost),
+        "RABBITRY_STORE_URL": redis_server.url,
+        "RABBITRY_PREFIX": f"{vhost}:",
     }
     path = os.pathsep.join(path for path in sys.path if path)
     nodes: list[subprocess.Popen[bytes]] = []
 
     def start_node(secret: str) -> None:
-        environment = {**os.environ, **variables, "WARREN_SECRET": secret, "PYTHONPATH": path}
-        command = [sys.executable, "-m", "warren_workers", "start", "--num-cpus=1"]
+        environment = {**os.environ, **variables, "RABBITRY_SECRET": secret, "PYTHONPATH": path}
+        command = [sys.executable, "-m", "rabbitry_workers", "start", "--num-cpus=1"]
         nodes.append(subprocess.Popen(command, env=environment))
 
     def stop_oldest_node() -> None:
@@ -188,9 +188,9 @@ def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbit
         node.wait(20)
 
     def work() -> None:
-        wait_until(lambda: warren.cluster_resources().get("CPU") == len(nodes), "the nodes are there", timeout=30)
-        assert warren.get([large_size.remote(large.remote()) for _ in range(8)], timeout=30) == [500_000] * 8
-        assert warren.get(Keeper.remote().keep.remote("kept"), timeout=30) == "kept"
+        wait_until(lambda: rabbitry.cluster_resources().get("CPU") == len(nodes), "the nodes are there", timeout=30)
+        assert rabbitry.get([large_size.remote(large.remote()) for _ in range(8)], timeout=30) == [500_000] * 8
+        assert rabbitry.get(Keeper.remote().keep.remote("kept"), timeout=30) == "kept"
 
     def put_aside() -> object:
         with redis_server.client() as client:
@@ -201,21 +201,21 @@ def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbit
             patch.setenv(name, value)
         try:
             start_node(old)
-            patch.setenv("WARREN_SECRET", old)
-            warren.init(address="auto", log_to_driver=False)
+            patch.setenv("RABBITRY_SECRET", old)
+            rabbitry.init(address="auto", log_to_driver=False)
             work()
             for secret in (f"{old},{new}", f"{new},{old}", new):
                 start_node(secret)
                 work()  # the driver and one node are a step behind
-                warren.shutdown()
-                patch.setenv("WARREN_SECRET", secret)
-                warren.init(address="auto", log_to_driver=False)
+                rabbitry.shutdown()
+                patch.setenv("RABBITRY_SECRET", secret)
+                rabbitry.init(address="auto", log_to_driver=False)
                 work()  # one node is a step behind
                 stop_oldest_node()
                 work()
             assert put_aside() is None
         finally:
-            warren.shutdown()
+            rabbitry.shutdown()
             while nodes:
                 stop_oldest_node()
             rabbitmq_server.delete_vhost(vhost)
@@ -226,12 +226,19 @@ def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbit
 
 def test_a_password_on_the_command_line_is_warned_of_and_not_shown():
     shown = subprocess.run(
-        [sys.executable, "-m", "warren_workers", "start", "--address", f"amqp://ada:{REDIS_PASSWORD}@127.0.0.1:1/jobs"],
+        [
+            sys.executable,
+            "-m",
+            "rabbitry_workers",
+            "start",
+            "--address",
+            f"amqp://ada:{REDIS_PASSWORD}@127.0.0.1:1/jobs",
+        ],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "WARREN_STORE_URL": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1",
-            "WARREN_SECRET": REDIS_PASSWORD * 2,
+            "RABBITRY_STORE_URL": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1",
+            "RABBITRY_SECRET": REDIS_PASSWORD * 2,
         },
         capture_output=True,
         text=True,
@@ -240,7 +247,7 @@ def test_a_password_on_the_command_line_is_warned_of_and_not_shown():
     )
     assert shown.returncode == 1
     assert "nothing is listening there" in shown.stderr
-    assert "WARREN_BROKER_URL" in shown.stderr, "a password on the command line is worth a warning"
+    assert "RABBITRY_BROKER_URL" in shown.stderr, "a password on the command line is worth a warning"
     assert REDIS_PASSWORD not in shown.stdout + shown.stderr
 
 

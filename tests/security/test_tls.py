@@ -12,15 +12,16 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-import warren
+import rabbitry
+from rabbitry.cluster_utils import Cluster
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.queues import open_publisher
+from rabbitry_broker.store.reader import Reader
+from rabbitry_broker.store.redis.connection import Connection
 from tests.redis_cluster import RedisCluster
 from tests.security.certificates import Certificates, make_certificates
 from tests.servers import RabbitMQServer, RedisServer, free_port
-from warren.cluster_utils import Cluster
-from warren_broker.endpoint import Endpoint
-from warren_broker.errors import ConnectError
-from warren_broker.queues import open_publisher
-from warren_broker.store.connection import Connection
 
 PASSWORD = "correct-horse-battery"
 
@@ -116,12 +117,12 @@ def amqp_options(certificates: Certificates) -> str:
     return "ssl_options=" + quote(repr(options))
 
 
-@warren.remote
+@rabbitry.remote
 def double(value):
     return 2 * value
 
 
-@warren.remote
+@rabbitry.remote
 class Keeper:
     def keep(self, value):
         return value
@@ -133,8 +134,8 @@ def test_work_goes_over_tls_to_both_servers(store: str, broker_url: str, request
     with Cluster(engine="rabbitmq", broker_url=broker_url, store_url=store_url) as cluster:
         cluster.add_node(num_cpus=1)
         cluster.connect(log_to_driver=False)
-        assert warren.get([double.remote(each) for each in range(20)], timeout=30) == list(range(0, 40, 2))
-        assert warren.get(Keeper.remote().keep.remote(b"x" * 300_000), timeout=30) == b"x" * 300_000
+        assert rabbitry.get([double.remote(each) for each in range(20)], timeout=30) == list(range(0, 40, 2))
+        assert rabbitry.get(Keeper.remote().keep.remote(b"x" * 300_000), timeout=30) == b"x" * 300_000
 
 
 def test_work_goes_on_over_tls_when_the_servers_close_every_connection(
@@ -146,7 +147,7 @@ def test_work_goes_on_over_tls_when_the_servers_close_every_connection(
     with Cluster(engine="rabbitmq", broker_url=broker[1], store_url=store[1]) as cluster:
         node = cluster.add_node(num_cpus=1)
         cluster.connect(log_to_driver=False)
-        assert warren.get(double.remote(1), timeout=30) == 2
+        assert rabbitry.get(double.remote(1), timeout=30) == 2
         for _ in range(2):
             with store[0].client() as client:
                 client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -155,7 +156,7 @@ def test_work_goes_on_over_tls_when_the_servers_close_every_connection(
                 'lists:foreach(fun(P) -> catch rabbit_networking:close_connection(P, "closed by a test") end, '
                 "rabbit_networking:connections())."
             )
-            assert warren.get([double.remote(each) for each in range(20)], timeout=30) == list(range(0, 40, 2))
+            assert rabbitry.get([double.remote(each) for each in range(20)], timeout=30) == list(range(0, 40, 2))
         assert "connection" in node.log.read_text(), "nothing was closed"
 
 
@@ -242,3 +243,9 @@ def test_a_broker_that_wants_a_certificate_refuses_who_has_none(broker_url: str,
 def test_a_client_without_a_certificate_is_refused(store_url: str, certificates: Certificates):
     with pytest.raises(ConnectError):
         Connection.open(f"{store_url.partition('?')[0]}?ssl_ca_certs={certificates.authority}", timeout=3)
+
+
+@pytest.mark.parametrize("store", ["store_url", "redis_cluster_url"])
+def test_redis_py_reads_over_tls_with_the_same_address(store: str, request: pytest.FixtureRequest) -> None:
+    with Reader(Endpoint(request.getfixturevalue(store), "amqp://unused")) as reader:
+        assert reader.call(b"ROLE")[0] == b"master"

@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import pytest
 
+from rabbitry_broker.messages import Task, TaskHeader, encode_frame, encode_header
+from rabbitry_workers.node.agent import Agent
+from rabbitry_workers.node.model.config import NodeConfig
 from tests.conftest import Engine
-from warren_broker.messages import Task, TaskHeader, encode_frame, encode_header
-from warren_workers.node.agent import Agent
-from warren_workers.node.config import NodeConfig
 
 MakeAgent = Callable[..., Agent]
 
@@ -61,4 +61,4 @@ def task(owner: bytes, number: int) -> Task:
 
 def frame(agent: Agent, head: TaskHeader, *tasks: Task) -> bytes:
     """Return the message that holds tasks."""
-    return encode_frame(agent.signer, encode_header(head), list(tasks))
+    return encode_frame(agent.node.signer, encode_header(head), list(tasks))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import warren
+import rabbitry
 from tests.chaos.stage import children
 from tests.processes import MARKER_VARIABLE, find_processes
 from tests.servers import wait_until
@@ -19,7 +19,7 @@ from tests.servers import wait_until
 SABOTAGE = """
 import os, sys
 if "embedded" in sys.argv:
-    from warren_workers.node import config
+    from rabbitry_workers.node.model import config
     attempts, make = os.environ["SABOTAGED"], config.NodeConfig.__init__
     def sabotaged(self, *args, **kwargs):
         make(self, *args, **kwargs)
@@ -32,8 +32,8 @@ if "embedded" in sys.argv:
 """
 
 PROGRAM = """
-import warren
-warren.init(num_cpus=1)
+import rabbitry
+rabbitry.init(num_cpus=1)
 """
 
 
@@ -58,34 +58,50 @@ def agent() -> int:
     return found[0] if found else 0
 
 
-@warren.remote
+@rabbitry.remote
 def one():
     return 1
 
 
 def test_a_killed_agent_is_started_again_at_once():
-    warren.init(num_cpus=1)
+    rabbitry.init(num_cpus=1)
     try:
         for _ in range(3):
             before = agent()
             os.kill(before, signal.SIGKILL)
             wait_until(lambda before=before: agent() not in (0, before), "another agent is there", 10)
-            assert warren.get(one.remote(), timeout=20) == 1
+            assert rabbitry.get(one.remote(), timeout=20) == 1
     finally:
-        warren.shutdown()
+        rabbitry.shutdown()
+
+
+def test_what_tasks_have_started_ends_with_the_agent_and_with_the_template():
+    @rabbitry.remote
+    def start():
+        return os.getpid(), os.getppid(), subprocess.Popen(["sleep", "100"]).pid
+
+    rabbitry.init(num_cpus=1)
+    try:
+        for victim in (lambda _: agent(), lambda template: template):
+            executor, template, child = rabbitry.get(start.remote(), timeout=20)
+            os.kill(victim(template), signal.SIGKILL)
+            ended = [executor, child]
+            wait_until(lambda ended=ended: all(map(_has_ended, ended)), "they have ended", 10)
+    finally:
+        rabbitry.shutdown()
 
 
 def test_an_agent_that_cannot_start_again_is_given_up_with_the_reason(sabotaged, capfd):
-    warren.init(num_cpus=1)
+    rabbitry.init(num_cpus=1)
     try:
-        assert warren.get(one.remote(), timeout=20) == 1
+        assert rabbitry.get(one.remote(), timeout=20) == 1
         process = supervisor()
         os.kill(agent(), signal.SIGKILL)
         wait_until(lambda: _has_ended(process), "it gives up", 20)
         assert 2 <= len(sabotaged.read_text().splitlines()) <= 6
         assert "could not be started again" in capfd.readouterr().err
     finally:
-        warren.shutdown()
+        rabbitry.shutdown()
 
 
 def _has_ended(pid: int) -> bool:

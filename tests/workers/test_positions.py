@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren_workers.positions import Positions
+from rabbitry_workers.positions import Positions
 
 
 @given(st.lists(st.integers(-2, 40)))

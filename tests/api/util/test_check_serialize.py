@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from warren.util.check_serialize import FailureTuple, inspect_serializability
-from warren.util.serialization import deregister_serializer, register_serializer
+from rabbitry.util.check_serialize import FailureTuple, inspect_serializability
+from rabbitry.util.serialization import deregister_serializer, register_serializer
 
 LOCK = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""What snippets say: one JSON line a fact. Imported by them on Ray and on warren alike."""
+"""What snippets say: one JSON line a fact. Imported by them on Ray and on rabbitry alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ TIMEOUT = 20.0
 
 ERRORS = [
     "ActorDiedError",
+    "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
+    "ActorUnschedulableError",
     "GetTimeoutError",
     "NodeDiedError",
     "ObjectLostError",
@@ -30,6 +32,7 @@ ERRORS = [
     "RayTaskError",
     "RuntimeEnvSetupError",
     "TaskCancelledError",
+    "TaskPlacementGroupRemoved",
     "TaskUnschedulableError",
     "UnserializableException",
     "UserCodeException",
@@ -50,7 +53,7 @@ def show(label: str, value: Any, *, differs: str = "") -> None:
     Args:
         label: what it is about.
         value: what JSON can hold.
-        differs: why warren's value is another one: on purpose, or "open: what it is" if it is yet to be repaired. The
+        differs: why rabbitry's value is another one: on purpose, or "open: what it is" if it is yet to be repaired. The
             test fails when the values agree after all.
     """
     print(json.dumps([label, value, differs]), flush=True)

@@ -107,3 +107,12 @@ attempt("len", lambda: len(generator))
 attempt("streaming of a plain function", lambda: ray.remote(num_returns="streaming")(lambda: 1))
 attempt("an unknown form", lambda: ray.remote(num_returns="other")(lambda: 1))
 show("iter is itself", iter(generator) is generator)
+
+generator = count.remote(2)
+get(generator.completed())
+steps = []
+for _ in range(2):
+    steps.append([generator.next_ready(), generator.is_finished(), get(next(generator))])
+attempt("the end", lambda: next(generator))
+show("ready and finished on the way and at the end", [*steps, generator.next_ready(), generator.is_finished()])
+show("members", [name for name in ("asend", "athrow", "aclose", "_generator_ref") if hasattr(generator, name)])

@@ -44,6 +44,40 @@ def generated_failing():
     raise KeyError("late")
 
 
+@ray.remote(num_returns=1, max_retries=0)
+def one_of_many():
+    yield "a"
+    raise KeyError("not asked for")
+
+
+@ray.remote(num_returns=1, max_retries=0)
+def one_of_none():
+    yield from ()
+
+
+@ray.remote(num_returns=1, max_retries=0)
+def one_of_failing():
+    raise KeyError("at once")
+    yield "a"
+
+
+@ray.remote(num_returns=1, max_retries=0)
+async def one_of_asynchronous():
+    yield "a"
+
+
+@ray.remote
+class Methods:
+    @ray.method(num_returns=1)
+    def one_of_many(self):
+        yield "a"
+        yield "b"
+
+    @ray.method(num_returns=2)
+    def expression(self):
+        return (each for each in "abc")
+
+
 @ray.remote(num_returns=2, max_retries=0)
 def half():
     return "a", threading.Lock()
@@ -86,3 +120,11 @@ first, second = fail.remote()
 attempt("an error is in the first", lambda: get(first))
 attempt("and in the second", lambda: get(second))
 show("only one of them used", get(two.remote((7, 8))[1]))
+attempt("a generator, one result", lambda: get(one_of_many.remote()))
+attempt("a generator without items, one result", lambda: get(one_of_none.remote()))
+attempt("a generator that fails at once, one result", lambda: get(one_of_failing.remote()))
+attempt("an asynchronous generator, one result", lambda: get(one_of_asynchronous.remote()))
+attempt("a generator expression, one result", lambda: get(one_of_many.options(num_returns=1).remote()))
+methods = Methods.remote()
+attempt("a method's generator, one result", lambda: get(methods.one_of_many.remote()))
+attempt("a method's generator expression", lambda: get(methods.expression.remote()))

@@ -61,3 +61,15 @@ attempt("a generator", lambda: ray.put(i for i in range(3)))
 show("a ref inside a list", get(get(ray.put([ref]))[0]))
 show("a lambda", get(ray.put(lambda x: x + 1))(1))
 show("a class of this file", get(ray.put(Point))(4).x)
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+attempt("900 lists in each other", lambda: type(get(ray.put(nested(900)))).__name__)
+attempt("100,000 lists in each other", lambda: type(get(ray.put(nested(100_000)))).__name__)
+attempt("with an owner", lambda: ray.put(1, _owner=3))

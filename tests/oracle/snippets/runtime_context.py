@@ -56,3 +56,8 @@ attempt("driver: assigned resources", lambda: dict(context.get_assigned_resource
 attempt("driver: current actor", lambda: context.current_actor)
 attempt("driver: is_canceled", lambda: context.is_canceled())
 show("driver: gpus", ray.get_gpu_ids())
+show("older names", [type(context.job_id).__name__, type(context.node_id).__name__, sorted(context.get())])
+attempt("driver: task_id", lambda: context.task_id)
+attempt("driver: actor_id", lambda: context.actor_id)
+show("labels", [list(context.get_node_labels()), type(context.get_session_name()).__name__])
+show("group", [context.should_capture_child_tasks_in_placement_group, context.current_placement_group_id.is_nil()])

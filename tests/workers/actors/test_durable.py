@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from rabbitry_broker.ids import new_actor_id, new_client_id
+from rabbitry_broker.signing import Signer
+from rabbitry_broker.store.store import ObjectStore
+from rabbitry_workers.actors import durable
+from rabbitry_workers.actors.durable import DurableState
 from tests.conftest import Engine
-from warren_broker.ids import new_actor_id, new_client_id
-from warren_broker.signing import Signer
-from warren_broker.store.object_store import ObjectStore
-from warren_workers.actors import durable
-from warren_workers.actors.durable import DurableState
 
 
 @pytest.fixture

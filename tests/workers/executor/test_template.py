@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from rabbitry_workers.channel import Splitter, pack_message
+from rabbitry_workers.executor.template import FORK, FORKED
 from tests.end_to_end.conftest import node_environment
-from warren_workers.channel import Splitter, pack_message
-from warren_workers.executor.template import FORK, FORKED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of anoth
 def template() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(
-        [sys.executable, "-m", "warren_workers.executor.template"],
+        [sys.executable, "-m", "rabbitry_workers.executor.template"],
         stdin=theirs.fileno(),
         stderr=subprocess.PIPE,
         env=node_environment(),

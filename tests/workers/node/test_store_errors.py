@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.workers.conftest import MakeAgent, drive, frame, header, task
-from warren.exceptions import ActorUnavailableError, TaskCancelledError, load_task_error
-from warren_broker.errors import ConnectionLost
-from warren_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
-from warren_broker.messages import (
+from rabbitry.actor import Facts
+from rabbitry.exceptions import ActorUnavailableError, TaskCancelledError, load_task_error
+from rabbitry_broker.errors import ConnectionLost
+from rabbitry_broker.ids import FIRST_INDEX, new_actor_id, new_client_id
+from rabbitry_broker.messages import (
     KIND_ACTOR_CALL,
     KIND_ACTOR_CREATION,
     ActorSpec,
@@ -23,33 +23,34 @@ from warren_broker.messages import (
     encode,
     encode_header,
 )
-from warren_broker.queues.protocol import Delivery
-from warren_workers.channel import DONE, PUBLISH, RUN
-from warren_workers.node import actors, handback, redelivery
-from warren_workers.node import agent as agents
-from warren_workers.node.actors import Hosted
-from warren_workers.node.agent import Agent
-from warren_workers.node.custody import Custody
-from warren_workers.node.executors import Chunk, ExecutorProcess, State
-from warren_workers.node.intake import Held, Piece
+from rabbitry_broker.queues.protocol import Delivery
+from rabbitry_workers.channel import DONE, PUBLISH
+from rabbitry_workers.node.actors import ends, hosting, recovery
+from rabbitry_workers.node.actors.hosted import Hosted
+from rabbitry_workers.node.agent import Agent
+from rabbitry_workers.node.dispatch import crashes, dispatcher
+from rabbitry_workers.node.dispatch.executors import ExecutorProcess
+from rabbitry_workers.node.intake import handback, intake
+from rabbitry_workers.node.model.lanes import State
+from rabbitry_workers.node.model.life import Phase
+from rabbitry_workers.node.model.work import Chunk, Held, Piece
+from rabbitry_workers.node.outcome import failing, publishing, redelivery
+from tests.workers.conftest import MakeAgent, drive, frame, header, task
+from tests.workers.node.fakes import FakeExecutor
 
 pytestmark = pytest.mark.parametrize("engine", ["rabbitmq"], indirect=True)
 
 QUEUE = "task.CPU=1"
 OWNER = new_client_id()
-SPEC = ActorSpec("CPU=1", 1, {}, False, "", "", "A", b"")
+SPEC = ActorSpec("CPU=1", 1, {}, False, "", "", "A", encode(Facts("A", {}, 0, -1)))
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in (
-        (agents, "SERVE_AGAIN_SECONDS"),
-        (agents, "LOST_RETRY_SECONDS"),
-        (actors, "END_RETRY_SECONDS"),
-        (handback, "AGAIN_SECONDS"),
-        (redelivery, "DOUBT_SECONDS"),
-    ):
-        monkeypatch.setattr(module, name, 0.05)
+    for module in (
+        ends, hosting, recovery, crashes, dispatcher, handback, intake, failing, publishing, redelivery
+    ):  # fmt: skip
+        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -75,24 +76,11 @@ def waiting(agent: Agent) -> set[bytes]:
     return {each[0] for lane in agent.lanes.values() for piece in lane.all_pieces() for each in piece.tasks}
 
 
-class Executor(SimpleNamespace):
-    """Stands for an executor's process, and keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            chunks=deque(), leaving="", revoked=False, state=State.LEASED, next_sequence=0, grant=None, sent=[],
-            lane=None, actor=b"", pid=0, key=(b"jjjj", b""), dropped={}, cancelled=set(),
-            progress=SimpleNamespace(started=[0]),
-        )  # fmt: skip
-
-    def send(self, message: list[Any]) -> None:
-        self.sent.append(message)
-
-    def move(self, state: State) -> None:
-        self.state = state
-
-    def ran(self) -> list[bytes]:
-        return [bytes(each[0]) for message in self.sent if message[0] == RUN for each in message[3]]
+def leased() -> FakeExecutor:
+    """Return an executor that has been leased."""
+    executor = FakeExecutor()
+    executor.move(State.LEASED)
+    return executor
 
 
 def enqueue(agent: Agent, head: TaskHeader, *tasks: Task, executor: Any = None) -> Held:
@@ -100,10 +88,10 @@ def enqueue(agent: Agent, head: TaskHeader, *tasks: Task, executor: Any = None) 
     held = Held(None, QUEUE)
     held.outstanding = len(tasks)
     if executor is not None:
-        lane = agent._lane(head)
+        lane = agent.lanes.of(head)
         lane.executors.append(executor)
         executor.lane = lane
-    agent.enqueue(Piece(held, encode_header(head), head, deque(tasks)))
+    agent.dispatcher.enqueue(Piece(held, encode_header(head), head, deque(tasks)))
     return held
 
 
@@ -126,30 +114,30 @@ def test_what_is_in_doubt_stays_so(agent: Agent):
     for each in tasks:
         held = Held(None, QUEUE)
         held.outstanding = 1
-        agent.redelivery.doubt(held, encode_header(head), head, each)
+        agent.doubts.add(held, encode_header(head), head, each)
     lose_reply(agent.store, "started_by")
     with pytest.raises(ConnectionLost):
-        agent.redelivery.run_once()
-    agent.redelivery.run_once()
+        agent.doubts.run_once()
+    agent.doubts.run_once()
     assert waiting(agent) == {each[0] for each in tasks}
 
 
 def test_what_is_in_doubt_is_acknowledged_only_when_it_is_done(agent: Agent):
     head = header(OWNER, max_retries=0)
     acknowledged: list[Delivery] = []
-    agent.consumer.ack = acknowledged.append  # type: ignore[method-assign]
+    agent.settling._ack = acknowledged.append
     held = Held(Delivery(QUEUE, b"", None))
     held.outstanding = 1
-    agent.redelivery.doubt(held, encode_header(head), head, task(OWNER, 1))
-    agent.redelivery.run_once()
+    agent.doubts.add(held, encode_header(head), head, task(OWNER, 1))
+    agent.doubts.run_once()
     assert waiting(agent) == {task(OWNER, 1)[0]}
     assert not acknowledged
-    agent.settle(held, 1)
+    agent.settling.settle(held, 1)
     assert acknowledged
 
 
 def test_a_task_whose_start_could_not_be_marked_runs(agent: Agent):
-    executor = Executor()
+    executor = leased()
     lose_reply(agent.store, "start_once")
     enqueue(agent, header(OWNER, max_retries=0), task(OWNER, 1), executor=executor)
     assert not executor.ran()
@@ -162,14 +150,14 @@ def test_a_lane_whose_job_could_not_be_read_gets_its_executor(agent: Agent):
     enqueue(agent, header(OWNER), task(OWNER, 1))
     assert agent.ledger.available()["CPU"] == 1
     drive(agent, lambda: agent.ledger.available()["CPU"] == 0, "an executor is asked for")
-    assert sum(agent.starting.values()) == 1
+    assert sum(lane.starting for lane in agent.lanes.values()) == 1
 
 
 def test_an_actor_whose_start_could_not_be_recorded_is_created(agent: Agent):
-    actor, executor = new_actor_id(b"jjjj"), Executor()
-    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields={"owner": OWNER, "detached": b"0"})
-    agent.actors.host = lambda *_: agent.actors.records.start(actor, agent.node_id)[0] == "PENDING"  # type: ignore[method-assign]
-    lose_reply(agent.actors.records, "start")
+    actor, executor = new_actor_id(b"jjjj"), leased()
+    agent.records.create(actor, name=b"", fields={"owner": OWNER, "detached": b"0"})
+    agent.hosting.host = lambda *_: agent.records.start(actor, agent.node.id)[0] == "PENDING"  # type: ignore[method-assign]
+    lose_reply(agent.records, "start")
     enqueue(agent, header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor), task(OWNER, 1), executor=executor)
     assert waiting(agent)
     drive(agent, lambda: not waiting(agent), "the actor has its executor")
@@ -178,19 +166,19 @@ def test_an_actor_whose_start_could_not_be_recorded_is_created(agent: Agent):
 def test_a_node_leaves_though_it_cannot_say_so(agent: Agent):
     lose_reply(agent.heartbeat, "run_once")
     agent.drain()
-    assert agent._stopping
+    assert agent.life.phase is Phase.STOPPING
 
 
 def test_a_leaving_node_gives_back_what_it_could_not_at_once(agent: Agent):
     head = header(OWNER)
-    agent.custody = Custody(agent, after=0.0)
+    agent.custody.after = 0.0
     agent.sources.consider(QUEUE)
     agent.publisher.publish(QUEUE, frame(agent, head, task(OWNER, 1)))
     drive(agent, lambda: waiting(agent), "the message is here")
     agent.custody.run_once()
-    lose_reply(agent.custody, "update")
+    lose_reply(agent.handback, "_update_custody")
     agent.drain()
-    drive(agent, lambda: agent._stopping, "the node leaves")
+    drive(agent, lambda: agent.life.phase is Phase.STOPPING, "the node leaves")
     assert not waiting(agent)
 
 
@@ -198,7 +186,9 @@ def test_dependants_are_published_when_redis_knows_their_queue(agent: Agent):
     lose_reply(agent.store, "announce_queue")
     held = Held(None, QUEUE)
     lose_reply(agent.store, "launched")
-    agent.publish_dependants([held], [(b"spec", frame(agent, header(OWNER), task(OWNER, 1)), QUEUE, 0, b"{x}", b"y")])
+    agent.publishing.publish_dependants(
+        [held], [(b"spec", frame(agent, header(OWNER), task(OWNER, 1)), QUEUE, 0, b"{x}", b"y")]
+    )
     assert held.outstanding == 1
     agent.sources.consider(QUEUE)
     drive(agent, lambda: waiting(agent) and not held.outstanding, "the dependant is here, and its releaser done")
@@ -209,7 +199,7 @@ def test_what_executors_submit_waits_for_rabbitmq_however_long(agent: Agent):
     drive(agent, lambda: publisher._channel is not None, "the publisher is ready")
     channel, publisher._channel = publisher._channel, None
     publisher._away_since = time.monotonic() - 3600
-    agent.on_executor_message(Executor(), [PUBLISH, QUEUE, 0, frame(agent, header(OWNER), task(OWNER, 1))])  # type: ignore[arg-type]
+    agent.messages.on_executor_message(leased(), [PUBLISH, QUEUE, 0, frame(agent, header(OWNER), task(OWNER, 1))])  # type: ignore[arg-type]
     publisher._channel = channel
     with publisher._loop.lock:
         message = publisher._waiting.popleft()
@@ -234,28 +224,28 @@ def test_all_messages_of_an_executor_count_though_one_of_them_fails(agent: Agent
 
 
 def test_the_calls_of_an_actor_that_ended_fail_and_it_is_restarted(agent: Agent):
-    actor, executor = new_actor_id(b"jjjj"), Executor()
+    actor, executor = new_actor_id(b"jjjj"), leased()
     creation = header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor, extra=encode(SPEC))
     message = frame(agent, creation, task(OWNER, 1))
     fields = {"owner": OWNER, "detached": b"0", "max_restarts": 1, "frame": message, "queue": QUEUE}
-    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields=fields)
-    _, epoch, *_ = agent.actors.records.start(actor, agent.node_id)
+    agent.records.create(actor, name=b"", fields=fields)
+    _, epoch, *_ = agent.records.start(actor, agent.node.id)
     executor.actor = actor
     executor.progress.started[0] = 2
-    hosted = Hosted(executor, decode_header(encode_header(creation)), Held(None, QUEUE), epoch, OWNER)  # type: ignore[arg-type]
-    agent.actors.hosted[actor] = hosted
+    hosted = Hosted(executor, decode_header(encode_header(creation)), task(OWNER, 1), Held(None, QUEUE), epoch, OWNER)  # type: ignore[arg-type]
+    hosted.alive = True
+    agent.table.hosted[actor] = hosted
     call = header(OWNER, kind=KIND_ACTOR_CALL, actor=actor, max_retries=0)
     calls = [task(OWNER, 2), task(OWNER, 3)]
     held = Held(None, QUEUE)
     held.outstanding = 2
     executor.chunks.append(Chunk(Piece(held, encode_header(call), call, deque()), 0, calls))
     lose_reply(agent.store, "commit")
-    agent.actors.gone(executor)  # type: ignore[arg-type]
-    drive(agent, lambda: waiting(agent), "the actor is to be created again")
+    agent.ends.gone(executor)  # type: ignore[arg-type]
+    drive(agent, lambda: waiting(agent) and not held.outstanding, "the actor is to be created again, its calls fail")
     for each in calls:
         assert isinstance(load_task_error(result(agent, each)[1:]), ActorUnavailableError)
-    assert held.outstanding == 0
-    restarts, state = agent.actors.records.fields(actor, "restarts", "state")
+    restarts, state = agent.records.fields(actor, "restarts", "state")
     assert (restarts, state) == (b"1", b"RESTARTING")
 
 
@@ -263,7 +253,7 @@ def test_a_message_that_could_not_be_taken_comes_again(agent: Agent):
     head = header(OWNER)
     cancelled = task(OWNER, 1)
     agent.cancelling.known[cancelled[0]] = None
-    lose_reply(agent, "commit")
+    lose_reply(agent.commits, "commit_records")
     agent.sources.consider(QUEUE)
     agent.publisher.publish(QUEUE, frame(agent, head, cancelled, task(OWNER, 2)))
     drive(agent, lambda: waiting(agent), "the other task is here")
@@ -274,18 +264,18 @@ def test_a_message_that_could_not_be_taken_comes_again(agent: Agent):
 
 def test_control_messages_count_though_one_before_them_fails(agent: Agent):
     store, killed = agent.store, []
-    executor = Executor()
+    executor = leased()
     executor.chunks.append(Chunk(Piece(Held(None, QUEUE), b"", header(OWNER), deque()), 0, [task(OWNER, 1)]))
     agent.executors[0] = executor  # type: ignore[assignment]
     agent.cancelling.cancel_sent = lambda *_, **__: store.call(b"no such command")  # type: ignore[method-assign]
-    agent.actors.kill = lambda actor_id, **_: killed.append(actor_id)  # type: ignore[method-assign]
-    seal = agent.signer.seal
+    agent.ends.kill = lambda actor_id, **_: killed.append(actor_id)  # type: ignore[method-assign]
+    seal = agent.node.signer.seal
     messages = [
         seal(b"control", encode(["cancel", task(OWNER, 1)[0], OWNER, False, False])),
         seal(b"control", encode(["kill-actor", b"actor", True, b""])),
     ]
     other = store.open_connection("test")
-    other.pipeline([(b"PUBLISH", agent.keys.control_channel, each) for each in messages])
+    other.pipeline([(b"PUBLISH", agent.node.keys.control_channel, each) for each in messages])
     other.close()
     drive(agent, lambda: killed, "the second one is heard")
     agent.executors.clear()
@@ -295,15 +285,15 @@ def test_an_actor_of_a_lost_node_is_restarted_by_the_node_that_became_its_keeper
     gone, agent = make_agent(), make_agent()
     agent.store.register_client(OWNER, 60.0)
     actor = new_actor_id(b"jjjj")
-    message = frame(agent, header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor), task(OWNER, 1))
+    message = frame(agent, header(OWNER, kind=KIND_ACTOR_CREATION, actor=actor, extra=encode(SPEC)), task(OWNER, 1))
     fields = {"owner": OWNER, "detached": b"0", "max_restarts": 1, "frame": message, "queue": QUEUE}
-    agent.actors.records.create(actor, name=b"", get_if_exists=False, fields=fields)
-    agent.actors.records.start(actor, gone.node_id)
+    agent.records.create(actor, name=b"", fields=fields)
+    agent.records.start(actor, gone.node.id)
     gone.consumer.close()
-    agent.store.call(b"DEL", agent.keys.node(gone.node_id))
-    lose_reply(agent.actors.records, "end")
+    agent.store.call(b"DEL", agent.node.keys.node(gone.node.id))
+    lose_reply(agent.records, "end")
     with pytest.raises(ConnectionLost):
-        agent.actors.run_once()
+        agent.recovery.run_once()
     agent.sources.consider(QUEUE)
     drive(agent, lambda: waiting(agent), "it is to be created")
 
@@ -312,8 +302,8 @@ def test_a_task_that_is_cancelled_before_it_is_tried_again_fails(agent: Agent):
     head = header(OWNER, retry_delay=0.2)
     each, held = task(OWNER, 1), Held(None, QUEUE)
     held.outstanding = 1
-    agent._retry_later(Chunk(Piece(held, encode_header(head), head, deque()), 0, [each]), each)
-    agent.cancelling.cancel(each[0], OWNER, force=False)
-    drive(agent, lambda: not agent.delayed, "it would be tried again")
+    agent.retries.retry_later(Chunk(Piece(held, encode_header(head), head, deque()), 0, [each]), each)
+    agent.cancelling.cancel([each[0]], OWNER, force=False)
+    drive(agent, lambda: not agent.retries.delayed, "it would be tried again")
     assert isinstance(load_task_error(result(agent, each)[1:]), TaskCancelledError)
     assert held.outstanding == 0

@@ -1,0 +1,93 @@
+"""The pickler of functions and classes, under the name where programs written for Ray look for it.
+
+It is cloudpickle's, with what `rabbitry.util.register_serializer` was told. A ref that is pickled with it keeps its
+object as long as the session lasts.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pickle import PickleBuffer, PicklingError
+from typing import IO, Any
+
+import cloudpickle
+from cloudpickle import load, loads, register_pickle_by_value, unregister_pickle_by_value
+
+from rabbitry_broker.pickling import users_reducer
+
+__all__ = [
+    "CloudPickler",
+    "Pickler",
+    "dump",
+    "dump_debug",
+    "dumps",
+    "dumps_debug",
+    "load",
+    "loads",
+    "register_pickle_by_value",
+    "unregister_pickle_by_value",
+]
+
+
+class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's pickler with the user's serializers.
+
+    Args:
+        file: what has the `write` that the stream goes to.
+        protocol: pickle's, the newest by default.
+        buffer_callback: takes buffers out of the stream, as pickle's does.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return the reduced form of an object if the user said how to make it, else what cloudpickle returns."""
+        reducer = users_reducer(type(obj))
+        return reducer(obj) if reducer is not None else super().reducer_override(obj)
+
+
+Pickler = CloudPickler
+
+
+def dump(
+    obj: Any,
+    file: IO[bytes],
+    protocol: int | None = None,
+    buffer_callback: Callable[[PickleBuffer], Any] | None = None,
+) -> None:
+    """Write an object to a file; the arguments are those of `pickle.dump`."""
+    CloudPickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(obj)
+
+
+def dumps(obj: Any, protocol: int | None = None, buffer_callback: Callable[[PickleBuffer], Any] | None = None) -> bytes:
+    """Return an object as bytes; the arguments are those of `pickle.dumps`."""
+    with io.BytesIO() as file:
+        dump(obj, file, protocol, buffer_callback)
+        return file.getvalue()
+
+
+def dumps_debug(obj: Any, *args: Any, **kwargs: Any) -> bytes:
+    """Return `dumps(obj)`; an error says how to find what cannot be pickled.
+
+    Raises:
+        TypeError, PicklingError: as `dumps` raises it.
+    """
+    try:
+        return dumps(obj, *args, **kwargs)
+    except (TypeError, PicklingError) as error:
+        raise _explained(error, obj) from error
+
+
+def dump_debug(obj: Any, *args: Any, **kwargs: Any) -> None:
+    """As `dump(obj, file)`; an error says how to find what cannot be pickled.
+
+    Raises:
+        TypeError, PicklingError: as `dump` raises it.
+    """
+    try:
+        dump(obj, *args, **kwargs)
+    except (TypeError, PicklingError) as error:
+        raise _explained(error, obj) from error
+
+
+def _explained(error: Exception, obj: Any) -> Exception:
+    return type(error)(f"{error}\nrabbitry.util.inspect_serializability shows what in {obj!r} cannot be pickled.")

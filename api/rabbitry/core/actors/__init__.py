@@ -1,0 +1,1 @@
+"""A client's dealings with actors: creating, calling, finding, ending them."""

@@ -1,0 +1,1 @@
+"""From the inbox to whoever waits: results, streams, notes, callbacks."""

@@ -1,0 +1,1 @@
+"""From `f.remote()` to the queues: plans, arguments, batches; and taking it back."""

@@ -1,0 +1,104 @@
+"""`ray._private.state`: the state of the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rabbitry.cluster import available_resources, cluster_resources, nodes
+from rabbitry.ray_alias.adapters.gcs import GcsClient
+from rabbitry.ray_alias.adapters.node_resources import available_resources_per_node, total_resources_per_node
+
+__all__ = [
+    "GlobalState",
+    "actors",
+    "available_resources",
+    "available_resources_per_node",
+    "cluster_resources",
+    "node_ids",
+    "nodes",
+    "state",
+    "timeline",
+    "total_resources_per_node",
+]
+
+
+def timeline(filename: str | None = None) -> Any:
+    """Write a Chrome trace of what ran; see `rabbitry.timeline`."""
+    import rabbitry
+
+    return rabbitry.timeline(filename)
+
+
+def node_ids() -> list[str]:
+    """Return the resource `node:<address>` of each living node."""
+    return [
+        name
+        for node in nodes()
+        if node["Alive"]
+        for name in node["Resources"]
+        if name.startswith("node:") and not name.startswith("node:__")
+    ]
+
+
+def actors(actor_id: str | None = None, *_: Any) -> dict[str, Any]:
+    """Return what is known of one actor, or of all by their ids, with the fields of Ray's table."""
+    from rabbitry.util.state import get_actor, list_actors
+
+    if actor_id is not None:
+        found = get_actor(actor_id)
+        return {} if found is None else _actor(found)
+    return {each.actor_id: _actor(each) for each in list_actors(limit=10_000, detail=True)}
+
+
+def _actor(found: Any) -> dict[str, Any]:
+    return {
+        "ActorID": found.actor_id,
+        "ActorClassName": found.class_name,
+        "Name": found.name,
+        "JobID": found.job_id,
+        "State": found.state,
+        "Address": {"NodeID": found.node_id or ""},
+    }
+
+
+class GlobalState:
+    """The state of the cluster, as Ray's libraries read it."""
+
+    def get_cluster_config(self) -> None:
+        """Return None: how large a cluster may become is not for rabbitry to know."""
+
+    def get_max_resources_from_cluster_config(self) -> None:
+        """Return None; see `get_cluster_config`."""
+
+    def get_draining_nodes(self) -> dict[str, int]:
+        """Return the nodes that are leaving."""
+        return GcsClient().get_draining_nodes()
+
+    def node_table(self) -> list[dict[str, Any]]:
+        """Return one dictionary a node."""
+        return nodes()
+
+    def actor_table(self, actor_id: str | None = None, *_: Any) -> dict[str, Any]:
+        """Return what is known of actors; see `actors`."""
+        return actors(actor_id)
+
+    def placement_group_table(self, placement_group_id: Any = None) -> dict[str, Any]:
+        """Return what is known of placement groups; see `rabbitry.util.placement_group_table`."""
+        from rabbitry.util.placement_group import PlacementGroup, placement_group_table
+
+        group = None if placement_group_id is None else PlacementGroup(placement_group_id)
+        return placement_group_table(group)
+
+    def cluster_resources(self) -> dict[str, float]:
+        """Return the resources of all living nodes."""
+        return cluster_resources()
+
+    def available_resources(self) -> dict[str, float]:
+        """Return what is free."""
+        return available_resources()
+
+    def _check_connected(self) -> None:
+        nodes()
+
+
+state = GlobalState()

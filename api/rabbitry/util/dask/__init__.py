@@ -1,0 +1,41 @@
+"""Dask's collections, computed on the cluster; dask must be installed.
+
+    with enable_dask_on_ray():
+        frame.groupby("key").sum().compute()
+    array.sum().compute(scheduler=ray_dask_get)
+
+Each task of a graph is a task here; results stay in the store until the last one is read.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+if find_spec("dask") is None:
+    raise ImportError("rabbitry.util.dask needs dask: `pip install dask`, or `pip install 'dask[complete]'`.")
+
+from rabbitry.util.dask.callbacks import (
+    ProgressBarCallback,
+    RayDaskCallback,
+    local_ray_callbacks,
+    unpack_ray_callbacks,
+)
+from rabbitry.util.dask.scheduler import (
+    disable_dask_on_ray,
+    enable_dask_on_ray,
+    ray_dask_get,
+    ray_dask_get_sync,
+    ray_dask_persist,
+)
+
+__all__ = [
+    "ProgressBarCallback",
+    "RayDaskCallback",
+    "disable_dask_on_ray",
+    "enable_dask_on_ray",
+    "local_ray_callbacks",
+    "ray_dask_get",
+    "ray_dask_get_sync",
+    "ray_dask_persist",
+    "unpack_ray_callbacks",
+]

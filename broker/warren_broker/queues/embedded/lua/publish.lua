@@ -1,4 +1,0 @@
--- Append to a level of a queue that is not its base.
--- ARGV from 4: queue, level, body.
-announce(ARGV[4], ARGV[5])
-return redis.call('XADD', stream(ARGV[4], ARGV[5]), '*', 'b', ARGV[6])

@@ -1,9 +1,0 @@
--- For scripts whose first argument is the prefix: does the client with this sign of life count as living?
--- Who has not renewed its lease lives all the same until somebody begins to clear up after it: while Redis was away
--- nobody could renew one.
-local function lives(key)
-  if redis.call('EXISTS', key) == 1 then return true end
-  local id = key:match('{(%x+)}$'):gsub('%x%x', function(two) return string.char(tonumber(two, 16)) end)
-  local score = redis.call('ZSCORE', ARGV[1] .. 'clients', id)
-  return score and score ~= '-inf'
-end

@@ -1,0 +1,71 @@
+"""The environments of the programs: one for Ray's own libraries, one for each library of others, as its user makes it.
+
+A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENTS = ROOT / ".compat"
+RAYS_OWN = ("ray[data,default,rllib,serve,train,tune]", "optuna", "pandas", "pillow", "polars", "pyarrow", "torch")
+RABBITRY = f"{ROOT}[dashboard,environments]"
+
+
+def dependencies(program: Path) -> tuple[str, ...] | None:
+    """Return what a program's head names, None if it has no such head."""
+    block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", program.read_text(), re.MULTILINE)
+    if block is None:
+        return None
+    return tuple(re.findall(r'"([^"]+)"', block[1].partition("dependencies")[2]))
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Makes environments, each once.
+
+    Attributes:
+        ray: Ray's version in them, such as "2.60.0".
+        uv: the path of uv, which makes them.
+        base: the Python that they are made of, as uv takes it.
+    """
+
+    ray: str
+    uv: str
+    base: str
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return ENVIRONMENTS / self.ray
+
+    def python(self, program: Path) -> Path:
+        """Return the interpreter of a program's environment, which is made if there is none.
+
+        Raises:
+            subprocess.CalledProcessError: something could not be installed; uv has said what.
+        """
+        needed = dependencies(program)
+        return self.made("ray" if needed is None else program.stem, RAYS_OWN if needed is None else needed)
+
+    def made(self, name: str, packages: Sequence[str]) -> Path:
+        """Return the interpreter of the environment of this name, made anew if its packages are others."""
+        folder = self.folder / name
+        python = folder / "bin" / "python"
+        wanted = [*packages, f"ray=={self.ray}"]
+        note = folder / "packages.txt"
+        if not note.exists() or note.read_text().splitlines() != wanted:
+            self._uv("venv", "--allow-existing", "--python", self.base, str(folder))
+            self._uv("pip", "install", "--compile-bytecode", "--python", str(python), "-e", RABBITRY, *wanted)
+            note.write_text("\n".join(wanted))
+        return python
+
+    def _uv(self, *arguments: str) -> None:
+        variables = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+        subprocess.run([self.uv, "--quiet", *arguments], check=True, env=variables)

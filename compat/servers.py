@@ -1,0 +1,51 @@
+"""RabbitMQ, Redis and the nodes on which a program runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from compat.control_group import ControlGroup
+from compat.environments import ROOT
+from tests.servers import RabbitMQServer, RedisServer
+
+NODES = 3
+LOGS = ROOT / ".compat" / "logs"
+"""Where each node leaves what it said in the last run."""
+
+
+@contextmanager
+def cluster(python: Path, group: ControlGroup) -> Iterator[dict[str, str]]:
+    """Start RabbitMQ, Redis and nodes of two CPUs each; yield the variables that name them.
+
+    Args:
+        python: the interpreter of the nodes.
+        group: where the nodes run.
+    """
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="wt-", dir="/tmp") as folder:
+        redis, rabbitmq = RedisServer(Path(folder, "redis")), RabbitMQServer(Path(folder, "rabbitmq"))
+        for server in (redis, rabbitmq):
+            server.start()
+            stack.callback(server.stop)
+        variables = {
+            "RABBITRY_BROKER_URL": rabbitmq.url,
+            "RABBITRY_STORE_URL": redis.url,
+            "RABBITRY_SECRET": "s" * 40,
+        }
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        LOGS.mkdir(parents=True, exist_ok=True)
+        for number in range(NODES):
+            log = stack.enter_context(Path(LOGS, f"node{number}.log").open("wb"))
+            node = subprocess.Popen(
+                group.command([str(python.parent / "rabbitry"), "start", "--num-cpus", "2", "--name", f"node{number}"]),
+                env={**inherited, **variables},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            stack.callback(node.wait)
+            stack.callback(node.terminate)
+        yield {**variables, "RABBITRY_ADDRESS": "auto"}

@@ -1,0 +1,15 @@
+"""How the programs start a session: on this machine, or on the cluster that the environment names."""
+
+from __future__ import annotations
+
+import os
+
+import ray
+
+
+def start(cpus: int) -> None:
+    """Start a session with so many CPUs, or join the cluster of `RABBITRY_ADDRESS`."""
+    if os.environ.get("RABBITRY_ADDRESS"):
+        ray.init()
+    else:
+        ray.init(num_cpus=cpus)

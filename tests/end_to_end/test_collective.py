@@ -1,0 +1,129 @@
+"""`rabbitry.util.collective`, over gloo; without torch, what is said of that."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rabbitry
+from rabbitry.util import collective
+from rabbitry.util.collective.types import Backend, ReduceOp
+
+pytestmark = pytest.mark.usefixtures("session")
+TIMEOUT = 90
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+
+
+@rabbitry.remote(num_cpus=0)
+class Member:
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def join(self, size: int, rank: int, name: str) -> int:
+        collective.init_collective_group(size, rank, "gloo", name)
+        return collective.get_rank(name)
+
+    def numbers(self, name: str) -> list[Any]:
+        return [collective.get_rank(name), collective.get_collective_group_size(name)]
+
+    def run(self, operation: str, name: str, *arguments: Any, **named: Any) -> Any:
+        tensor = np.full(3, self.value, np.float32)
+        if operation == "allgather":
+            into = [np.zeros(3, np.float32) for _ in range(2)]
+            collective.allgather(into, tensor, name)
+            return [each.tolist() for each in into]
+        if operation == "reducescatter":
+            given = [np.full(2, self.value + number, np.float32) for number in range(2)]
+            collective.reducescatter(tensor[:2], given, name, **named)
+            return tensor[:2].tolist()
+        getattr(collective, operation)(tensor, *arguments, group_name=name, **named)
+        return tensor.tolist()
+
+    def torch_allreduce(self, name: str) -> list[int]:
+        import torch
+
+        tensor = torch.tensor([int(self.value), 1])
+        collective.allreduce(tensor, name)
+        return [int(each) for each in tensor]
+
+    def wait(self, name: str) -> bool:
+        collective.barrier(name)
+        return True
+
+    def leave(self, name: str) -> bool:
+        collective.destroy_collective_group(name)
+        return collective.is_group_initialized(name)
+
+
+def get(refs: Any) -> Any:
+    return rabbitry.get(refs, timeout=TIMEOUT)
+
+
+def run(members: list[Any], operation: str, name: str, *arguments: Any, **named: Any) -> Any:
+    return get([member.run.remote(operation, name, *arguments, **named) for member in members])
+
+
+@needs_torch
+def test_all_operations_of_a_group_that_its_members_make() -> None:
+    members = [Member.remote(2.0), Member.remote(5.0)]
+    assert get([member.join.remote(2, rank, "made") for rank, member in enumerate(members)]) == [0, 1]
+    assert get(members[1].numbers.remote("made")) == [1, 2]
+    for op, value in ((ReduceOp.SUM, 7.0), (ReduceOp.PRODUCT, 10.0), (ReduceOp.MIN, 2.0), (ReduceOp.MAX, 5.0)):
+        assert run(members, "allreduce", "made", op=op) == [[value] * 3] * 2
+    assert run(members, "reduce", "made", 1) == [[2.0] * 3, [7.0] * 3]
+    assert run(members, "broadcast", "made", 1) == [[5.0] * 3] * 2
+    assert run(members, "allgather", "made") == [[[2.0] * 3, [5.0] * 3]] * 2
+    assert run(members, "reducescatter", "made") == [[7.0] * 2, [9.0] * 2]
+    sent = [members[0].run.remote("send", "made", 1), members[1].run.remote("recv", "made", 0)]
+    assert get(sent)[1] == [2.0] * 3
+    assert get([member.torch_allreduce.remote("made") for member in members]) == [[7, 2]] * 2
+    assert get([member.wait.remote("made") for member in members]) == [True] * 2
+    for wrong in (2, -1):
+        with pytest.raises(ValueError, match="rank"):
+            get(members[0].run.remote("send", "made", wrong))
+    with pytest.raises(RuntimeError, match="self"):
+        get(members[0].run.remote("recv", "made", 0))
+    with pytest.raises(RuntimeError, match="second time"):
+        get(members[0].join.remote(2, 0, "made"))
+    # Left, and made again under the same name.
+    assert get([member.leave.remote("made") for member in members]) == [False] * 2
+    assert get(members[0].numbers.remote("made")) == [-1, -1]
+    with pytest.raises(RuntimeError, match="not initialized"):
+        get(members[0].wait.remote("made"))
+    assert get([member.join.remote(2, 1 - rank, "made") for rank, member in enumerate(members)]) == [1, 0]
+    assert run(members, "allreduce", "made") == [[7.0] * 3] * 2
+
+
+@needs_torch
+def test_a_group_that_is_declared() -> None:
+    members = [Member.remote(1.0), Member.remote(3.0)]
+    collective.create_collective_group(members, 2, [1, 0], "gloo", "declared")
+    with pytest.raises(RuntimeError, match="twice"):
+        collective.create_collective_group(members, 2, [1, 0], "gloo", "declared")
+    assert run(members, "broadcast", "declared", 0) == [[3.0] * 3] * 2
+    assert get([member.numbers.remote("declared") for member in members]) == [[1, 2], [0, 2]]
+    assert get([member.leave.remote("declared") for member in members]) == [False] * 2
+    with pytest.raises(RuntimeError, match="permutation"):
+        collective.create_collective_group(members, 2, [1, 1], "gloo", "other")
+    with pytest.raises(RuntimeError, match="one rank"):
+        collective.create_collective_group(members, 2, [1], "gloo", "other")
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="inside a Ray actor or task"):
+        collective.allreduce(np.zeros(1))
+    with pytest.raises(RuntimeError, match="inside a Ray actor or task"):
+        collective.init_collective_group(2, 0, "gloo")
+    with pytest.raises(RuntimeError, match="Unrecognized tensor type"):
+        collective.allreduce([1])
+    with pytest.raises(RuntimeError, match="without '_multigpu'"):
+        collective.allreduce_multigpu([])
+    with pytest.raises(ValueError, match="Only NCCL and GLOO"):
+        Backend("mpi")
+    assert Backend("torch_gloo") == Backend.GLOO
+    if not collective.gloo_available():
+        with pytest.raises(RuntimeError, match="needs torch"):
+            get(Member.remote().join.remote(2, 0, "none"))

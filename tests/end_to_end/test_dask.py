@@ -1,0 +1,99 @@
+"""`rabbitry.util.dask`: graphs of dask are computed on the cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import operator
+from typing import Any
+
+import pytest
+
+import rabbitry
+from rabbitry.object_ref import ObjectRef
+
+pytestmark = pytest.mark.usefixtures("session")
+has_dask = importlib.util.find_spec("dask") is not None
+needs_dask = pytest.mark.skipif(not has_dask, reason="dask is not installed")
+
+
+@pytest.mark.skipif(has_dask, reason="dask is installed")
+def test_without_dask_it_says_what_to_install() -> None:
+    with pytest.raises(ImportError, match="pip install dask"):
+        import rabbitry.util.dask  # noqa: F401
+
+
+@needs_dask
+def test_a_graph_and_the_shape_of_its_keys() -> None:
+    from rabbitry.util.dask import ray_dask_get, ray_dask_get_sync
+
+    graph: dict[str, Any] = {
+        "one": 1,
+        "pair": (1, 2),
+        "two": (operator.add, "one", 1),
+        "list": (sum, ["one", "two", (operator.mul, "two", "two")]),
+        "alias": "two",
+        "deep": (operator.add, "list", "alias"),
+    }
+    for get in (ray_dask_get, ray_dask_get_sync):
+        assert get(graph, "deep") == 9
+        assert get(graph, ["two", ["list", ["one"]], "alias"]) == (2, (7, (1,)), 2)
+
+
+@needs_dask
+def test_delayed_functions_run_in_tasks() -> None:
+    import dask
+
+    from rabbitry.util.dask import enable_dask_on_ray, ray_dask_get, ray_dask_persist
+
+    @dask.delayed
+    def where(*_: Any) -> str | None:
+        return rabbitry.get_runtime_context().get_task_id()
+
+    @dask.delayed
+    def fail() -> None:
+        raise KeyError("no")
+
+    with enable_dask_on_ray():
+        ids = dask.compute(where(), where(where()))
+    assert len(set(ids)) == 2 and None not in ids
+    with pytest.raises(KeyError):
+        fail().compute(scheduler=ray_dask_get)
+    (kept,) = ray_dask_persist(dask.delayed(operator.add)(1, 2))
+    assert [type(each) for each in dict(kept.dask).values()] != [int]
+    assert kept.compute(scheduler=ray_dask_get) == 3
+    assert dask.delayed(operator.add)(kept, 4).compute(scheduler=ray_dask_get) == 7
+    with pytest.raises(ValueError, match="ray_remote_args"), dask.annotate(resources={"GPU": 1}):
+        where().compute(scheduler=ray_dask_get)
+
+
+@needs_dask
+def test_callbacks() -> None:
+    import dask
+
+    from rabbitry.util.dask import RayDaskCallback, ray_dask_get
+
+    seen: list[Any] = []
+
+    class Seen(RayDaskCallback):
+        def _ray_presubmit(self, task: Any, key: Any, deps: Any) -> Any:
+            return 100 if key == "replaced" else None
+
+        def _ray_postsubmit(self, task: Any, key: Any, deps: Any, object_ref: Any) -> None:
+            seen.append((key, isinstance(object_ref, ObjectRef)))
+
+        def _ray_finish(self, result: Any) -> None:
+            seen.append(result)
+
+    def before(key: Any, refs: Any) -> int:
+        return 5
+
+    def after(key: Any, result: Any, state: Any) -> None:
+        assert (key, result, state) == ("end", 101, 5)
+
+    graph = {"replaced": (operator.add, 1, 1), "end": (operator.add, "replaced", 1)}
+    with Seen(), RayDaskCallback(ray_pretask=before, ray_posttask=after):
+        assert ray_dask_get(graph, "end") == 101
+    assert seen == [("end", True), 101]
+    assert ray_dask_get(graph, "end") == 3
+    assert RayDaskCallback.ray_active == []
+    assert dask.config.get("scheduler", None) is None

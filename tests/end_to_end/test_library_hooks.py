@@ -1,0 +1,127 @@
+"""What Ray's libraries use of refs, generators and handles beside the public names."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+import rabbitry
+from rabbitry.exceptions import RabbitrySystemError
+
+pytestmark = pytest.mark.usefixtures("session")
+TIMEOUT = 30
+
+
+def said(stats: Any) -> list[Any]:
+    return [type(stats).__name__, stats.object_creation_dur_s >= 0]
+
+
+@rabbitry.remote(num_cpus=0)
+def stream() -> Iterator[Any]:
+    stats = yield 1
+    yield said(stats)
+    yield from [2]
+    yield from (each for each in [3])
+    yield said((yield 4))
+
+
+@rabbitry.remote(num_cpus=0)
+async def stream_async() -> AsyncIterator[Any]:
+    stats = yield 1
+    yield said(stats)
+
+
+@rabbitry.remote(num_cpus=0)
+class Streams:
+    def plain(self) -> Iterator[Any]:
+        stats = yield 1
+        yield said(stats)
+
+
+@rabbitry.remote(num_cpus=0)
+class AsyncStreams:
+    async def coroutine(self) -> AsyncIterator[Any]:
+        stats = yield 1
+        yield said(stats)
+
+    def plain(self) -> Iterator[Any]:
+        stats = yield 1
+        yield said(stats)
+
+
+def values(generator: Any) -> list[Any]:
+    return [rabbitry.get(ref, timeout=TIMEOUT) for ref in generator]
+
+
+def test_a_generator_is_told_how_long_its_item_took_to_store() -> None:
+    told = ["StreamingGeneratorStats", True]
+    assert values(stream.options(num_returns="streaming").remote()) == [1, told, 2, 3, 4, told]
+    assert values(stream_async.options(num_returns="streaming").remote()) == [1, told]
+    for method in (Streams.remote().plain, AsyncStreams.remote().coroutine, AsyncStreams.remote().plain):
+        assert values(method.options(num_returns="streaming").remote()) == [1, told]
+
+
+def test_a_stream_is_exhausted_when_all_refs_were_handed_out() -> None:
+    generator = stream.options(num_returns="streaming").remote()
+    assert not generator._stream_exhausted()
+    for _ in range(6):
+        next(generator)
+    rabbitry.get(generator.completed(), timeout=TIMEOUT)
+    assert generator._stream_exhausted()
+
+
+@rabbitry.remote(num_cpus=0)
+def make(fails: bool = False) -> int:
+    if fails:
+        raise ValueError("no")
+    return 1
+
+
+@rabbitry.remote(num_cpus=0, max_concurrency=2)
+class Gate:
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    def open(self) -> None:
+        self.opened.set()
+
+    def passed(self) -> int:
+        self.opened.wait(TIMEOUT)
+        return 1
+
+
+def test_a_callback_is_told_that_an_object_is_there_and_not_what_it_is() -> None:
+    told: queue.Queue[Any] = queue.Queue()
+    for ref in (make.remote(), make.remote(fails=True), rabbitry.put(1)):
+        ref._on_ready(told.put)
+        assert told.get(timeout=TIMEOUT) is None
+    gate = Gate.remote()
+    waiting = gate.passed.remote()
+    end = waiting._on_ready(told.put)
+    end()
+    assert isinstance(told.get(timeout=TIMEOUT), RabbitrySystemError)
+    rabbitry.get(gate.open.remote(), timeout=TIMEOUT)
+    assert rabbitry.get(waiting, timeout=TIMEOUT) == 1
+    end()
+    assert told.empty(), "once"
+
+
+def test_a_coroutine_waits_for_an_object_without_reading_it() -> None:
+    async def wait(ref: Any) -> Any:
+        return await asyncio.wait_for(ref._ready(), TIMEOUT)
+
+    for ref in (make.remote(), make.remote(fails=True)):
+        assert asyncio.run(wait(ref)) == ref
+
+
+def test_a_handle_knows_the_state_of_its_actor() -> None:
+    gate = Gate.remote()
+    rabbitry.get(gate.open.remote(), timeout=TIMEOUT)
+    assert gate._get_local_state() == 2
+    rabbitry.kill(gate)
+    assert gate._get_local_state() == 4

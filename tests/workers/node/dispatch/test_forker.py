@@ -1,0 +1,112 @@
+"""The agent's end of the template: one request at a time, exits are told, a template that died is replaced."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rabbitry_broker.loop import Loop
+from rabbitry_workers.channel import Splitter, pack_message
+from rabbitry_workers.executor import template
+from rabbitry_workers.node.dispatch import forker as forkers
+from rabbitry_workers.node.dispatch.forker import Forker
+
+
+class Template:
+    """The other end of the control socket, answered by hand."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.forked: list[Any] = []
+        self.exited: list[Any] = []
+        ours, self.theirs = socket.socketpair()
+        self.splitter = Splitter()
+        self.forker = Forker(self.loop, (0, ours), self.on_forked, lambda *what: self.exited.append(what))
+
+    def on_forked(self, pid: int, tag: Any, fds: list[int]) -> None:
+        self.forked.append((pid, tag, len(fds)))
+        for fd in fds:
+            os.close(fd)
+
+    def asked(self) -> list[Any]:
+        self.theirs.setblocking(False)
+        try:
+            return [message[2] for message in self.splitter.feed(self.theirs.recv(65536))]
+        except BlockingIOError:
+            return []
+
+    def answer(self, pid: int) -> None:
+        fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+        socket.send_fds(self.theirs, [pack_message([template.FORKED, pid])], fds)
+        for fd in fds:
+            os.close(fd)
+        self.loop.run_once(0.1)
+
+    def tell_exit(self, pid: int, status: int) -> None:
+        self.theirs.sendall(pack_message(["exited", pid, status]))
+        self.loop.run_once(0.1)
+
+
+@pytest.fixture
+def made() -> Iterator[Template]:
+    made = Template()
+    yield made
+    made.theirs.close()
+    made.loop.close()
+
+
+def test_one_is_asked_for_at_a_time_and_comes_with_its_tag_and_descriptors(made: Template):
+    made.forker.fork("first", {"n": 1})
+    made.forker.fork("second", {"n": 2})
+    assert made.asked() == [{"n": 1}]
+    made.answer(2**30)
+    assert made.forked == [(2**30, "first", 4)]
+    assert made.asked() == [{"n": 2}]
+    made.answer(2**30 + 1)
+    made.tell_exit(2**30, 9)
+    assert made.exited == [(2**30, 9)]
+    assert made.forker._pids == {2**30 + 1}
+
+
+def test_what_cannot_be_sent_is_not_asked_for(made: Template):
+    with pytest.raises(TypeError):
+        made.forker.fork("tag", {"n": object()})
+    made.forker.fork("good", {})
+    assert len(made.asked()) == 1
+
+
+def test_a_template_that_died_is_replaced_and_asked_again(made: Template, monkeypatch: pytest.MonkeyPatch):
+    ended: list[int] = []
+    started: list[Any] = []
+    monkeypatch.setattr(forkers.children, "end_group", ended.append)
+
+    def start(command: Any, stdin: int, close_fds: bool) -> Any:
+        started.append(socket.socket(fileno=os.dup(stdin)))
+        return SimpleNamespace(pid=7, wait=lambda: 0)
+
+    monkeypatch.setattr(forkers.subprocess, "Popen", start)
+    made.forker.fork("first", {})
+    made.answer(2**30)
+    made.forker.fork("second", {"n": 2})
+    made.theirs.close()
+    made.loop.run_once(0.1)
+    assert ended == [2**30]
+    (made.theirs,) = started
+    made.splitter = Splitter()
+    assert made.asked() == [{"n": 2}]
+    made.forker.close()
+
+
+def test_the_end_waits_for_executors_and_says_when_they_stay(
+    made: Template, monkeypatch: pytest.MonkeyPatch, caplog: Any
+):
+    monkeypatch.setattr(forkers, "ORDERLY_SECONDS", 0.0)
+    monkeypatch.setattr(forkers, "END_SECONDS", 0.0)
+    made.forker._pids = {os.getpid(), 2**30}
+    made.forker.close()
+    assert "still there" in caplog.text

@@ -1,0 +1,69 @@
+"""Cancelling many tasks that wait on a node: what is asked for together is looked for together."""
+
+from __future__ import annotations
+
+import pytest
+
+from rabbitry.core.submit.cancelling import CANCEL_GRACE_SECONDS
+from rabbitry_broker.ids import FIRST_INDEX, new_client_id
+from rabbitry_broker.messages import TaskHeader
+from rabbitry_workers.node.intake import cancelling
+from rabbitry_workers.node.model.lanes import Lane
+from rabbitry_workers.node.outcome.publishing import announce_queue
+from tests.workers.conftest import MakeAgent, drive, frame, header, task
+
+TASKS = 1000
+
+
+def submit(agent, head: TaskHeader, count: int) -> None:
+    agent.node.store.register_client(head.owner, 60.0)
+    announce_queue(agent.node, "task.CPU=1")
+    agent.publisher.publish("task.CPU=1", frame(agent, head, *[task(head.owner, at) for at in range(count)]))
+
+
+def waiting(agent) -> int:
+    return sum(lane.waiting for lane in agent.lanes.values())
+
+
+def test_what_is_asked_for_together_is_looked_for_together(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch):
+    agent = make_agent()
+    owner = new_client_id()
+    submit(agent, header(owner), TASKS)
+    drive(agent, lambda: waiting(agent) == TASKS, "all tasks wait")
+    walks = 0
+    walk = Lane.all_pieces
+
+    def counted(lane: Lane):
+        nonlocal walks
+        walks += 1
+        return walk(lane)
+
+    monkeypatch.setattr(Lane, "all_pieces", counted)
+    for at in range(TASKS - 1):
+        agent.cancelling.cancel([task(owner, at)[0]], owner, force=False)
+    late = task(owner, TASKS)[0]
+    agent.cancelling.cancel([late], owner, force=False)
+    drive(agent, lambda: waiting(agent) == 1 and not agent.failing, "all but one are cancelled")
+    assert walks < TASKS / 10
+    assert late in agent.cancelling.known
+    assert len(agent.cancelling.known) == 1
+    ended = agent.node.store.fetch([task(owner, at)[0] + FIRST_INDEX for at in range(TASKS)])
+    assert [record is not None for record in ended] == [True] * (TASKS - 1) + [False]
+
+
+def test_start_marks_stay_with_the_tasks_that_have_them(make_agent: MakeAgent):
+    agent = make_agent()
+    owner = new_client_id()
+    submit(agent, header(owner, max_retries=0), 4)
+    drive(agent, lambda: waiting(agent) == 4, "all tasks wait")
+    (piece,) = [piece for lane in agent.lanes.values() for piece in lane.all_pieces()]
+    piece.marked = 2  # of the first two
+    for at in (0, 3):
+        agent.cancelling.cancel([task(owner, at)[0]], owner, force=False)
+    drive(agent, lambda: waiting(agent) == 2, "two are cancelled")
+    assert [each[0] for each in piece.tasks] == [task(owner, at)[0] for at in (1, 2)]
+    assert piece.marked == 1
+
+
+def test_what_runs_is_claimed_before_its_client_gives_up_waiting_for_that():
+    assert cancelling.PAUSE_SECONDS_MAX < CANCEL_GRACE_SECONDS

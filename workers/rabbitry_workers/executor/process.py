@@ -1,0 +1,105 @@
+"""What a fresh executor becomes: import path, working directory and variables of its job and its tasks' environment.
+
+All of this a user has sent. It is read here, in the process that it is for: no nonsense may end a node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any, Final
+
+from rabbitry_workers.environments.making import Setup
+from rabbitry_workers.executor.environment import expanded
+
+_OF_AN_INTERPRETER: Final = re.compile(r"/(site|dist)-packages/?$|/lib(64)?/python3[^/]*(/|$)|/python3\d+\.zip$")
+"""Entries of a path that hold what is installed, or the standard library."""
+
+_entered = False
+
+
+def enter(config: dict[str, Any], *, first: bool = False) -> Setup:
+    """Set up this process, unless the template that it was forked from has been already.
+
+    Args:
+        config: what the agent says of executors of a job and environment.
+        first: this is such a template.
+
+    Returns:
+        What its environment is.
+
+    Raises:
+        Exception: it cannot be set up like that.
+    """
+    global _entered
+    setup = _setup_of(config)
+    if _entered:
+        return setup
+    process = json.loads(config["process"]) if config["process"] else {}
+    os.environ.update(expanded(setup.variables, os.environ))
+    path = [str(each) for each in process.get("sys_path", [])]
+    if setup.command or setup.image:
+        # What is installed for the environment comes before what the driver has installed, and behind its own modules.
+        own = [each for each in path if not _OF_AN_INTERPRETER.search(each)]
+        order = [*setup.path, *own, *sys.path, *path]
+    else:
+        order = [*setup.path, *path, *sys.path]
+    sys.path[:] = list(dict.fromkeys(order))
+    if setup.path:
+        inherited = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([*setup.path, *([inherited] if inherited else [])])  # for children
+    directory = setup.cwd or process.get("cwd")
+    if directory and (setup.cwd or os.path.isdir(directory)):
+        os.chdir(directory)
+    if config["as_ray"]:
+        from rabbitry.as_ray import install
+
+        install(children=False)
+    if process.get("logging"):
+        from rabbitry.logging_config import LoggingConfig
+
+        LoggingConfig.from_dict(process["logging"])._apply()
+    if first:
+        _entered = True
+        from importlib import import_module
+
+        for module in setup.preload:
+            import_module(module)
+    return setup
+
+
+def _setup_of(config: dict[str, Any]) -> Setup:
+    if config["setup"]:
+        return Setup.unpack(config["setup"])
+    variables = json.loads(config["env"]) if config["env"] else {}
+    return Setup(env={"env_vars": dict(variables)} if variables else {}, holds=[], variables=dict(variables), path=[])
+
+
+def run_hook(setup: Setup, load: Any) -> None:
+    """Run what the environment says that a process runs first.
+
+    Args:
+        setup: of the environment.
+        load: returns the function of a hash.
+
+    Raises:
+        Exception: what it raises, or it is not there.
+    """
+    hook = setup.hook
+    if not hook:
+        return
+    if "." in hook:
+        from importlib import import_module
+
+        module, _, name = hook.rpartition(".")
+        function = getattr(import_module(module), name)
+    else:
+        function = load(bytes.fromhex(hook))
+    function()
+
+
+def as_text(error: BaseException) -> str:
+    """Return what an error says, as text that can be sent."""
+    return f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()

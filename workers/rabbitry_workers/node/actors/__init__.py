@@ -1,0 +1,1 @@
+"""The actors of a node: their hosts, their calls, their ends."""

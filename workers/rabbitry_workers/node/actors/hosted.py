@@ -1,0 +1,102 @@
+"""What a node knows of its actors, and the calls that wait for one: state that the parts of `node.actors` share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Final
+
+from rabbitry.actor import unpack_facts
+from rabbitry.exceptions import ActorUnavailableError, store_error
+from rabbitry_broker import records, retry_policy
+from rabbitry_broker.messages import Task, TaskHeader, decode_actor_spec
+from rabbitry_workers.node.actors.call_order import Call, CallOrder
+from rabbitry_workers.node.model.lanes import Executor
+from rabbitry_workers.node.model.work import Held
+from rabbitry_workers.positions import Positions
+
+PREFETCH: Final = 64  # calls of one actor that may be outstanding
+
+
+class Hosted:
+    """An actor with a process on this node."""
+
+    def __init__(
+        self, executor: Executor, header: TaskHeader, task: Task, held: Held, epoch: int, owner: bytes
+    ) -> None:
+        self.executor = executor
+        self.header = header
+        self.task = task
+        self.spec = decode_actor_spec(header.extra)
+        self.creation: Held | None = held
+        self.epoch = epoch
+        self.owner = owner
+        self.detached = bool(header.lifetime)
+        self.final = False
+        self.alive = False  # its constructor has ended well: before that no call reaches the instance
+        self.cause = b""
+        self.seen: dict[bytes, Positions] = {}  # caller -> calls that were handed to the process
+        self.absent: set[bytes] = set()  # callers in `seen` that were gone at the last look
+        self.order: CallOrder | None = None  # while calls of before may still be with a lost node
+
+    def fails_while_restarting(self) -> bool:
+        """True if calls fail while it restarts: they are not tried again, and no state tells which took effect."""
+        return not self.spec.durable and unpack_facts(self.spec.facts).max_task_retries == 0
+
+
+class ActorTable:
+    """The actors of a node. Loop thread only.
+
+    Attributes:
+        hosted: those with a process here.
+        waiting: calls for actors that are being restarted.
+        restarting: actors that have had a process, and whose next one is not through its constructor; with: calls that
+            are not to be tried again fail meanwhile, as in Ray. `Hosting.host` (or the end of the process before)
+            enters them; `Hosting.created`, `Ends.bury`, `Ends.moved_away` and `Ends.give_up` take them out.
+    """
+
+    def __init__(self) -> None:
+        self.hosted: dict[bytes, Hosted] = {}
+        self.waiting: dict[bytes, deque[Call]] = {}
+        self.restarting: dict[bytes, bool] = {}
+
+    def kept(self) -> Iterator[Call]:
+        """Yield the calls that this node has and no process of an actor: they wait for one, or are early."""
+        for waiting in self.waiting.values():
+            yield from waiting
+        for hosted in self.hosted.values():
+            if hosted.order is not None:
+                yield from hosted.order.waiting()
+
+    def kept_ids(self) -> Iterator[bytes]:
+        """Yield their ids."""
+        for _, _, _, call in self.kept():
+            yield call[0]
+
+
+def unavailable(actor_id: bytes, why: str = "") -> bytes:
+    """Return the record that calls get which may not wait for an actor's next process.
+
+    Args:
+        actor_id: whose.
+        why: its process has ended, "" if that is not known.
+    """
+    since = f", since its process ended: {why}" if why else ""
+    return records.ERROR + store_error(ActorUnavailableError(f"it is being restarted{since}", actor_id))
+
+
+def attempts_after(
+    hosted: Hosted, header: TaskHeader, task: Task, *, sent: bool, begun: bool, running: bool
+) -> int | None:
+    """Return a lost call's attempts when it is tried again, None if it is not; see `retry_policy`."""
+    if hosted.spec.durable:
+        return retry_policy.of_durable_call(task[2], running=running)
+    return retry_policy.of_actor_call(header.max_retries, task[2], sent=sent, begun=begun)
+
+
+def together(calls: Iterable[Call]) -> Iterator[tuple[Held, bytes, TaskHeader, list[Task]]]:
+    """Gather successive calls of one delivery under one header, in their order."""
+    for _, group in groupby(calls, key=lambda call: (id(call[0]), call[1])):
+        (held, header_bytes, header, first), *others = group
+        yield held, header_bytes, header, [first, *(task for *_, task in others)]

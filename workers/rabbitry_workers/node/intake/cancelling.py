@@ -1,0 +1,197 @@
+"""Cancelling tasks, wherever they are on this node.
+
+| where the task is | what is done |
+|---|---|
+| not here (yet) | its id is kept: if it comes, it fails without having run |
+| it waits in a lane | it fails without having run |
+| sent to an executor, not begun | its error is committed, and the executor is told to skip it |
+| running | the executor is interrupted, or killed by `force` |
+| a call that waits for its actor's process | it fails without having run |
+| a call that an actor's process has | that drops it, or cancels its coroutine, or lets the method know |
+
+A task may begin just while it is being cancelled, and what an executor has not begun may go to another one: so those
+that were cancelled unbegun stay marked until the executor has nothing in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Sequence
+from typing import Final, Protocol
+
+from rabbitry.core.failures import cancelled_error
+from rabbitry_broker import records
+from rabbitry_broker.errors import RabbitryBrokerError
+from rabbitry_broker.messages import Completion, Task, TaskHeader, encode_completion
+from rabbitry_workers.executor.calls import result_ids
+from rabbitry_workers.node.model.in_hand import InHand
+from rabbitry_workers.node.model.lanes import Executor
+from rabbitry_workers.node.model.node import Node
+from rabbitry_workers.node.model.ports import Commits, Failed, Fails, Settle
+from rabbitry_workers.node.model.work import Chunk, Held
+
+CANCELS_KEPT: Final = 10000
+# Between two looks for what is to be cancelled. Shorter than clients wait for a claim (`CANCEL_GRACE_SECONDS`): what
+# runs would count as cancelled unbegun otherwise.
+PAUSE_SECONDS_MAX: Final = 0.1
+AGAIN_SECONDS: Final = 1.0  # until the next try when Redis is away
+
+log = logging.getLogger("rabbitry.node")
+
+
+def _record(task: Task) -> bytes:
+    return records.ERROR + cancelled_error(task[0])
+
+
+class CancelsCalls(Protocol):
+    """Cancels calls to actors."""
+
+    def cancel(self, executor: Executor, task_id: bytes) -> None:
+        """Cancel a call that its host has."""
+
+    def take_waiting(self, wanted: Collection[bytes]) -> list[tuple[Held, TaskHeader, Task]]:
+        """Take out the calls with these ids that wait for their actor's next process."""
+
+
+class Cancelling:
+    """Loop thread only.
+
+    Args:
+        node: this one.
+        in_hand: where tasks are.
+        settle: of deliveries.
+        commits: of errors.
+        failing: of what waits.
+
+    Attributes:
+        known: ids of cancelled tasks that were not here, in the order of their cancelling.
+        calls: to actors.
+    """
+
+    calls: CancelsCalls
+
+    def __init__(self, node: Node, in_hand: InHand, settle: Settle, commits: Commits, failing: Fails) -> None:
+        self._node = node
+        self._in_hand = in_hand
+        self._settle = settle
+        self._commits = commits
+        self._failing = failing
+        self.known: dict[bytes, None] = {}
+        self._asked: dict[bytes, tuple[bytes, bool]] = {}  # emptied by the next look
+        self._look_from = 0.0
+
+    def start(self) -> None:
+        """Learn what was cancelled lately: it may still be on a queue."""
+        store, keys = self._node.store, self._node.keys
+        self.known.update(dict.fromkeys(store.call(b"ZRANGEBYSCORE", keys.cancelled, store.time(), b"+inf") or ()))
+
+    def without_cancelled(
+        self, held: Held, header: TaskHeader, tasks: list[Task], *, outstanding: bool = False
+    ) -> list[Task]:
+        """Return the tasks that were not cancelled; the others fail. `outstanding`: their delivery counts them."""
+        kept = []
+        cancelled: list[Failed] = []
+        for task in tasks:
+            if task[0] in self.known:
+                cancelled.append((held, header, task, _record(task)))
+            else:
+                kept.append(task)
+        if cancelled:
+            self._commits.commit_records(cancelled)
+            if outstanding:
+                self._settle(held, len(cancelled))
+        return kept
+
+    def cancel(self, task_ids: Sequence[bytes], client: bytes, *, force: bool) -> None:
+        """Cancel tasks, soon: those that are asked for together are looked for together.
+
+        Args:
+            task_ids: which.
+            client: who asked; it is told of each whose end will be committed here.
+            force: kill the executors that run them.
+        """
+        asked = self._asked
+        if not asked:
+            self._node.loop.call_later(max(0.0, self._look_from - time.monotonic()), self._look)
+        for task_id in task_ids:
+            asked[task_id] = (client, force or asked.get(task_id, (b"", False))[1])
+
+    def _look(self) -> None:
+        """Find what was asked for. That walks everything in hand, so it takes a tenth of the loop's time at most.
+
+        Processor time counts: a look that others interrupt is no reason to look later.
+        """
+        began = time.thread_time()
+        asked, self._asked = self._asked, {}
+        try:
+            self._cancel_all(asked)
+        except RabbitryBrokerError as error:
+            log.warning("cannot cancel %d tasks now: %s", len(asked), error)
+            self._node.loop.call_later(AGAIN_SECONDS, lambda: self._ask_again(asked))
+        spent = time.thread_time() - began
+        self._look_from = time.monotonic() + min(10 * spent, PAUSE_SECONDS_MAX)
+
+    def _ask_again(self, asked: dict[bytes, tuple[bytes, bool]]) -> None:
+        for task_id, (client, force) in asked.items():
+            self.cancel([task_id], client, force=force)
+
+    def _cancel_all(self, asked: dict[bytes, tuple[bytes, bool]]) -> None:
+        """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again."""
+        for executor, chunk, sequence, task in self._in_hand.sent(asked):
+            if task[0] in asked:  # else it was there twice
+                client, force = asked[task[0]]
+                self.cancel_sent(executor, chunk, sequence, task, client, force=force)
+                del asked[task[0]]
+        waiting = [*self._in_hand.take_waiting(asked), *self.calls.take_waiting(asked)]
+        self._failing.add([(held, header, task, _record(task)) for held, header, task in waiting])
+        for _, _, task in waiting:
+            asked.pop(task[0], None)
+        while len(self.known) > CANCELS_KEPT:
+            self.known.pop(next(iter(self.known)))
+        self.known.update(dict.fromkeys(asked))
+
+    def cancel_sent(
+        self, executor: Executor, chunk: Chunk, sequence: int, task: Task, client: bytes, *, force: bool
+    ) -> None:
+        """Cancel a task that was sent to an executor."""
+        if executor.actor:
+            self._claim(client, task[0])
+            self.calls.cancel(executor, task[0])
+        elif executor.progress.started[0] - 1 == sequence:
+            self._claim(client, task[0])
+            self._interrupt(executor, task[0], force=force)
+        else:
+            # Not begun (or done and not reported): the first result stands, whichever it is.
+            executor.progress.cancel(task[0])
+            executor.dropped[task[0]] = force
+            items: list[bytes] = []
+            record = _record(task)
+            for key in result_ids(task[0], chunk.header.num_returns):
+                items += (key, record)
+            self._commits.commit(chunk.held, chunk.header, items, [])
+
+    def interrupt_dropped(self, executor: Executor) -> None:
+        """A task may have begun while it was being cancelled: it is interrupted after all."""
+        if not executor.chunks:
+            executor.dropped.clear()
+            return
+        running = executor.running()
+        if running is None:
+            return
+        chunk, at = running
+        task_id = chunk.tasks[at][0]
+        if task_id in executor.dropped and task_id not in executor.cancelled:
+            self._interrupt(executor, task_id, force=executor.dropped[task_id])
+
+    def _claim(self, client: bytes, task_id: bytes) -> None:
+        note = Completion(b"", 0, 0.0, [], [task_id], "cancel-claimed")
+        self._node.store.tell(client, encode_completion(self._node.signer, client, note))
+
+    @staticmethod
+    def _interrupt(executor: Executor, task_id: bytes, *, force: bool) -> None:
+        executor.cancelled.add(task_id)
+        if force:
+            executor.kill()
+        else:
+            executor.interrupt(task_id)

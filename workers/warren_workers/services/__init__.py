@@ -1,1 +1,0 @@
-"""Background services of a node that look after the whole cluster."""
