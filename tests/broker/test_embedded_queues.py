@@ -28,7 +28,13 @@ class Node:
     def __init__(self, endpoint: Endpoint, name: str) -> None:
         self.loop = Loop()
         self.got: list[Delivery] = []
-        self.consumer = EmbeddedConsumer(endpoint, self.loop, self.got.append, consumer_name=name)
+        self.on_first: Callable[[], object] = lambda: None
+        self.consumer = EmbeddedConsumer(endpoint, self.loop, self._on_delivery, consumer_name=name)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        if not self.got:
+            self.on_first()
+        self.got.append(delivery)
 
     def run_until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -178,6 +184,24 @@ def test_levels_are_read_by_priority_and_returned_ones_first() -> None:
         b":p9:r", b":p2:r", b":p2", b":r", b"",
     ]  # fmt: skip
     assert [streams.priority_of_level(level) for level in (b"", b":r", b":p7", b":p7:r")] == [0, 0, 7, 7]
+
+
+def test_what_was_read_and_never_looked_at_does_not_count_as_redelivered(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher
+) -> None:
+    """Its reader looks at what came again only after a while: what is less urgent would run before it."""
+    node = make_node("node")
+    node.on_first = lambda: node.consumer.subscribe(QUEUE, prefetch=1)
+    for body in (b"1", b"2"):
+        publisher.publish(QUEUE, body)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    node.run_until(lambda: node.got)
+    node.consumer.ack(node.got[0])
+    node.run_until(lambda: len(node.got) == 2)
+    assert [(each.body, each.redelivered) for each in node.got] == [(b"1", False), (b"2", False)]
+    node.consumer.release(node.got[1])
+    node.run_until(lambda: len(node.got) == 3)
+    assert node.got[2].redelivered  # this one was looked at
 
 
 def test_what_a_busy_server_refuses_is_done_later(

@@ -162,7 +162,7 @@ def test_actors_and_their_calls(session: str, tmp_path: Path):
     with pytest.raises(KeyError):
         rabbitry.get(bad, timeout=20)
     # Its process makes results known itself, and its node that it lives: in either order.
-    wait_until(lambda: get_actor(counter._actor_id.hex()).state == "ALIVE", 10)  # type: ignore[union-attr]
+    wait_until(lambda: get_actor(counter._actor_id.hex()).state == "ALIVE", 10, list_actors)  # type: ignore[union-attr]
     actor = get_actor(counter._actor_id.hex())
     assert actor is not None
     assert (actor.class_name, actor.state, actor.name, actor.ray_namespace) == (

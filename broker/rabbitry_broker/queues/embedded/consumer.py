@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry_broker.backoff import backoff
@@ -145,7 +146,7 @@ class EmbeddedConsumer:
             levels.setdefault(held[0][start:], []).append(held[1])
             self._let_go(subscription, held)
         for level, entry_ids in levels.items():
-            self._put_back(subscription, level, entry_ids)
+            self._put_back(subscription, level, entry_ids, unseen=False)
 
     def ack(self, delivery: Delivery) -> None:
         """See `Consumer.ack`."""
@@ -171,7 +172,7 @@ class EmbeddedConsumer:
         held = (stream, entry_id)
         if held in subscription.outstanding:
             level = stream[len(self._keys.stream(subscription.queue)) :]
-            self._put_back(subscription, level, [entry_id])
+            self._put_back(subscription, level, [entry_id], unseen=False)
             self._let_go(subscription, held)
 
     def delete_queue(self, queue: str, *, if_empty: bool = False) -> None:
@@ -243,15 +244,15 @@ class EmbeddedConsumer:
                     self._loop.call_later(_RETRY_S, self._flush_acks)
                 self._acks.setdefault(stream, [])[:0] = ids
 
-    def _put_back(self, subscription: Subscription, level: bytes, entry_ids: list[bytes]) -> None:
+    def _put_back(self, subscription: Subscription, level: bytes, entry_ids: list[bytes], *, unseen: bool) -> None:
         def answered(reply: Any) -> None:
             if reply.__class__ is StoreError and not self._closed:
                 # E.g. out of memory. Until it succeeds the messages are pending in our name.
                 logger.warning("Redis refused to take messages back, trying again: %s", reply)
-                self._loop.call_later(_RETRY_S, lambda: self._put_back(subscription, level, entry_ids))
+                self._loop.call_later(_RETRY_S, lambda: self._put_back(subscription, level, entry_ids, unseen=unseen))
 
         self._flush_acks()  # In order: what was acknowledged before must not follow.
-        self._run("release", subscription.queue, level, *entry_ids, on_reply=answered)
+        self._run("release", subscription.queue, level, int(unseen), *entry_ids, on_reply=answered)
 
     # -- joining and leaving queues
 
@@ -277,7 +278,7 @@ class EmbeddedConsumer:
             self._name,
             notices=notices,
             deliver=self._on_delivery,
-            release=self._put_back,
+            release=partial(self._put_back, unseen=True),
             on_notice=self._on_notice,
             on_vanished=self._on_vanished,
             on_retired=self._retire,

@@ -44,8 +44,9 @@ local function announce(queue, level)
   end
 end
 
--- Move entries of a stream that some consumer holds to the level that is read before it, marked as redelivered.
-local function put_back(queue, level, ids)
+-- Move entries of a stream that some consumer holds to the level that is read before it, marked as redelivered; those
+-- that nobody has looked at (`unseen`) only if they were before.
+local function put_back(queue, level, ids, unseen)
   local source, target = stream(queue, level), level
   if string.sub(level, -2) ~= ':r' then target = level .. ':r' end
   local moved = 0
@@ -53,7 +54,11 @@ local function put_back(queue, level, ids)
     local entry = redis.call('XRANGE', source, id, id)[1]
     if entry then
       if moved == 0 then announce(queue, target) end
-      redis.call('XADD', stream(queue, target), '*', 'b', entry[2][2], 'r', '1')
+      if unseen and not entry[2][3] then
+        redis.call('XADD', stream(queue, target), '*', 'b', entry[2][2])
+      else
+        redis.call('XADD', stream(queue, target), '*', 'b', entry[2][2], 'r', '1')
+      end
       redis.call('XACK', source, GROUP, id)
       redis.call('XDEL', source, id)
       moved = moved + 1
