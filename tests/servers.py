@@ -448,7 +448,7 @@ class RabbitMQServer(Server):
             if erl_call:
                 # The cookie is on the command line for 20 ms: it guards nothing but a server made for these tests.
                 call = [erl_call, "-sname", self.node_name, "-c", self._cookie, "-e"]
-                printed = self._run(call, timeout=timeout, text=program)
+                printed = self._call_into(call, program, timeout)
             else:
                 self.ctl("eval", program, timeout=timeout)
             status, _, value = answer.read_text().partition(" ")
@@ -459,6 +459,17 @@ class RabbitMQServer(Server):
         if status != "ok":
             raise ServerError(f"{value} from {expression}")
         return value
+
+    def _call_into(self, call: Sequence[str], program: str, timeout: float) -> str:
+        """Run erl_call until it has reached the node: it gives up soon where all processors are busy."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self._run(call, timeout=timeout, text=program)
+            except ServerError as error:
+                # Nothing has run then. Any other failure may have.
+                if "failed to connect to node" not in str(error) or time.monotonic() >= deadline:
+                    raise
 
     def start(self) -> None:
         """Start port mapper and node; see `Server.start`."""

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pika
@@ -117,6 +117,24 @@ def test_rabbitmq_takes_orders(rabbitmq_server: RabbitMQServer) -> None:
         rabbitmq_server.evaluate("1 / 0.")
     with pytest.raises(ServerError, match="rabbitmqctl"):
         rabbitmq_server.ctl("delete_user", "nobody")
+
+
+def test_an_order_that_did_not_reach_rabbitmq_is_given_again(
+    rabbitmq_server: RabbitMQServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = ["erl_call: failed to connect to node x@localhost"]
+
+    def run_or_fail(command: Sequence[str], *, timeout: float, text: str) -> str:
+        if lost:
+            raise ServerError(lost.pop())
+        if not text:
+            raise ServerError("the node refuses")
+        return text
+
+    monkeypatch.setattr(rabbitmq_server, "_run", run_or_fail)
+    assert rabbitmq_server._call_into(["erl_call"], "1 + 1.", 30.0) == "1 + 1."
+    with pytest.raises(ServerError, match="refuses"):
+        rabbitmq_server._call_into(["erl_call"], "", 30.0)
 
 
 def test_a_vhost_is_empty_and_goes_with_its_queues(rabbitmq_server: RabbitMQServer) -> None:

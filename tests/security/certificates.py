@@ -54,9 +54,12 @@ def make_certificates(directory: Path, *, names: str = "DNS:localhost,IP:127.0.0
         "2",
         "-subj",
         "/CN=rabbitry test authority",
+        # Python 3.13 wants authorities to say what their key is for, and certificates whose they are.
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
     )
     run("req", *new, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost")
-    (directory / "extensions").write_text(f"subjectAltName={names}\n")
+    (directory / "extensions").write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
     signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days), "-extfile", "extensions")
     run("x509", "-req", "-in", "request.pem", "-out", "certificate.pem", *signing)
     return Certificates(directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")
