@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 ENCODINGS: Final = ("TEXT", "JSON")
 STANDARD_ATTRIBUTES: Final = frozenset((*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"))
@@ -85,7 +85,13 @@ class LoggingConfig:
         logging.getLogger("rabbitry").propagate = False
 
 
-class _Handler(logging.StreamHandler[Any]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[Any]
+else:
+    _StreamHandler = logging.StreamHandler  # takes no type before Python 3.11
+
+
+class _Handler(_StreamHandler):
     """Ours: told from what a program has set up by itself."""
 
 
