@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.engines import ENGINES, RESTARTS, Engine
+from tests.fuzz.engines import ENGINES, RESTARTS, Engine, errors_in
 from tests.fuzz.generate import generate
 from tests.fuzz.known import known
 from tests.fuzz.model import disturbances, judge
@@ -98,6 +98,7 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 cwd=ROOT,
                 start_new_session=True,
             )
+        heard = 0  # of what an embedded node says
         at, at_once = 0, int(os.environ.get("FUZZ_AT_ONCE", "1"))
         try:
             assert session.stdout is not None
@@ -110,6 +111,9 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 report["neighbours"] = sum(disturbances(each) for each in beside if each is not program)
                 at += 1
                 wrong = judge_report(program, report)
+                said = errors.read_bytes()
+                wrong += [f"a node says: {each}" for each in [*errors_in(said[heard:]), *engine.errors()]]
+                heard = len(said)
                 if wrong:
                     yield Failure(program, wrong, errors.read_text(errors="replace"))
                     if engine.forgives:
