@@ -88,9 +88,9 @@ class Engine:
         """Return which servers were struck since the last time."""
         return []
 
-    def errors(self) -> list[str]:
-        """Return what nodes have logged since the last time and never should."""
-        return []
+    def said(self) -> bytes:
+        """Return what nodes have logged since the last time, beside what their session writes."""
+        return b""
 
     def __enter__(self) -> Engine:
         return self
@@ -163,12 +163,12 @@ class RabbitMQ(Engine):
         """See `Engine`."""
         return [] if self._restarts is None else self._restarts.take()
 
-    def errors(self) -> list[str]:
+    def said(self) -> bytes:
         """See `Engine`."""
         # Read in place: the nodes write at the end that they share with this descriptor.
         said = os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size - self._read, self._read)
         self._read += len(said)
-        return errors_in(said)
+        return said
 
     def renew(self) -> None:
         """See `Engine`."""

@@ -52,7 +52,7 @@ class Failure:
     Attributes:
         program: the program.
         wrong: what was wrong, a line each.
-        output: what its session wrote to standard error, with all stacks if it hung.
+        output: what its session wrote to standard error meanwhile, with all stacks if it hung, and what nodes did.
     """
 
     program: Program
@@ -111,11 +111,12 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 report["neighbours"] = sum(disturbances(each) for each in beside if each is not program)
                 at += 1
                 wrong = judge_report(program, report)
-                said = errors.read_bytes()
-                wrong += [f"a node says: {each}" for each in [*errors_in(said[heard:]), *engine.errors()]]
-                heard = len(said)
+                written = errors.read_bytes()
+                said = written[heard:] + engine.said()
+                heard = len(written)
+                wrong += [f"a node says: {each}" for each in errors_in(said)]
                 if wrong:
-                    yield Failure(program, wrong, errors.read_text(errors="replace"))
+                    yield Failure(program, wrong, said.decode(errors="replace"))
                     if engine.forgives:
                         continue
                     engine.renew()
@@ -127,8 +128,9 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 code = None
             if at < len(programs) or code != 0:
                 # It hung, or the end of the session did: the last one that ran is the one to look at.
-                said = f"the session ended with {code} {'in this program' if at < len(programs) else 'at its end'}"
-                yield Failure(programs[min(at, len(programs) - 1)], [said], errors.read_text(errors="replace"))
+                ended = f"the session ended with {code} {'in this program' if at < len(programs) else 'at its end'}"
+                written = errors.read_bytes() + engine.said()
+                yield Failure(programs[min(at, len(programs) - 1)], [ended], written.decode(errors="replace"))
                 engine.renew()
         finally:
             if session.poll() is None:
