@@ -203,6 +203,39 @@ def test_a_large_group_is_not_starved_by_small_ones(make):
     assert errors == []
 
 
+@rabbitry.remote(num_cpus=1)
+def short_while() -> None:
+    time.sleep(0.2)
+
+
+def test_a_large_group_is_not_starved_by_small_tasks_on_all_nodes(make):
+    """More of them wait all the time than all nodes can run: no two CPUs of a node are ever free at once."""
+    stopped = threading.Event()
+    errors: list[BaseException] = []
+
+    def stream() -> None:
+        try:
+            flight = [short_while.remote() for _ in range(6 * CPUS)]
+            while not stopped.is_set():
+                done, flight = rabbitry.wait(flight, num_returns=1, timeout=20)
+                flight += [short_while.remote() for _ in done]
+            rabbitry.get(flight, timeout=60)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=stream)
+    thread.start()
+    try:
+        wait_until(lambda: rabbitry.available_resources().get("CPU", 0) == 0)
+        large = make(*[{"CPU": CPUS}] * 3, strategy="STRICT_SPREAD", ready=False)
+        assert large.wait(60)
+        remove_placement_group(large)
+    finally:
+        stopped.set()
+        thread.join()
+    assert errors == []
+
+
 @rabbitry.remote(num_cpus=1, max_restarts=3, max_task_retries=5)
 class Resident:
     def node(self) -> str:
