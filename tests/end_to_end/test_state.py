@@ -19,7 +19,6 @@ from rabbitry.util.state import (
     get_objects,
     get_task,
     get_worker,
-    list_actors,
     list_jobs,
     list_logs,
     list_nodes,
