@@ -807,7 +807,10 @@ class AskingWithSlots(Asking):
 
 class AskingList(list[Any]):
     def __getattr__(self, name: str) -> Any:
-        return self.state[name]
+        try:
+            return self.state[name]
+        except KeyError:  # Python 3.10 asks for `__getstate__`, which it does not have itself
+            raise AttributeError(name) from None
 
 
 class AskingWithItsOwnWay(Asking):
