@@ -56,7 +56,7 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
         node.wait()
 
 
-def wait_for_cpus(count: float, timeout: float = 20.0) -> None:
+def wait_for_cpus(count: float, timeout: float = 60.0) -> None:
     """Wait until the cluster has so many CPUs."""
     deadline = time.monotonic() + timeout
     while rabbitry.cluster_resources().get("CPU", 0) != count:

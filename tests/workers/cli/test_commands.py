@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from types import SimpleNamespace
 
 import pytest
 
-from rabbitry_workers.cli import main
+from rabbitry_workers.cli import main, microbenchmark
 from rabbitry_workers.cli.microbenchmark import rate
 from rabbitry_workers.cli.seeing import filter_of
 
@@ -53,9 +54,14 @@ def test_what_makes_no_sense_is_said_in_one_line(
     assert told in line
 
 
-def test_a_rate_is_what_was_done_in_a_time() -> None:
-    calls: list[int] = []
-    assert rate(lambda: calls.append(1), 10, 0.01) == pytest.approx(10 * (len(calls) - 1) / 0.01, rel=0.5)
+def test_a_rate_is_what_was_done_in_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(microbenchmark, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def operation() -> None:
+        clock[0] += 0.25
+
+    assert rate(operation, 10, 1.0) == 40.0
 
 
 def test_an_embedded_session_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
