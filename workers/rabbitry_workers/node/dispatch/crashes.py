@@ -89,7 +89,7 @@ class Crashes:
     def on_gone(self, executor: Executor) -> None:
         """Its channel ended: run again, or fail, what it had."""
         self._output.ended(executor)
-        self.on_ended(executor, executor.leaving or "the process ended by itself")
+        self.on_ended(executor, executor.dismissed or executor.leaving or "the process ended by itself")
         self._nesting.ends(executor)
         self._client_gone(executor)
         self._pool.gone(executor)
