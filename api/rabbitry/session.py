@@ -21,6 +21,7 @@ from rabbitry.dashboard import Dashboard
 from rabbitry.embedded import EmbeddedNode
 from rabbitry.logs import LogPrinter
 from rabbitry.nodes import implicit
+from rabbitry.suggestions import closest
 from rabbitry.termination import leave_sigterm_alone, say_goodbye_on_sigterm
 from rabbitry.util.node_address import get_node_ip_address
 from rabbitry_broker import cluster_file, events, local_clusters
@@ -54,6 +55,13 @@ IGNORED = frozenset(
         "proxy_server_url",
     ]
 )
+
+
+def _names_of_arguments() -> list[str]:
+    """Return the names of what `init` takes."""
+    import inspect
+
+    return [name for name in inspect.signature(init).parameters if name != "kwargs"]
 
 
 class Session:
@@ -156,7 +164,8 @@ def init(
     global _session
     unknown = sorted(set(kwargs) - IGNORED)
     if unknown:
-        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+        hint = closest(unknown[0], _names_of_arguments())
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}.{hint}")
     if local_mode:
         raise RuntimeError("local_mode was removed (as in Ray): call init() without it; tasks run in processes.")
     hook = optional_text("_tracing_startup_hook", kwargs.get("_tracing_startup_hook"))
