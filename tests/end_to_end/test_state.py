@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import rabbitry
+from rabbitry.exceptions import ActorDiedError
 from rabbitry.util.state import (
     StateApiClient,
     get_actor,
@@ -52,6 +53,18 @@ def parent(path: str) -> str:
 @rabbitry.remote(num_cpus=0.1)
 def waiter(path: str) -> int:
     return len(rabbitry.wait([wait_for_file.options(name="child of waiter", num_cpus=0).remote(path)])[0])
+
+
+@rabbitry.remote(num_cpus=0)
+class Leaves:
+    def leave(self) -> None:
+        rabbitry.exit_actor()
+
+
+@rabbitry.remote(num_cpus=0)
+class LeavesLater:
+    async def leave(self) -> None:
+        rabbitry.exit_actor()
 
 
 @rabbitry.remote(num_cpus=0.1)
@@ -207,6 +220,14 @@ def test_actors_and_their_calls(session: str, tmp_path: Path):
     assert names["PENDING_CREATION"] == 1
     kinds = {task.type for task in list_tasks(filters=[("actor_id", "=", actor.actor_id)])}
     assert kinds == {"ACTOR_CREATION_TASK", "ACTOR_TASK"}
+
+
+@pytest.mark.parametrize("kind", [Leaves, LeavesLater])
+def test_a_call_that_ends_its_actor_has_not_failed(session: str, kind: Any):
+    call = kind.remote().leave.remote()
+    with pytest.raises(ActorDiedError, match="exited by itself"):
+        rabbitry.get(call, timeout=20)
+    assert wait_for_state(call, "FINISHED").error_type is None
 
 
 def test_nodes_jobs_and_workers(session: str):
