@@ -105,7 +105,14 @@ soak: $(VENV)/dev.stamp
 COMPOSE = $(shell docker compose version > /dev/null 2>&1 && echo docker compose || echo docker-compose)
 WORKERS ?= 2
 
-up:
+.PHONY: compose-there
+compose-there:
+	@$(COMPOSE) version > /dev/null 2>&1 || { \
+	  echo "a cluster in containers needs Docker with Compose, and neither 'docker compose' nor docker-compose is here:" >&2; \
+	  echo "see https://docs.docker.com/compose/install/, or start nodes without containers (docs/deployment.md)" >&2; \
+	  exit 1; }
+
+up: compose-there
 	@$(PYTHON) tools/make_env.py
 	@$(COMPOSE) up --build --detach --scale worker=$(WORKERS)
 	@$(PYTHON) tools/how_to_connect.py $(WORKERS)
@@ -113,7 +120,7 @@ up:
 # What still runs after so long counts as crashed; a longer time lets it end: make down DOWN_SECONDS=90
 DOWN_SECONDS ?= 10
 
-down:
+down: compose-there
 	@$(COMPOSE) down --timeout $(DOWN_SECONDS)
 
 compose-test: $(VENV)/dev.stamp

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.demo import told_of_load
+
 TOP = Path(__file__).parents[1]
 EXAMPLES = TOP / "examples"
 
@@ -146,3 +148,8 @@ def test_the_census_of_a_small_library(tmp_path: Path) -> None:
         assert re.search(rf"^{name} +{number} ", shown, re.MULTILINE), shown
     assert re.search(rf"^all 3 +{sum(files.values())} ", shown, re.MULTILINE), shown
     assert "speed-up" in shown
+
+
+def test_the_demo_says_so_if_the_machine_was_busy() -> None:
+    assert told_of_load(10.0, 9.9) == ""
+    assert "had a CPU for 40% of its time" in told_of_load(10.0, 4.0)

@@ -43,6 +43,18 @@ def test_without_servers_root_or_docker_the_check_fails_and_says_what_to_do(tmp_
     assert "apt-get install redis-server rabbitmq-server" in done.stderr
 
 
+@pytest.mark.parametrize("target", ["up", "down"])
+def test_a_machine_without_compose_is_told_what_is_missing(tmp_path: Path, target: str) -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("there is no make")
+    done = subprocess.run(
+        [make, target], cwd=TOP, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode != 0
+    assert "https://docs.docker.com/compose/install/" in done.stderr
+
+
 def test_root_with_apt_get_may_install(tmp_path: Path) -> None:
     (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "apt-get").chmod(0o755)

@@ -35,6 +35,8 @@ system_reserved_memory
 wait_for_processes
 disable_log_once_globally
 enable_periodic_logging
+object_spilling_directory
+proxy_server_url
 
 # The same of `ray.dag`, `ray.experimental`, `ray.util.collective`, `ray.util.iter` and `ray.util.timer`.
 UNRECOGNIZED

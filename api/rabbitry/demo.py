@@ -29,6 +29,7 @@ from rabbitry.util import progress
 
 BATCH_BYTES = 150_000
 SKIPPED = {"site-packages", "__pycache__", "lib2to3", "idlelib", "turtledemo"}
+QUIET = 0.85  # of its time a process that only computes has a CPU, or the machine is busy
 WARM_UP = 4  # every fourth batch is done once before the clock starts
 COLUMNS = ("files", "lines", "classes", "functions", "imports")
 
@@ -114,6 +115,22 @@ def count_here(work: dict[str, list[list[str]]]) -> Counter[str]:
     return sum((census_of(read(batch))[0] for lines in work.values() for batch in lines), Counter())
 
 
+def told_of_load(seconds: float, computed: float) -> str:
+    """Return what to think of the figures if other programs ran meanwhile; "" on a quiet machine.
+
+    Args:
+        seconds: that the work took in one process.
+        computed: seconds of a processor that it had in them; it never waits for anything else.
+    """
+    share = computed / seconds
+    if share > QUIET:
+        return ""
+    return (
+        f"Other programs kept this machine busy: the one process had a CPU for {share:.0%} of its time. "
+        "Both times, and the speed-up, say little; try again when it is quiet."
+    )
+
+
 def take_census(address: str | None = None) -> None:
     """Take the census in this process and on the cluster, compare, and print a table.
 
@@ -132,9 +149,9 @@ def take_census(address: str | None = None) -> None:
     print("the same in this process alone ...", end=" ", flush=True)
     count_here({"sample": sample})
     gc.freeze()  # as workers do: the collector passes over what is older than the work
-    started = time.perf_counter()
+    started, begun = time.perf_counter(), time.process_time()
     alone = count_here(work)
-    seconds_alone = time.perf_counter() - started
+    seconds_alone, computed = time.perf_counter() - started, time.process_time() - begun
     print(f"{seconds_alone:.2f} s", flush=True)
     gc.unfreeze()
 
@@ -164,6 +181,8 @@ def take_census(address: str | None = None) -> None:
         f"speed-up {seconds_alone / seconds:.2f} x, both sides warm, from the first call to the last result; "
         f"init() took {seconds_init:.2f} s"
     )
+    if busy := told_of_load(seconds_alone, computed):
+        print(busy)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from rabbitry.task_error import stored_text, traceback_text
 TASK_EXECUTION_EXCEPTION: Final = "TASK_EXECUTION_EXCEPTION"
 WORKER_DIED: Final = "WORKER_DIED"
 OWNER_DIED: Final = "OWNER_DIED"
+TASK_CANCELLED: Final = "TASK_CANCELLED"
 
 _BY_CLASS: Final = {
     "WorkerCrashedError": WORKER_DIED,
@@ -19,7 +20,7 @@ _BY_CLASS: Final = {
     "RuntimeEnvSetupError": "RUNTIME_ENV_SETUP_FAILED",
     "TaskUnschedulableError": "TASK_UNSCHEDULABLE_ERROR",
     "TaskPlacementGroupRemoved": "TASK_PLACEMENT_GROUP_REMOVED",
-    "TaskCancelledError": "TASK_CANCELLED",
+    "TaskCancelledError": TASK_CANCELLED,
     "ActorDiedError": "ACTOR_DIED",
     "ActorUnavailableError": "ACTOR_UNAVAILABLE",
     "ActorUnschedulableError": "ACTOR_UNSCHEDULABLE_ERROR",
@@ -44,7 +45,7 @@ def of_stored(data: bytes) -> tuple[str, str]:
     raised, text = stored_text(data)
     if raised:
         found = [name for name in _CLASS_LINE.findall(text) if name == "TaskCancelledError"]
-        return ("TASK_CANCELLED" if found else TASK_EXECUTION_EXCEPTION), text
+        return (TASK_CANCELLED if found else TASK_EXECUTION_EXCEPTION), text
     named = [_BY_CLASS[name] for name in _CLASS_LINE.findall(text) if name in _BY_CLASS]
     return (named[-1] if named else TASK_EXECUTION_EXCEPTION), text
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from rabbitry import current, environment, init_checks, job_environment, job_shares, late_paths, submitted_job
 from rabbitry.arguments import optional_text, wrong_type
@@ -21,6 +21,7 @@ from rabbitry.dashboard import Dashboard
 from rabbitry.embedded import EmbeddedNode
 from rabbitry.logs import LogPrinter
 from rabbitry.nodes import implicit
+from rabbitry.suggestions import closest
 from rabbitry.termination import leave_sigterm_alone, say_goodbye_on_sigterm
 from rabbitry.util.node_address import get_node_ip_address
 from rabbitry_broker import cluster_file, events, local_clusters
@@ -31,29 +32,39 @@ from rabbitry_broker.messages import encode
 from rabbitry_broker.queues import open_publisher
 from rabbitry_broker.store.clients import CLIENT_LEASE_SECONDS
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 log = logging.getLogger("rabbitry")
 
 # The embedded cluster ends with its driver: a driver that is busy in C, or sleeps with its machine, is not dead.
 EMBEDDED_LEASE_SECONDS: Final = 7 * 86400.0
 
-IGNORED = frozenset(
-    [
-        "_node_ip_address",
-        "_temp_dir",
-        "_metrics_export_port",
-        "_system_config",
-        "_tracing_startup_hook",
-        "_node_name",
-        "_redis_username",
-        "_redis_password",
-        "_plasma_directory",
-        "object_spilling_directory",
-        "_enable_object_reconstruction",
-        "_driver_object_store_memory",
-        "_skip_env_hook",
-        "proxy_server_url",
-    ]
-)
+
+class OfRay(TypedDict, total=False):
+    """Options private to Ray that `init` accepts."""
+
+    _node_ip_address: str | None
+    _temp_dir: str | None
+    _metrics_export_port: int | None
+    _system_config: dict[str, Any] | None
+    _tracing_startup_hook: str | None
+    _node_name: str | None
+    _redis_username: str | None
+    _redis_password: str | None
+    _plasma_directory: str | None
+    object_spilling_directory: str | None
+    _enable_object_reconstruction: bool
+    _driver_object_store_memory: int | None
+    _skip_env_hook: bool
+    proxy_server_url: str | None
+
+
+def _names_of_arguments() -> list[str]:
+    """Return the names of what `init` takes."""
+    import inspect
+
+    return [name for name in inspect.signature(init).parameters if name != "kwargs"]
 
 
 class Session:
@@ -102,7 +113,7 @@ def init(
     system_reserved_cpu: float | None = None,
     system_reserved_memory: int | None = None,
     _memory: int | None = None,
-    **kwargs: Any,
+    **kwargs: Unpack[OfRay],
 ) -> RabbitryContext:
     """Connect this process to a cluster; without an address, start one on this machine (the embedded engine).
 
@@ -154,9 +165,10 @@ def init(
         ConnectionError: a server cannot be reached, or the cluster is not ours.
     """
     global _session
-    unknown = sorted(set(kwargs) - IGNORED)
+    unknown = sorted(set(kwargs) - set(OfRay.__annotations__))
     if unknown:
-        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+        hint = closest(unknown[0], _names_of_arguments())
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}.{hint}")
     if local_mode:
         raise RuntimeError("local_mode was removed (as in Ray): call init() without it; tasks run in processes.")
     hook = optional_text("_tracing_startup_hook", kwargs.get("_tracing_startup_hook"))

@@ -65,5 +65,7 @@ def _reasons(client: Client, tasks: list[bytes]) -> str:
     if len(tasks) > len(seen):
         text += f" (of the first {LOOKED_AT})"
     for needed, lacking in client.unserved():
-        text += f". Work that needs {needed} waits for a node that can run it: {lacking}"
+        text += (
+            f". Of all that this process has submitted, what needs {needed} waits for a node that can run it: {lacking}"
+        )
     return f" {text[:1].upper()}{text[1:]}."

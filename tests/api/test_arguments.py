@@ -349,6 +349,7 @@ def test_refusals_name_the_argument(
         ({"_temp_dir": "relative"}, ValueError, "_temp_dir must be an absolute path or None"),
         ({"_temp_dir": "/\ud800"}, ValueError, "surrogate"),
         ({"bogus": 1}, RuntimeError, "Unknown keyword"),
+        ({"adress": "auto"}, RuntimeError, r"Unknown keyword argument\(s\): adress. Did you mean 'address'"),
     ],
 )
 def test_init_refuses_before_it_starts_anything(

@@ -272,7 +272,9 @@ def test_a_submitted_job_is_followed_and_stopped(source: ClusterSource):
     submission = manager.submit(Request(entrypoint="echo begun '<b>'; sleep 600"))
 
     def row() -> Any:
-        return next((each for each in source.jobs() if each.submission == submission), None)
+        found = [each for each in source.jobs() if each.submission == submission]
+        assert len(found) <= 1, "it is shown once"
+        return found[0] if found else None
 
     until(lambda: (found := row()) and found.state == "RUNNING", "the job runs")
     assert row().log == ("job", submission)

@@ -88,6 +88,19 @@ def test_variables_are_looked_at_and_the_task_goes_on(waiting):
     waiting(0)
 
 
+def test_the_end_of_the_input_ends_the_choice(waiting):
+    ref = stops.remote(1)
+    (place,) = waiting(1)
+    done = subprocess.run(
+        [sys.executable, "-m", "rabbitry_workers", "debug", "--address", waiting.address],
+        env=node_environment(), input="", capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert place["id"] in done.stdout
+    debug(waiting.address, place, "c\n")
+    assert rabbitry.get(ref, timeout=TIMEOUT) == 2
+
+
 def test_who_is_gone_leaves_the_task_to_go_on_and_quit_fails_it(waiting):
     ref = stops.remote(1)
     (place,) = waiting(1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import rabbitry
+from rabbitry.exceptions import ActorDiedError
 from rabbitry.util.state import (
     StateApiClient,
     get_actor,
@@ -52,6 +53,18 @@ def parent(path: str) -> str:
 @rabbitry.remote(num_cpus=0.1)
 def waiter(path: str) -> int:
     return len(rabbitry.wait([wait_for_file.options(name="child of waiter", num_cpus=0).remote(path)])[0])
+
+
+@rabbitry.remote(num_cpus=0)
+class Leaves:
+    def leave(self) -> None:
+        rabbitry.exit_actor()
+
+
+@rabbitry.remote(num_cpus=0)
+class LeavesLater:
+    async def leave(self) -> None:
+        rabbitry.exit_actor()
 
 
 @rabbitry.remote(num_cpus=0.1)
@@ -195,11 +208,26 @@ def test_actors_and_their_calls(session: str, tmp_path: Path):
     dead = get_actor(actor.actor_id)
     assert dead is not None
     assert "kill" in dead.death_cause["actor_died_error_context"]["error_message"]  # type: ignore[index]
+    process = one_worker(actor.pid)
+    assert get_actor(actor.actor_id).node_id == process.node_id == list_nodes()[0].node_id  # type: ignore[union-attr]
+    assert (process.is_alive, process.exit_type, process.exit_detail) == (
+        False,
+        "INTENDED_SYSTEM_EXIT",
+        "its actor was ended",
+    )
     names = summarize_actors()["cluster"]["summary"]["Counter"]["state_counts"]
     assert names["DEAD"] >= 1
     assert names["PENDING_CREATION"] == 1
     kinds = {task.type for task in list_tasks(filters=[("actor_id", "=", actor.actor_id)])}
     assert kinds == {"ACTOR_CREATION_TASK", "ACTOR_TASK"}
+
+
+@pytest.mark.parametrize("kind", [Leaves, LeavesLater])
+def test_a_call_that_ends_its_actor_has_not_failed(session: str, kind: Any):
+    call = kind.remote().leave.remote()
+    with pytest.raises(ActorDiedError, match="exited by itself"):
+        rabbitry.get(call, timeout=20)
+    assert wait_for_state(call, "FINISHED").error_type is None
 
 
 def test_nodes_jobs_and_workers(session: str):
@@ -215,6 +243,28 @@ def test_nodes_jobs_and_workers(session: str):
     wait_until(lambda: any(each.is_alive and each.worker_type == "WORKER" for each in list_workers()), 10, list_workers)
     worker = next(each for each in list_workers() if each.is_alive and each.worker_type == "WORKER")
     assert get_worker(worker.worker_id).pid == worker.pid  # type: ignore[union-attr]
+
+
+def one_worker(pid: int | None) -> Any:
+    """Return what is known of a process, once it has ended."""
+    found: list[Any] = []
+
+    def ended() -> bool:
+        found[:] = [each for each in list_workers(detail=True, limit=10_000) if each.pid == pid]
+        return bool(found) and not found[0].is_alive
+
+    wait_until(ended, 10, list_workers)
+    return found[0]
+
+
+def test_a_process_whose_task_is_cancelled_by_force_did_not_fail(session: str, tmp_path: Path):
+    ref = wait_for_file.remote(str(tmp_path / "never"))
+    pid = wait_for_state(ref, "RUNNING").worker_pid
+    rabbitry.cancel(ref, force=True)
+    process = one_worker(pid)
+    assert (process.exit_type, process.exit_detail) == ("INTENDED_USER_EXIT", "its task was cancelled")
+    events = StateApiClient().list(StateResource.CLUSTER_EVENTS, ListApiOptions(limit=10_000), True)
+    assert not any(f"process {pid} " in each.message for each in events)
 
 
 def test_objects_have_sizes(session: str):

@@ -71,7 +71,7 @@ _ACTOR_FIELDS: Final = (
     b"queue",
     b"cause",
 )
-_INTENDED_ENDS: Final = ("retired", "max_calls", "exit_actor", "sys.exit", "the node", "its job", "idle")
+_INTENDED_ENDS: Final = ("retired", "max_calls", "the node", "its ")
 HIDDEN_NAMESPACES: Final = "_ray_internal_"
 """Drivers whose namespace begins so belong to rabbitry itself."""
 _HOST: Final = "127.0.0.1"
@@ -332,6 +332,12 @@ class ClusterState:
         )
         waits = {self.log.tasks[each].header.actor: self.log.tasks[each] for each in parked}  # type: ignore[union-attr]
         reasons = Reasons(self.node_records(), self.log.tasks, {})
+        last = {
+            worker.actor: worker.node for worker in self.log.workers.values()
+        }  # the record of a dead one has no node
+        for actor, fields, _ in found:
+            if fields[b"state"] == b"DEAD":
+                fields[b"node"] = fields[b"node"] or last.get(actor, b"")
         return [
             self._actor_row(actor, fields, creations[actor], waits, reasons)
             for actor, fields, _ in sorted(found, key=_first)
@@ -852,7 +858,7 @@ def _group_of(queue: str) -> str | None:
 def _exit_type(reason: str) -> str:
     if reason.startswith("sys.exit(") or reason == "constructor failed":
         return "USER_ERROR"
-    if reason in ("exit_actor", "sys.exit"):
+    if reason in ("exit_actor", "sys.exit", "its task was cancelled"):
         return "INTENDED_USER_EXIT"
     if "memory" in reason:
         return "NODE_OUT_OF_MEMORY"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from rabbitry import error_types
 from rabbitry_broker import events
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.events import Batch, split, times_of
@@ -297,6 +298,8 @@ class TaskLog:
         for task_id in split(ids):
             task = self._task(task_id, header)
             attempt = task.attempt(number)
+            if attempt.state == FINISHED and error == error_types.TASK_CANCELLED and not worker:
+                continue  # it had ended before somebody cancelled it
             attempt.error, attempt.text = error, text
             if attempt.state not in ENDS:
                 self._ended.append((task, attempt))

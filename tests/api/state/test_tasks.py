@@ -194,3 +194,20 @@ def test_dropped_marks_are_counted():
     known.take(batch(dropped=5))
     known.take(batch(dropped=2))
     assert known.dropped == 7
+
+
+def test_who_cancels_what_has_ended_does_not_make_it_a_failure():
+    ended, running = IDS.next(), IDS.next()
+    known = log(done(ended), (events.RUNNING, 0, 12.0, running, 0, WORKER, 7))
+    # The clients that cancelled them commit errors where no results stand, and note that; no process of the tasks does.
+    known.take(
+        batch(
+            *(
+                (events.FAILED, 0, 20.0, each, 0, "TASK_CANCELLED", "TaskCancelledError", b"", 0)
+                for each in (ended, running)
+            )
+        )
+    )
+    found = {task.id: attempt for task, attempt in known.rows() if attempt is not None}
+    assert (found[ended].state, found[ended].error) == (states.FINISHED, "")
+    assert (found[running].state, found[running].error) == (states.FAILED, "TASK_CANCELLED")

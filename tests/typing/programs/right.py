@@ -43,6 +43,9 @@ def total(xs: list[float]) -> float:
     return sum(xs)
 
 
+settings: dict[str, Any] = {"num_cpus": 2}
+ray.init("auto", namespace="n", _temp_dir="/tmp/x")
+ray.init(**settings)
 ref = square.remote(2)
 assert_type(ref, ray.ObjectRef[int])
 assert_type(ray.get(ref), int)

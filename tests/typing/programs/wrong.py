@@ -20,6 +20,8 @@ class Counter:
 CounterActor = ray.remote(Counter)
 c = CounterActor.remote(1)
 r = ray.put("s")
+ray.init(adress="auto")  # E
+ray.init(num_cpus="2")  # E
 square.remote("a")  # E
 square.remote()  # E
 square.remote(1, 2)  # E

@@ -42,7 +42,11 @@ def run(options: argparse.Namespace) -> int:
             print("nothing waits at a breakpoint")
             return 0
         show(places, "table")
-        answer = input("number of the breakpoint, Enter to look again, q to end: ").strip()
+        try:
+            answer = input("number of the breakpoint, Enter to look again, q to end: ").strip()
+        except EOFError:
+            print()
+            return 0
         if answer in ("q", "quit"):
             return 0
         if answer:

@@ -390,9 +390,10 @@ class CallRunner:
         return retry_policy.after_exception(header.max_retries, header.retry_exceptions, task[2], error)
 
     def error_of(self, header: TaskHeader, task: Task, error: BaseException) -> bytes:
-        """Return the stored form of a call's failure, which is noted."""
+        """Return the stored form of a call's failure, which is noted; as in Ray, a call that ends its actor is done."""
         stored = self._stored_error(header, task, error)
-        self.note_failure(header, task, stored)
+        if not isinstance(error, ActorExit):
+            self.note_failure(header, task, stored)
         return stored
 
     def note_failure(self, header: TaskHeader, task: Task, stored: bytes) -> None:

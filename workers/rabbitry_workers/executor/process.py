@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any, Final
 
 from rabbitry_workers.environments.making import Setup
@@ -63,11 +64,25 @@ def enter(config: dict[str, Any], *, first: bool = False) -> Setup:
         LoggingConfig.from_dict(process["logging"])._apply()
     if first:
         _entered = True
-        from importlib import import_module
-
-        for module in setup.preload:
-            import_module(module)
+        _import(setup.preload)
     return setup
+
+
+def _import(modules: Iterable[str]) -> None:
+    """Import what an environment wants to be imported in its template.
+
+    Raises:
+        ImportError: one of them cannot be; says which, and why.
+    """
+    from importlib import import_module
+
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:
+            raise ImportError(
+                f"runtime_env['preload'] names {module!r}, which cannot be imported: {as_text(error)}"
+            ) from error
 
 
 def _setup_of(config: dict[str, Any]) -> Setup:

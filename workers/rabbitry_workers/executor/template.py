@@ -193,10 +193,10 @@ def main_of_environment() -> NoReturn:
         _, config = _first_message(control)
         process.enter(config, first=True)
         control.sendall(pack_message([READY]))
-    except BaseException:
+    except BaseException as error:
         import traceback
 
-        text = traceback.format_exc()
+        text = f"{process.as_text(error)}\n{traceback.format_exc()}"
         with contextlib.suppress(OSError):
             control.sendall(pack_message([USELESS, text.encode("utf-8", "backslashreplace").decode()]))
         os._exit(1)

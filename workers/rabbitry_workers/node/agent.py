@@ -106,6 +106,7 @@ class Agent(Parts):
         # First what might still commit or publish: from here on, its work is others'.
         # On the embedded engine the whole cluster goes, and as in Ray nobody waits for user code then.
         for executor in self.executors.values():
+            executor.dismissed = executor.dismissed or "the node leaves"
             if executor.chunks or self.node.endpoint.traits.kills_at_end:
                 executor.kill()
             else:

@@ -147,6 +147,7 @@ def test_an_executor_of_an_ended_job_ends_with_its_lease(leaving: str, lingering
         world.pool.end_job(b"jjjj")
     world.pool.end_lease(executor)
     assert executor.ended is ends
+    assert executor.dismissed == ("its job has ended" if ends else "")
     assert not world.pool.idle
     assert world.free() == 2
 
@@ -161,6 +162,7 @@ def test_the_end_of_a_job_ends_its_idle_and_lingering_executors_and_forgets_its_
     world.pool.end_job(b"jjjj")
     assert idle.ended
     assert lingering.ended
+    assert idle.dismissed == lingering.dismissed == "its job has ended"
     assert not other.ended
     assert not world.lanes
 

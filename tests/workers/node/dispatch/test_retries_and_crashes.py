@@ -359,3 +359,21 @@ def test_one_that_somebody_has_started_does_not_run(world: Trouble, by: str):
     assert piece.held.outstanding == (1 if by == "alive" else 0)
     assert len(world.doubted) == (by == "alive")
     assert isinstance(world.commits.results.get(each[0]), NodeDiedError) is (by == "dead")
+
+
+@pytest.mark.parametrize(
+    ("dismissed", "leaving", "why"),
+    [
+        ("", "", "the process ended by itself"),
+        ("", "retired", "retired"),
+        ("its job has ended", "", "its job has ended"),
+        ("its task was cancelled", "killed by signal 9", "its task was cancelled"),
+    ],
+)
+def test_events_are_told_why_a_process_has_ended(world: Trouble, dismissed: str, leaving: str, why: str):
+    executor = world.executor()
+    executor.dismissed, executor.leaving = dismissed, leaving
+    told: list[str] = []
+    world.crashes.on_ended = lambda _, reason: told.append(reason)
+    world.crashes.on_gone(executor)
+    assert told == [why]

@@ -48,11 +48,11 @@ class Jobs:
             self._store = ObjectStore(self._endpoint, Signer(self._endpoint.secrets))
         return self._store
 
-    def read(self, drivers: Sequence[Mapping[str, Any]]) -> list[JobRow]:
+    def read(self, jobs: Sequence[Mapping[str, Any]]) -> list[JobRow]:
         """Return all jobs, the newest first.
 
         Args:
-            drivers: as the state API shows them.
+            jobs: as the state API shows them; of these, the drivers. What was submitted is read from its own record.
         """
         store = self.store()
         records = Submissions(store)
@@ -65,7 +65,7 @@ class Jobs:
                 hidden.add(driver.hex())
             elif str(record.get("namespace", "")).startswith(HIDDEN_NAMESPACES):
                 hidden.add(driver.hex())
-        found = [rows.job(each) for each in drivers if each["job_id"] not in hidden]
+        found = [rows.job(each) for each in jobs if each["type"] == "DRIVER" and each["job_id"] not in hidden]
         for job in report_ends(store, records.all().values()).values():
             identity, record = drivers_of.get(job.submission_id, ("", {}))
             pid = record.get("pid")

@@ -101,6 +101,7 @@ class Ends:
             return
         hosted.final = hosted.final or no_restart
         hosted.cause = hosted.cause or cause
+        hosted.executor.dismissed = "its actor was ended"
         hosted.executor.kill()
 
     def gone(self, executor: Executor) -> None:

@@ -87,6 +87,7 @@ class Recovery:
         for (actor_id, hosted), node in zip(mine, nodes, strict=True):
             if node != self._node.id:
                 log.warning("actor %s was taken over: its process here ends", actor_id.hex())
+                hosted.executor.dismissed = "its actor was taken over by another node"
                 hosted.executor.kill()
 
     def run_once(self) -> None:

@@ -114,7 +114,7 @@ class Crashes:
         self._life.stop_if_drained()
 
     def _tell_ended(self, executor: Executor) -> None:
-        self.on_ended(executor, executor.leaving or "the process ended by itself")
+        self.on_ended(executor, executor.dismissed or executor.leaving or "the process ended by itself")
 
     @staticmethod
     def _tell(who: Callable[[Executor], object], executor: Executor) -> None:

@@ -178,7 +178,10 @@ class ExecutorPool:
     def end_lease(self, executor: Executor) -> None:
         """An executor has nothing to do for its lane any more: it is idle, or ends."""
         self.release(executor)
-        if self._jobs.has_ended(executor.key[0]) or (executor.leaving and not executor.lingering):
+        if self._jobs.has_ended(executor.key[0]):
+            self._dismiss(executor)
+            return
+        if executor.leaving and not executor.lingering:
             executor.end()
             return
         if executor.leaving:
@@ -239,8 +242,13 @@ class ExecutorPool:
         for key, line in self.idle.items():
             if key[0] == job:
                 for executor in line:
-                    executor.end()
+                    self._dismiss(executor)
         for executor in self._executors.values():
             if executor.key[0] == job and executor.lingering:
-                executor.end()
+                self._dismiss(executor)
         self._lanes.forget_of(job=job)
+
+    @staticmethod
+    def _dismiss(executor: Executor) -> None:
+        executor.dismissed = "its job has ended"
+        executor.end()

@@ -212,6 +212,7 @@ class Keeping:
                 cause = death_record(executor.last_name, executor.actor, why, pid=executor.pid)
                 self._kill_actor(executor.actor, removed, cause)
             elif executor.chunks:
+                executor.dismissed = "its placement group was removed"
                 executor.kill()
 
     def _look_at_closing(self) -> None:

@@ -192,6 +192,7 @@ class Cancelling:
     def _interrupt(executor: Executor, task_id: bytes, *, force: bool) -> None:
         executor.cancelled.add(task_id)
         if force:
+            executor.dismissed = "its task was cancelled"
             executor.kill()
         else:
             executor.interrupt(task_id)

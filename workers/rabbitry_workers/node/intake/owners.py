@@ -145,4 +145,5 @@ class Owners:
                 # As for a forced cancellation: the process ends, its tasks are not run again.
                 for chunk in unwanted:
                     executor.cancelled.update([task[0] for task in chunk.tasks])
+                executor.dismissed = "its task's owner is gone"
                 executor.kill()

@@ -111,6 +111,7 @@ class Executor(ABC):
         self.next_sequence = 0
         self.idle_since = time.monotonic()
         self.leaving = ""
+        self.dismissed = ""  # why the node has it end, if it does: events say so
         self.lingering = False  # it takes nothing any more, but others live by it
         self.over_memory = ""  # why it was killed, if it took more memory than it may
         self.cancelled: set[bytes] = set()  # while they ran
