@@ -284,7 +284,8 @@ class _Maker:
         if "actor" not in step and self._maybe(0.3):
             step["size"] = self._size()
         if "actor" not in step and self._maybe(0.3):  # a paused one would keep its actor from other calls
-            step["options"]["_generator_backpressure_num_objects"] = self.chance.choice([1, 2])
+            # It keeps its CPU while it is paused, as in Ray, and what is read before its next item may need that one.
+            step["options"] |= {"_generator_backpressure_num_objects": self.chance.choice([1, 2]), "num_cpus": 0}
         self.steps.append(step)
         self.streams[name] = count + 2
         self.cancellable.append(name)

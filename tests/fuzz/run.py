@@ -251,16 +251,13 @@ def _fuzz(name: str, arguments: argparse.Namespace) -> int:
 def as_ray_has_it(program: Program) -> Program:
     """Return the program without what Ray cannot do.
 
-    Its actors forget their state when they are restarted. A task that waits keeps what it has of its bundle, and a
-    generator that waits for its consumer its CPU.
+    Its actors forget their state when they are restarted. A task that waits keeps what it has of its bundle.
     """
     steps = []
     for step in program.steps:
         if step["op"] == "actor":
             options = {name: value for name, value in step["options"].items() if name != "durable"}
             step = {**step, "options": options}
-        if step["op"] == "stream" and "_generator_backpressure_num_objects" in step["options"]:
-            step = {**step, "options": {**step["options"], "num_cpus": 0}}
         if step["op"] == "task" and "place" in step:
             place = {**step["place"], "capture": False}
             step = {**step, "options": {**step["options"], "num_cpus": 0}, "place": place}

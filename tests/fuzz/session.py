@@ -31,8 +31,10 @@ FAULTS = os.environ.get("FUZZ_FAULTS", "")
 LATE = bool(FAULTS) or "FUZZ_RESTARTS" in os.environ
 """What is left behind may be cleared away later than at once."""
 
-LEFTOVERS_SECONDS = 20.0 if LATE else 15.0
-"""A process looks every ten for what came late."""
+LEFTOVERS_SECONDS = 60.0 if LATE else 15.0
+"""A process looks every ten for what came late. What was asked of a template that was killed is held until there is
+another one: that takes ten more on a busy machine, and twice that if two were killed."""
+
 AT_ONCE = int(os.environ.get("FUZZ_AT_ONCE", "1"))
 """Programs that run at the same time, on threads of one driver."""
 

@@ -31,6 +31,7 @@ executor -> agent
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -88,11 +89,18 @@ class Splitter:
 
 
 class BlockingChannel:
-    """The executor's end: blocking reads and writes. Reads belong to one thread; writes are whole messages."""
+    """The executor's end: blocking reads and writes. Reads belong to one thread; writes are whole messages.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: of the executor.
+        on_lost: called when something is to be said to an agent that is gone. User code may be on the stack: it must
+            not get to see that, and what it does counts for nothing any more.
+    """
+
+    def __init__(self, sock: socket.socket, on_lost: Callable[[], object] = lambda: None) -> None:
         import threading
 
+        self._on_lost = on_lost
         self.sock = sock
         self._splitter = Splitter()
         self._ready: list[list[Any]] = []
@@ -102,7 +110,11 @@ class BlockingChannel:
         """Send one message."""
         data = pack_message(message)
         with self._write_lock:
-            self.sock.sendall(data)
+            try:
+                self.sock.sendall(data)
+            except (BrokenPipeError, ConnectionResetError):
+                self._on_lost()
+                raise
 
     def receive(self) -> list[Any] | None:
         """Return the next message, waiting for it; None when the agent is gone."""

@@ -41,7 +41,7 @@ from rabbitry_workers.channel import (
     UNBLOCKED,
     BlockingChannel,
 )
-from rabbitry_workers.executor import ending, place, process, titles, traces
+from rabbitry_workers.executor import children, ending, place, process, titles, traces
 from rabbitry_workers.executor.calls import CallRunner, ProcessCountsAsDead, Retry, TaskExited
 from rabbitry_workers.executor.commit import Committer, Results
 from rabbitry_workers.executor.continuing import Continuing
@@ -351,9 +351,15 @@ def _breakpoint(*_: Any, **__: Any) -> None:
     debugging.stop_at(sys._getframe(1))
 
 
+def _agent_is_gone() -> None:
+    """End at once, as if killed: what runs here is run again elsewhere, or fails like in a crash."""
+    children.end(children.descendants(os.getpid()))
+    os._exit(1)
+
+
 def main(sock: Any, page: int, config: dict[str, Any]) -> int:
     """Body of a forked executor."""
-    channel = BlockingChannel(sock)
+    channel = BlockingChannel(sock, _agent_is_gone)
     try:
         setup = process.enter(config)
         titles.begin(as_ray=config["as_ray"])

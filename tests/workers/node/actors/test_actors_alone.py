@@ -242,6 +242,33 @@ def test_what_came_early_is_handed_over_but_for_what_was_cancelled(stage: Stage)
     assert executor.ran() == of(2)
 
 
+def test_calls_that_wait_are_handed_over_also_if_redis_is_away_while_one_of_them_is_cancelled(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: Any, **__: Any) -> Any:
+        raise ConnectionLost("away")
+
+    first, second = stage.call(1), stage.call(2)
+    stage.cancelling.known[of(1)[0]] = None
+    monkeypatch.setattr(stage.cancelling, "without_cancelled", away)
+    executor = stage.create()
+    assert stage.hosts
+    assert executor.ran() == of(1, 2)
+    assert executor.sent.count([CANCEL, of(1)[0]]) == 1
+    assert [CANCEL, of(2)[0]] not in executor.sent
+    assert (first.outstanding, second.outstanding) == (1, 1)
+
+
+def test_a_call_that_could_not_be_refused_comes_again_and_is_refused_then(stage: Stage):
+    stage.create()
+    stage.crash()
+    stage.commits.away = 1
+    with pytest.raises(ConnectionLost):
+        stage.call(1)
+    assert stage.call(1).outstanding == 0
+    assert list(stage.commits.results) == of(1)
+
+
 def test_calls_of_a_durable_actor_that_lost_its_node_are_handed_over_in_order(stage: Stage):
     stage.records.next = (PENDING, 2, 1, OWNER, True)
     stage.records.stands = {OWNER: [1, 1]}

@@ -16,6 +16,7 @@ from rabbitry_workers.channel import Splitter, pack_message
 from rabbitry_workers.executor import template
 from rabbitry_workers.node.dispatch import forker as forkers
 from rabbitry_workers.node.dispatch.forker import Forker
+from rabbitry_workers.node.dispatch.templates import Templates
 
 
 class Template:
@@ -162,6 +163,16 @@ def test_who_waits_when_it_ends_is_named(made: Template):
     made.forker.fork("second", {})
     assert made.forker.close() == ["first", "second"]
     assert made.forker.close() == []
+
+
+def test_what_waits_for_the_template_of_an_environment_that_is_given_up_gets_nothing():
+    told: list[Any] = []
+    nothing: Any = lambda *_: None  # noqa: E731
+    templates = Templates(nothing, nothing, nothing, nothing, told.append, nothing, nothing, nothing, nothing)
+    templates._forkers[b"jobs", b"env"] = SimpleNamespace(close=lambda: ["first", "second"])  # type: ignore[assignment]
+    templates.cool((b"jobs", b"env"))
+    templates.cool((b"jobs", b"env"))
+    assert told == ["first", "second"]
 
 
 def test_the_end_waits_for_executors_and_says_when_they_stay(

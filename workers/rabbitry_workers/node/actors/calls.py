@@ -119,8 +119,8 @@ class ActorCalls:
         record = unavailable(actor_id)
         seen = self._table.seen_of(actor_id).setdefault(header.owner, Positions())
         for task in tasks:
-            seen.add(task[5])  # it has its answer, whatever copy of it comes
             self._commits.commit_record(held, header, task, record, outstanding=True)
+            seen.add(task[5])  # it has its answer, whatever copy of it comes
         return True
 
     def _not_seen(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:

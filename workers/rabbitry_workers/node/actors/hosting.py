@@ -116,9 +116,17 @@ class Hosting:
         self.on_creation(hosted, None)
         for held, header_bytes, call_header, calls in together(self._table.waiting.pop(actor_id, ())):
             left = self._calls.first_copies(hosted, held, call_header, calls)
+            cancelled: list[Task] = []
             if self._cancelling.known:
-                left = self._cancelling.without_cancelled(held, call_header, left, outstanding=True)
+                try:
+                    left = self._cancelling.without_cancelled(held, call_header, left, outstanding=True)
+                except RabbitryBrokerError as error:
+                    # These have been taken out of where they waited: the process is told, and answers for them.
+                    log.warning("calls of actor %s are cancelled by its process: %s", actor_id.hex(), error)
+                    cancelled = [call for call in left if call[0] in self._cancelling.known]
             self._calls.send(hosted, held, header_bytes, call_header, left)
+            for call in cancelled:
+                self._calls.cancel(executor, call[0])
         # Behind those that waited: they were handed out before, and are to run.
         hosted.saw_before(self._table.seen.pop(actor_id, {}))
         queue = names.actor_queue(actor_id)
