@@ -162,8 +162,9 @@ def test_actors_and_their_calls(session: str, tmp_path: Path):
     with pytest.raises(KeyError):
         rabbitry.get(bad, timeout=20)
     # Its process makes results known itself, and its node that it lives: in either order.
-    wait_until(lambda: get_actor(counter._actor_id.hex()).state == "ALIVE", 10, list_actors)  # type: ignore[union-attr]
-    actor = get_actor(counter._actor_id.hex())
+    actor_id = counter._actor_id.hex()
+    wait_until(lambda: get_actor(actor_id).state == "ALIVE", 10, lambda: str(get_actor(actor_id)))  # type: ignore[union-attr]
+    actor = get_actor(actor_id)
     assert actor is not None
     assert (actor.class_name, actor.state, actor.name, actor.ray_namespace) == (
         "Counter",

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from rabbitry import error_types
 from rabbitry.core.ports import Publishes
 from rabbitry_broker.events import Recorder
-from rabbitry_broker.ids import TASK_BYTES, owner_of
+from rabbitry_broker.ids import TASK_BYTES, is_detached, owner_of
 from rabbitry_broker.messages import Completion, encode_completion
 from rabbitry_broker.records import ERROR_TAG
 from rabbitry_broker.signing import Signer
+from rabbitry_broker.store.results import OWNER_GONE
 
 FLUSH_SECONDS = 5.0  # for confirms; what is not confirmed then keeps its spec, and is published again by others
 
@@ -49,10 +50,23 @@ class Ends:
         self._signer = signer
 
     def commit(self, items: Sequence[bytes]) -> None:
-        """Commit errors (id, record, ...) where no results stand; publish what waited for them, tell who waits."""
+        """Commit errors (id, record, ...) where no results stand; publish what waited for them, tell who waits.
+
+        Nothing is written for an owner that is gone, as this client is after its goodbye: nobody would delete it.
+        """
+        self._commit(items, require_owner=not is_detached(items[0]))
+
+    def commit_orphans(self, items: Sequence[bytes]) -> None:
+        """Do the same for what its owner, who is gone or about to be, left to those who wait for it."""
+        self._commit(items, require_owner=False)
+
+    def _commit(self, items: Sequence[bytes], *, require_owner: bool) -> None:
         owner = owner_of(items[0])
         store = self._store
-        publish, tell = store.dependants(owner, store.commit(owner, items, b"", require_owner=False))
+        left = store.commit(owner, items, b"", require_owner=require_owner)
+        if left and left[0] == OWNER_GONE:
+            return
+        publish, tell = store.dependants(owner, left)
         for _, frame, queue, priority, _, _ in publish:
             self._publisher.publish(queue, frame, priority=priority)
         if publish and self._publisher.flush(FLUSH_SECONDS):

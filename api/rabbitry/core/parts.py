@@ -216,7 +216,7 @@ class Parts(ABC):
             register=register,
             forget=lambda keys: self.inbox.forget(keys),
             actor_released=self._ending.append,
-            commit_errors=ends.commit,
+            commit_errors=ends.commit_orphans,
         )
         collecting = self._collecting = Collecting(
             lifetimes, unhandled, ending=self._ending, send_ends=lambda: self.actors.ends.send(), kick=kick

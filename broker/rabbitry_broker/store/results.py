@@ -6,7 +6,7 @@ HOT PATH (watched by all of `benchmarks/`); `lua/commit.lua` is the other half.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rabbitry_broker.ids import CLIENT_BYTES
 from rabbitry_broker.messages import PRIORITIES
@@ -37,6 +37,10 @@ def _destination(queue: bytes, priority: bytes) -> tuple[str, int]:
     if priority not in _PRIORITIES:
         raise ValueError(f"{priority!r} is no priority")
     return place, int(priority)
+
+
+OWNER_GONE: Final = -1
+"""First of what `Results.commit` returns if it wrote nothing, since the owner is gone."""
 
 
 class Results:

@@ -19,7 +19,7 @@ from rabbitry_broker.events import RunTimes
 from rabbitry_broker.ids import CLIENT_BYTES
 from rabbitry_broker.messages import Completion, Task, encode_completion
 from rabbitry_broker.store import scripts
-from rabbitry_broker.store.results import NO_CONTINUATION, NOT_DURABLE
+from rabbitry_broker.store.results import NO_CONTINUATION, NOT_DURABLE, OWNER_GONE
 from rabbitry_broker.store.server import Connection, Script, takes_no_writes
 from rabbitry_broker.store.store import ObjectStore
 from rabbitry_workers.channel import DONE, DONE_SET, BlockingChannel
@@ -325,10 +325,10 @@ class Committer:
                 if left and left[0] == -2:
                     raise Fenced
                 tag_owner = items[0][:CLIENT_BYTES] if items else owner
-                if tag_owner != owner or (self.replicas and not (left and left[0] == -1)):
+                if tag_owner != owner or (self.replicas and not (left and left[0] == OWNER_GONE)):
                     store.tell(owner, entry)
                 lost: list[bytes] = []
-                if left and left[0] == -1:
+                if left and left[0] == OWNER_GONE:
                     lost = items[::2]  # nobody is there to have them
                 elif left:
                     publish, tell, lost, to_run = store.left_to_do(tag_owner, left)

@@ -188,7 +188,7 @@ class ActorCalls:
         items = failed_results(task_id, plan.header.num_returns, record)
         if items:
             store, keys = self._store, items[::2]
-            store.when_room(lambda: store.commit(self._client, items, b"", require_owner=False))
+            store.when_room(lambda: store.commit(self._client, items, b"", require_owner=True))
             standing = store.fetch(keys)
             items = [
                 each

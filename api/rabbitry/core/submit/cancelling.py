@@ -7,6 +7,7 @@ queue or nowhere: this client commits its end, and whoever meets it later finds 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -92,7 +93,7 @@ class Cancelling:
         self._kick = kick
         # (task, (by force, with its children), results), until nodes were told
         self._unannounced: deque[tuple[bytes, tuple[bool, bool], int]] = deque()
-        self._announced_at = 0.0
+        self._announced_at = -math.inf  # never
         self._waiting: dict[bytes, tuple[float, int]] = {}  # task -> (when to commit its end ourselves, results)
         self._late_until = 0.0
 

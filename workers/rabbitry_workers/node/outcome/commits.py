@@ -11,8 +11,9 @@ from typing import Any
 from rabbitry.core.failures import orphan_items
 from rabbitry.exceptions import store_error
 from rabbitry_broker import records
-from rabbitry_broker.ids import TASK_BYTES, owner_of
+from rabbitry_broker.ids import TASK_BYTES, is_detached, owner_of
 from rabbitry_broker.messages import Completion, Task, TaskHeader, encode_completion
+from rabbitry_broker.store.results import OWNER_GONE
 from rabbitry_broker.store.specs import Dependant
 from rabbitry_workers.executor.calls import result_ids
 from rabbitry_workers.node.model.node import Node
@@ -76,7 +77,7 @@ class Commits:
             if owner == client:
                 left = store.commit(owner, part, entry, require_owner=True, publish=not stands)
             else:
-                left = store.commit(owner, part, b"", require_owner=False, publish=not stands)
+                left = store.commit(owner, part, b"", require_owner=not is_detached(owner), publish=not stands)
                 store.tell(client, entry)
             self.follow_up(owner, part, left, helds, stands=stands)
 
@@ -134,7 +135,7 @@ class Commits:
             helds: the deliveries whose tasks they were.
             stands: it was committed before.
         """
-        if not left or left[0] == -1:
+        if not left or left[0] == OWNER_GONE:
             return
         store = self._node.store
         publish, tell = store.dependants(owner, left)
