@@ -33,6 +33,9 @@ GONE_KEPT: Final = 10_000
 Ready = Sequence[tuple[bytes, bytes]]
 """Those who wait for a group: objects, and the record that each is to get."""
 
+Planned = tuple[bytes, bytes, Mapping[int, ResourceRequest]]
+"""A group, the token of its plan, and the bundles that this node is to hold."""
+
 log = logging.getLogger("rabbitry.node")
 
 
@@ -80,7 +83,7 @@ class Keeping:
         self._living: dict[bytes, float] = {}  # groups whose queues this node met, and until when that is believed
         self._waits = False
         self._leaving = False
-        self._planned: list[tuple[bytes, bytes, Mapping[int, ResourceRequest]]] = []  # and not confirmed yet
+        self._planned: list[Planned] = []  # and not confirmed yet
 
     def start(self) -> None:
         """Look after bundles from now on."""
@@ -137,11 +140,11 @@ class Keeping:
 
     def _confirm(self) -> None:
         planned, self._planned = self._planned, []
-        answers = [
-            (group, token, list(wanted), not self._leaving and self.reserve(group, token, wanted))
-            for group, token, wanted in planned
-        ]
         try:
+            answers = [
+                (group, token, list(wanted), not self._leaving and self.reserve(group, token, wanted))
+                for group, token, wanted in self._without_late(planned)
+            ]
             came = self._records.confirm(self._node.id, answers)
             stand: list[tuple[bytes, Ready]] = []
             for (group, token, *_), (answer, ready) in zip(answers, came, strict=True):
@@ -153,6 +156,22 @@ class Keeping:
         except RabbitryBrokerError as error:
             # The planner gives these plans up, and the next look here finds that it has.
             log.warning("cannot confirm bundles of %d placement groups now: %s", len(planned), error)
+
+    def _without_late(self, planned: Sequence[Planned]) -> list[Planned]:
+        """Return the plans that are not over: one that is heard of late must not displace what came of a later one."""
+        tokens = {group: {bundle.token for bundle in self._bundles.of(group)} for group, *_ in planned}
+        for group, token, _ in planned:
+            tokens[group].add(token)
+        unclear = [group for group, several in tokens.items() if len(several) > 1]
+        records = dict(zip(unclear, self._records.read(unclear) if unclear else (), strict=True))
+
+        def may_stand(plan: Planned) -> bool:
+            if plan[0] not in records:
+                return True
+            record = records[plan[0]]
+            return record is not None and record.token == plan[1]
+
+        return [plan for plan in planned if may_stand(plan)]
 
     def reserve(self, group: bytes, token: bytes, wanted: Mapping[int, ResourceRequest]) -> bool:
         """Set bundles aside: all of them, or none."""

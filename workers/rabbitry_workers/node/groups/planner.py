@@ -335,7 +335,7 @@ class Planner:
 
     def _read_asked(self) -> None:
         """Read the records of those that were asked for since: of all of them at once."""
-        for group in self._records.read(list(self._unread)):
+        for group in self._records.read(list(self._unread)) if self._unread else ():
             if group is not None and group.state in (PENDING, RESCHEDULING):
                 self._pending[group.id] = group
         self._unread.clear()
