@@ -296,7 +296,7 @@ def main() -> int:
         for system, each in numbers.items():
             median = statistics.median(each)
             ratio = f"  {ray / median:5.2f} x Ray" if ray and median else ""
-            print(f"{system:<10} {median:7.2f}  ({min(each):.2f} to {max(each):.2f}){ratio}")
+            print(f"{system:<10} {median:8.3f}  ({min(each):.3f} to {max(each):.3f}){ratio}")
     return 0
 
 

@@ -74,6 +74,12 @@ class Cluster:
         assert self.plan(group_id, {0: ONE, 1: ONE}, here=True) == CREATED
         return group_id
 
+    def confirm(
+        self, group_id: bytes, token: bytes, node: bytes, indices: list[int], *, held: bool
+    ) -> tuple[str, list[tuple[bytes, bytes]]]:
+        (came,) = self.records.confirm(node, [(group_id, token, indices, held)])
+        return came
+
     def state(self, group_id: bytes) -> str:
         return self.records.state(group_id)
 
@@ -86,9 +92,9 @@ def cluster(store: ObjectStore) -> Cluster:
 def test_a_group_stands_when_the_last_node_confirms(cluster: Cluster) -> None:
     group_id = cluster.group()
     assert cluster.plan(group_id, {0: ONE, 1: TWO}) == PREPARED
-    assert cluster.records.confirm(group_id, b"t", TWO, [1], held=True) == (PREPARED, [])
+    assert cluster.confirm(group_id, b"t", TWO, [1], held=True) == (PREPARED, [])
     assert cluster.state(group_id) == PREPARED
-    assert cluster.records.confirm(group_id, b"t", ONE, [0], held=True) == (CREATED, [])
+    assert cluster.confirm(group_id, b"t", ONE, [0], held=True) == (CREATED, [])
     (group,) = cluster.records.read([group_id])
     assert group is not None
     assert (group.state, group.held, group.asked, group.missing) == (CREATED, {0: ONE, 1: TWO}, {}, [])
@@ -99,21 +105,21 @@ def test_confirming_twice_is_as_good_as_once(cluster: Cluster) -> None:
     group_id = cluster.group()
     cluster.plan(group_id, {0: ONE, 1: TWO})
     for _ in range(2):
-        assert cluster.records.confirm(group_id, b"t", ONE, [0], held=True)[0] == PREPARED
+        assert cluster.confirm(group_id, b"t", ONE, [0], held=True)[0] == PREPARED
     for _ in range(2):
-        assert cluster.records.confirm(group_id, b"t", TWO, [1], held=True)[0] == CREATED
+        assert cluster.confirm(group_id, b"t", TWO, [1], held=True)[0] == CREATED
     assert cluster.plan(group_id, {0: ONE, 1: TWO}) == CREATED
 
 
 def test_one_refusal_gives_all_back(cluster: Cluster) -> None:
     group_id = cluster.group()
     cluster.plan(group_id, {0: ONE, 1: TWO})
-    cluster.records.confirm(group_id, b"t", ONE, [0], held=True)
-    assert cluster.records.confirm(group_id, b"t", TWO, [1], held=False)[0] == REFUSED
+    cluster.confirm(group_id, b"t", ONE, [0], held=True)
+    assert cluster.confirm(group_id, b"t", TWO, [1], held=False)[0] == REFUSED
     (group,) = cluster.records.read([group_id])
     assert group is not None
     assert (group.state, group.held, group.asked) == (PENDING, {}, {})
-    assert cluster.records.confirm(group_id, b"t", ONE, [0], held=True)[0] == STALE
+    assert cluster.confirm(group_id, b"t", ONE, [0], held=True)[0] == STALE
 
 
 def test_an_answer_to_a_plan_that_was_given_up_changes_nothing(cluster: Cluster) -> None:
@@ -121,9 +127,9 @@ def test_an_answer_to_a_plan_that_was_given_up_changes_nothing(cluster: Cluster)
     cluster.plan(group_id, {0: ONE, 1: TWO})
     assert cluster.records.give_up(group_id, b"t", fence=cluster.fence) == PENDING
     assert cluster.plan(group_id, {0: TWO, 1: TWO}, token=b"u") == PREPARED
-    assert cluster.records.confirm(group_id, b"t", TWO, [1], held=True)[0] == STALE
-    assert cluster.records.confirm(group_id, b"t", TWO, [1], held=False)[0] == STALE
-    assert cluster.records.confirm(group_id, b"u", TWO, [0, 1], held=True)[0] == CREATED
+    assert cluster.confirm(group_id, b"t", TWO, [1], held=True)[0] == STALE
+    assert cluster.confirm(group_id, b"t", TWO, [1], held=False)[0] == STALE
+    assert cluster.confirm(group_id, b"u", TWO, [0, 1], held=True)[0] == CREATED
 
 
 def test_who_was_planner_before_plans_nothing_any_more(cluster: Cluster) -> None:
@@ -150,15 +156,15 @@ def test_why_there_is_no_plan_stands_in_the_record(cluster: Cluster) -> None:
 def test_bundles_of_a_lost_node_are_planned_again_and_the_others_stay(cluster: Cluster) -> None:
     group_id = cluster.group()
     cluster.plan(group_id, {0: ONE, 1: TWO})
-    cluster.records.confirm(group_id, b"t", ONE, [0], held=True)
-    cluster.records.confirm(group_id, b"t", TWO, [1], held=True)
+    cluster.confirm(group_id, b"t", ONE, [0], held=True)
+    cluster.confirm(group_id, b"t", TWO, [1], held=True)
     assert cluster.records.lost(group_id, b"t", [new_node_id()]) == CREATED
     assert cluster.records.lost(group_id, b"t", [TWO]) == RESCHEDULING
     (group,) = cluster.records.read([group_id])
     assert group is not None
     assert (group.held, group.missing) == ({0: ONE}, [1])
     assert cluster.plan(group_id, {1: ONE}, token=b"u") == PREPARED
-    assert cluster.records.confirm(group_id, b"u", ONE, [1], held=False)[0] == REFUSED
+    assert cluster.confirm(group_id, b"u", ONE, [1], held=False)[0] == REFUSED
     assert cluster.state(group_id) == RESCHEDULING
     assert cluster.plan(group_id, {1: ONE}, token=b"v", here=True) == CREATED
 
@@ -169,7 +175,7 @@ def test_a_node_that_is_lost_while_it_is_asked_ends_the_plan(cluster: Cluster) -
     assert cluster.records.lost(group_id, b"t", [TWO]) == PENDING
     group_id = cluster.group()
     cluster.plan(group_id, {0: ONE, 1: TWO})
-    cluster.records.confirm(group_id, b"t", TWO, [1], held=True)
+    cluster.confirm(group_id, b"t", TWO, [1], held=True)
     assert cluster.records.lost(group_id, b"t", [TWO]) == PENDING
 
 
@@ -184,7 +190,7 @@ def test_a_group_can_be_removed_at_any_time_and_stays_so(cluster: Cluster, state
     assert cluster.records.remove(group_id) == REMOVED
     assert cluster.state(group_id) == REMOVED
     assert cluster.plan(group_id, {0: ONE, 1: TWO}, token=b"u") == REMOVED
-    assert cluster.records.confirm(group_id, b"t", ONE, [0], held=True)[0] in (STALE, REMOVED)
+    assert cluster.confirm(group_id, b"t", ONE, [0], held=True)[0] in (STALE, REMOVED)
     assert cluster.records.lost(group_id, b"t", [ONE]) == REMOVED
     assert (cluster.records.ids(), cluster.records.removed()) == ([], [group_id])
     assert cluster.records.by_name("s", "n") is None
@@ -212,7 +218,7 @@ def test_who_waits_is_told_once_it_stands(cluster: Cluster) -> None:
         [(group_id, b"t", "", {0: ONE, 1: ONE})], {group_id: ["CPU=1", "CPU=2"]}, fence=cluster.fence, here=True
     )
     assert (answer, ready) == (CREATED, [(waiting, b"Precord")])
-    cluster.records.told(group_id, [waiting])
+    cluster.records.told([(group_id, [waiting])])
     assert cluster.records.with_waiters([group_id]) == []
     assert cluster.records.wait(group_id, waiting, b"Precord") == CREATED
     assert cluster.records.waiters(group_id) == []
@@ -225,7 +231,7 @@ def test_who_waits_for_a_removed_group_is_on_record_until_told(cluster: Cluster)
     cluster.records.remove(group_id)
     assert cluster.records.untold() == [group_id]
     assert cluster.records.waiters(group_id) == [(waiting, b"Precord")]
-    cluster.records.told(group_id, [waiting])
+    cluster.records.told([(group_id, [waiting])])
     cluster.records.all_told(group_id)
     assert cluster.records.untold() == []
     assert cluster.records.wait(group_id, waiting, b"Precord") == REMOVED

@@ -59,7 +59,7 @@ def test_what_somebody_views_is_not_used_again(session: str) -> None:
 
 
 def test_the_pool_is_bounded_and_given_back(session: str) -> None:
-    maker, sweeper = (SharedMemoryStore(session, recycle_bytes=2 * MIB) for _ in range(2))
+    maker, sweeper = (SharedMemoryStore(session, recycle_bytes=MIB) for _ in range(2))
     keys = [b"%d" % number for number in range(8)]
     for key in keys:
         maker.create(key, [bytes(MIB)])

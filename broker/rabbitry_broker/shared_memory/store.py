@@ -24,8 +24,9 @@ from rabbitry_broker.shared_memory.sessions import LOCK, Session, default_direct
 
 # What is received goes through so much memory, which stays in the processor's cache, or into a mapping in such pieces.
 _PIECE_BYTES: Final = 256 << 10
-# Of what a process may keep for itself, and of all shared memory: what the host's pool may hold.
-_POOL_SHARE: Final = 2
+# Of what a process may keep for itself, and of all shared memory: what the host's pool may hold. A gigabyte is what a
+# shuffle of some nodes drops at once; it is there for some seconds only, and given back where room is short.
+_POOL_SHARE: Final = 4
 _POOL_OF_ALL: Final = 16
 
 # The one thing here that is not an object's: a child must not reuse its parent's files, nor wait for its locks.

@@ -265,15 +265,21 @@ class GroupRecords:
         return [(reply[0].decode(), self._ready(reply[1:])) for reply in replies]
 
     def confirm(
-        self, group_id: bytes, token: bytes, node: bytes, indices: Sequence[int], *, held: bool
-    ) -> tuple[str, list[tuple[bytes, bytes]]]:
-        """A node that was asked to hold bundles does, or cannot; return what came of that, as `plan` does."""
-        reply = self._store.script(
-            "group_confirm", self._keys.prefix, self._keys.group(group_id), _stem(group_id), token, node,
-            b"1" if held else b"0", self._control("group-stands", group_id),
-            self._control("group-dropped", group_id, token), *indices,
-        )  # fmt: skip
-        return reply[0].decode(), self._ready(reply[1:])
+        self, node: bytes, answers: Sequence[tuple[bytes, bytes, Sequence[int], bool]]
+    ) -> list[tuple[str, list[tuple[bytes, bytes]]]]:
+        """A node that was asked to hold bundles does, or cannot; return what came of that, as `plan` does.
+
+        Args:
+            node: that was asked.
+            answers: (group, token, indices of the bundles, whether it holds them) for each.
+        """
+        calls: list[tuple[str, tuple[Any, ...]]] = []
+        for group_id, token, indices, held in answers:
+            place = (self._keys.prefix, self._keys.group(group_id), _stem(group_id))
+            messages = (self._control("group-stands", group_id), self._control("group-dropped", group_id, token))
+            calls.append(("group_confirm", (*place, token, node, b"1" if held else b"0", *messages, *indices)))
+        replies = self._store.pipeline_of_scripts(calls)
+        return [(reply[0].decode(), self._ready(reply[1:])) for reply in replies]
 
     def give_up(self, group_id: bytes, token: bytes, *, fence: int) -> str:
         """Nodes do not answer to a plan: it is over. Returns the state the group is in now."""
@@ -302,10 +308,11 @@ class GroupRecords:
         replies = self._store.pipeline([(b"EXISTS", self._keys.group(each) + b":ready") for each in group_ids])
         return [group_id for group_id, found in zip(group_ids, replies, strict=True) if found]
 
-    def told(self, group_id: bytes, object_ids: Sequence[bytes]) -> None:
-        """These objects have their records."""
-        if object_ids:
-            self._store.call(b"HDEL", self._keys.group(group_id) + b":ready", *object_ids)
+    def told(self, objects: Iterable[tuple[bytes, Sequence[bytes]]]) -> None:
+        """These objects, by group, have their records."""
+        commands = [(b"HDEL", self._keys.group(group_id) + b":ready", *ids) for group_id, ids in objects if ids]
+        if commands:
+            self._store.pipeline(commands)
 
     def untold(self) -> list[bytes]:
         """Return the ids of removed groups of whose end somebody is still to be told."""

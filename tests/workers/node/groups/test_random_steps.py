@@ -437,3 +437,73 @@ def test_a_group_is_spread_over_nodes_that_joined_since_the_planner_looked(store
         world.records.remove(group)
     finally:
         world.ear.close()
+
+
+def test_groups_that_come_together_are_planned_and_confirmed_together(store, clock, monkeypatch):
+    """Nobody asks the store for one after the other: each word is one trip, however many groups it is about."""
+    world = World(store, clock, 0)
+    trips: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        call = getattr(world.records, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            trips[name] += bool(arguments[0])
+            return call(*arguments, **options)
+
+        return counting
+
+    def hear_all() -> None:
+        world.spread(faults=False)
+        for node in world.nodes:
+            while node.heard:
+                node.hear(node.heard.popleft())
+            node.loop.run(0.2)
+
+    try:
+        world.nodes[0].planner.run_once()
+        groups = [new_group_id(JOB) for _ in range(6)]
+        for number, group in enumerate(groups):
+            bundles = ["CPU=0.5"] * (1 + number % 2)
+            world.records.create(group, GroupSpec(bundles, strategy="STRICT_SPREAD", job=JOB, detached=True))
+            world.records.wait(group, new_client_id() + secrets.token_bytes(16), b"Pready")
+        for name in ("read", "plan", "confirm", "told"):
+            monkeypatch.setattr(world.records, name, counted(name))
+        for _ in range(3):
+            hear_all()
+        assert set(world.records.states(groups)) == {CREATED}
+        assert len(world.told) == len(groups)
+        assert trips["read"] == 1
+        assert trips["plan"] <= 2, "those that come to the planner's own node, and the others"
+        assert trips["confirm"] <= len(world.nodes)
+        assert trips["told"] <= 1 + len(world.nodes)
+        for group in groups:
+            world.records.remove(group)
+    finally:
+        world.ear.close()
+
+
+def test_a_plan_that_is_heard_of_late_displaces_nothing(store, clock):
+    world = World(store, clock, 0)
+    try:
+        planner, node, _ = world.nodes
+        fence = world.records.take_planning(planner.id, 5)
+        group = new_group_id(JOB)
+        world.records.create(group, GroupSpec(["CPU=1"], job=JOB, detached=True))
+        plans = []
+        for token in (b"first", b"second"):
+            world.records.plan([(group, token, "", {0: node.id})], {group: ["CPU=1"]}, fence=fence)
+            plans.append((group, token, [(node.id, [(0, "CPU=1")])]))
+            if token == b"first":
+                world.records.give_up(group, token, fence=fence)
+        for together in (True, False):
+            node.keeping.on_planned(*plans[1])
+            if not together:
+                node.loop.run()
+            node.keeping.on_planned(*plans[0])
+            node.loop.run()
+            assert world.records.state(group) == CREATED
+            assert [(bundle.token, bundle.state) for bundle in node.bundles] == [(b"second", BundleState.HELD)]
+        world.records.remove(group)
+    finally:
+        world.ear.close()

@@ -30,6 +30,12 @@ CLOSING_SECONDS: Final = 0.02  # between two looks whether what ran in a closing
 LIVING_SECONDS: Final = 10.0  # that a group is taken to be there whose end was not told
 GONE_KEPT: Final = 10_000
 
+Ready = Sequence[tuple[bytes, bytes]]
+"""Those who wait for a group: objects, and the record that each is to get."""
+
+Planned = tuple[bytes, bytes, Mapping[int, ResourceRequest]]
+"""A group, the token of its plan, and the bundles that this node is to hold."""
+
 log = logging.getLogger("rabbitry.node")
 
 
@@ -77,6 +83,7 @@ class Keeping:
         self._living: dict[bytes, float] = {}  # groups whose queues this node met, and until when that is believed
         self._waits = False
         self._leaving = False
+        self._planned: list[Planned] = []  # and not confirmed yet
 
     def start(self) -> None:
         """Look after bundles from now on."""
@@ -121,7 +128,9 @@ class Keeping:
         """A plan was made; this node may be in it."""
         for node, asked in wanted:
             if node == self._node.id:
-                self._confirm(group, token, {index: ResourceRequest.parse(each) for index, each in asked})
+                if not self._planned:
+                    self._node.loop.add_callback(self._confirm)  # what comes together is confirmed together
+                self._planned.append((group, token, {index: ResourceRequest.parse(each) for index, each in asked}))
 
     def on_kept(self, group: bytes, wanted: Sequence[tuple[bytes, Sequence[tuple[int, str]]]]) -> None:
         """A group waits for long: what it needs here is to be kept for it as it becomes free."""
@@ -129,17 +138,40 @@ class Keeping:
             if node == self._node.id and not self._leaving:
                 self.keep(group, [ResourceRequest.parse(each) for _, each in asked])
 
-    def _confirm(self, group: bytes, token: bytes, wanted: Mapping[int, ResourceRequest]) -> None:
-        held = not self._leaving and self.reserve(group, token, wanted)
+    def _confirm(self) -> None:
+        planned, self._planned = self._planned, []
         try:
-            answer, ready = self._records.confirm(group, token, self._node.id, list(wanted), held=held)
+            answers = [
+                (group, token, list(wanted), not self._leaving and self.reserve(group, token, wanted))
+                for group, token, wanted in self._without_late(planned)
+            ]
+            came = self._records.confirm(self._node.id, answers)
+            stand: list[tuple[bytes, Ready]] = []
+            for (group, token, *_), (answer, ready) in zip(answers, came, strict=True):
+                if answer == CREATED:
+                    stand.append((group, ready))
+                elif answer != PREPARED:
+                    self.on_dropped(group, token)
+            self.stand(stand)
         except RabbitryBrokerError as error:
-            log.warning("cannot confirm bundles of placement group %s now: %s", group.hex(), error)
-            return  # the planner gives this plan up, and the next look here finds that it has
-        if answer == CREATED:
-            self.stands(group, ready)
-        elif answer != PREPARED:
-            self.on_dropped(group, token)
+            # The planner gives these plans up, and the next look here finds that it has.
+            log.warning("cannot confirm bundles of %d placement groups now: %s", len(planned), error)
+
+    def _without_late(self, planned: Sequence[Planned]) -> list[Planned]:
+        """Return the plans that are not over: one that is heard of late must not displace what came of a later one."""
+        tokens = {group: {bundle.token for bundle in self._bundles.of(group)} for group, *_ in planned}
+        for group, token, _ in planned:
+            tokens[group].add(token)
+        unclear = [group for group, several in tokens.items() if len(several) > 1]
+        records = dict(zip(unclear, self._records.read(unclear) if unclear else (), strict=True))
+
+        def may_stand(plan: Planned) -> bool:
+            if plan[0] not in records:
+                return True
+            record = records[plan[0]]
+            return record is not None and record.token == plan[1]
+
+        return [plan for plan in planned if may_stand(plan)]
 
     def reserve(self, group: bytes, token: bytes, wanted: Mapping[int, ResourceRequest]) -> bool:
         """Set bundles aside: all of them, or none."""
@@ -161,10 +193,11 @@ class Keeping:
         if asked:
             self._close(group, asked, removed=False)
 
-    def stands(self, group: bytes, ready: Sequence[tuple[bytes, bytes]]) -> None:
-        """A group stands: what runs inside may begin, and who waits for it is told."""
-        self.on_stands(group)
-        self.tell(group, ready)
+    def stand(self, groups: Sequence[tuple[bytes, Ready]]) -> None:
+        """Groups stand: what runs inside may begin, and those who wait for them are told."""
+        for group, _ in groups:
+            self.on_stands(group)
+        self._tell(groups)
 
     def on_stands(self, group: bytes) -> None:
         """A group stands."""
@@ -172,11 +205,15 @@ class Keeping:
             self.on_change(group)
             self.on_room()
 
-    def tell(self, group: bytes, ready: Sequence[tuple[bytes, bytes]]) -> None:
+    def tell(self, group: bytes, ready: Ready) -> None:
         """Give objects the records that they wait for; what is left undone the planner does."""
-        for object_id, record in ready:
-            self._commit(object_id, record)
-        self._records.told(group, [object_id for object_id, _ in ready])
+        self._tell([(group, ready)])
+
+    def _tell(self, groups: Sequence[tuple[bytes, Ready]]) -> None:
+        for _, ready in groups:
+            for object_id, record in ready:
+                self._commit(object_id, record)
+        self._records.told([(group, [object_id for object_id, _ in ready]) for group, ready in groups])
 
     def tell_of_end(self, group: bytes) -> None:
         """Who waits for a group that was removed is told so."""

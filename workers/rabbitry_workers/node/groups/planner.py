@@ -34,7 +34,7 @@ from rabbitry_broker.store.groups import (
     Group,
     GroupRecords,
 )
-from rabbitry_workers.node.groups.keeping import Keeping
+from rabbitry_workers.node.groups.keeping import Keeping, Ready
 from rabbitry_workers.node.groups.planning import LASTING_SECONDS, Plan, Room, Wanted, plan_all
 from rabbitry_workers.node.model.node import Node
 from rabbitry_workers.node.peers.others import OtherNode, Others
@@ -132,6 +132,7 @@ class Planner:
         self._standing: dict[bytes, Group] = {}  # as the last look found them
         self._asked: dict[bytes, Asked] = {}
         self._why: dict[bytes, str] = {}  # as it stands in the records of those that wait
+        self._unread: dict[bytes, None] = {}  # groups that are to be planned, as was heard
         self._kept_at: dict[bytes, float] = {}
         self._soon = False
         self._asked_for_room = 0.0
@@ -150,11 +151,8 @@ class Planner:
 
     def on_asked(self, group_id: bytes) -> None:
         """A group is to be planned."""
-        if not self._fence:
-            return
-        (group,) = self._records.read([group_id])
-        if group is not None and group.state in (PENDING, RESCHEDULING):
-            self._pending[group_id] = group
+        if self._fence:
+            self._unread[group_id] = None
             self.plan_soon()
 
     def on_dropped(self, group_id: bytes, token: bytes) -> None:
@@ -171,7 +169,7 @@ class Planner:
 
     def on_ended(self, group_id: bytes) -> None:
         """A group was removed; its room will be there soon, and whoever waited for it is to be told."""
-        for table in (self._pending, self._standing, self._asked, self._why):
+        for table in (self._pending, self._standing, self._asked, self._why, self._unread):
             table.pop(group_id, None)
         if self._fence:
             self._keeping.tell_of_end(group_id)
@@ -240,7 +238,7 @@ class Planner:
         fence = self._records.take_planning(self._node.id, LEASE_SECONDS)
         if fence != self._fence:
             self._fence = fence
-            for table in (self._pending, self._standing, self._asked, self._why):
+            for table in (self._pending, self._standing, self._asked, self._why, self._unread):
                 table.clear()
         if fence:
             self._look()
@@ -254,6 +252,7 @@ class Planner:
         self._clock = self._node.store.time() - now
         ids = self._records.ids()
         groups = [group for group in self._records.read(ids) if group is not None and group.state != REMOVED]
+        self._unread.clear()
         groups = self._remove_ended(groups)
         groups = self._notice_lost(groups)
         self._pending = {group.id: group for group in groups if group.state in (PENDING, RESCHEDULING)}
@@ -320,6 +319,7 @@ class Planner:
         began = time.monotonic()
         try:
             self._look_at_others()
+            self._read_asked()
             self.plan()
         except RabbitryBrokerError as error:
             log.warning("cannot plan placement groups now: %s", error)
@@ -332,6 +332,13 @@ class Planner:
         if now - self._read_at > FRESH_SECONDS:
             self.heartbeat.look_at_all()
             self._read_at = now
+
+    def _read_asked(self) -> None:
+        """Read the records of those that were asked for since: of all of them at once."""
+        for group in self._records.read(list(self._unread)) if self._unread else ():
+            if group is not None and group.state in (PENDING, RESCHEDULING):
+                self._pending[group.id] = group
+        self._unread.clear()
 
     def plan(self) -> None:
         """Plan all groups that wait."""
@@ -346,11 +353,9 @@ class Planner:
             ever=ever,
             lasting=lambda one: self._lasting(one, ever),
         )
-        for group_id, plan in plans.items():
-            if set(plan.values()) == {self._node.id}:
-                self._take(group_id, plan, wanted[group_id])
-            else:
-                self._ask(group_id, plan, wanted[group_id])
+        here = {group_id: plan for group_id, plan in plans.items() if set(plan.values()) == {self._node.id}}
+        self._take(here, wanted)
+        self._ask({group_id: plan for group_id, plan in plans.items() if group_id not in here}, wanted)
         self._have_kept(kept, wanted)
         fresh = {group_id: why for group_id, why in reasons.items() if self._why.get(group_id) != why}
         if fresh and self._fence:
@@ -378,30 +383,39 @@ class Planner:
         for group_id in self._kept_at.keys() - self._pending.keys():
             del self._kept_at[group_id]
 
-    def _take(self, group_id: bytes, plan: Plan, wanted: Wanted) -> None:
-        """All of a group comes to this node: no other one has to be asked."""
-        token = secrets.token_bytes(8)
-        if not self._keeping.reserve(group_id, token, wanted.bundles):
-            return  # what blocked tasks lend, say; it is planned again when there is room
+    def _take(self, plans: Mapping[bytes, Plan], wanted: Mapping[bytes, Wanted]) -> None:
+        """All of these groups comes to this node: no other one has to be asked."""
+        reserved: list[tuple[bytes, bytes, str, Plan]] = []
+        for group_id, plan in plans.items():
+            token = secrets.token_bytes(8)
+            # What blocked tasks lend, say, is not there: it is planned again when there is room.
+            if self._keeping.reserve(group_id, token, wanted[group_id].bundles):
+                reserved.append((group_id, token, STARTED, plan))
         try:
-            ((answer, ready),) = self._write([(group_id, token, STARTED, plan)], {}, here=True)
+            answers = self._write(reserved, {}, here=True)
         except RabbitryBrokerError:
-            # It may have been written: the next look tells, here and there.
-            self._pending.pop(group_id, None)
+            # They may have been written: the next look tells, here and there.
+            for group_id, *_ in reserved:
+                self._pending.pop(group_id, None)
             raise
-        if answer == CREATED:
-            self.on_stands(group_id)
-            self._keeping.stands(group_id, ready)
-        else:
-            self._keeping.on_dropped(group_id, token)
-            self._pending.pop(group_id, None)
+        stand: list[tuple[bytes, Ready]] = []
+        for (group_id, token, *_), (answer, ready) in zip(reserved, answers, strict=True):
+            if answer == CREATED:
+                self.on_stands(group_id)
+                stand.append((group_id, ready))
+            else:
+                self._keeping.on_dropped(group_id, token)
+                self._pending.pop(group_id, None)
+        self._keeping.stand(stand)
 
-    def _ask(self, group_id: bytes, plan: Plan, wanted: Wanted) -> None:
-        token = secrets.token_bytes(8)
-        classes = {group_id: self._pending.pop(group_id).spec.bundles}
-        ((answer, _),) = self._write([(group_id, token, STARTED, plan)], classes, here=False)
-        if answer == PREPARED:
-            self._asked[group_id] = Asked(token, plan, wanted.bundles)
+    def _ask(self, plans: Mapping[bytes, Plan], wanted: Mapping[bytes, Wanted]) -> None:
+        """Ask nodes to hold the bundles of these groups."""
+        written = [(group_id, secrets.token_bytes(8), STARTED, plan) for group_id, plan in plans.items()]
+        classes = {group_id: self._pending.pop(group_id).spec.bundles for group_id in plans}
+        answers = self._write(written, classes, here=False)
+        for (group_id, token, _, plan), (answer, _) in zip(written, answers, strict=True):
+            if answer == PREPARED:
+                self._asked[group_id] = Asked(token, plan, wanted[group_id].bundles)
 
     def _write(
         self, plans: Sequence[tuple[bytes, bytes, str, Plan]], classes: Mapping[bytes, Sequence[str]], *, here: bool
