@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable
+
 import pytest
 
 from rabbitry.core.resolve import values as module
@@ -67,6 +70,22 @@ def test_callbacks_are_due_once(around: Surroundings) -> None:
     known.accept(completion(1))
     known.accept(completion(1))
     assert len(known.due) == 1 and not known.callbacks
+
+
+def test_a_callback_is_awaited_or_due_at_any_time(around: Surroundings) -> None:
+    """The thread that runs them rests when it finds neither."""
+    known = around.known()
+    known.callbacks[result_id(1)] = [lambda: None]
+    seen: list[bool] = []
+
+    class Due(deque[Callable[[], None]]):
+        def extend(self, callbacks: Iterable[Callable[[], None]]) -> None:
+            seen.append(bool(known.callbacks))
+            super().extend(callbacks)
+
+    known.due = Due()
+    known.accept(completion(1))
+    assert seen == [True] and len(known.due) == 1 and not known.callbacks
 
 
 def test_what_a_poll_found_is_not_counted_again_when_its_completion_comes(around: Surroundings) -> None:
