@@ -49,7 +49,7 @@ class StreamReader(Protocol):
         """Take what has come, without waiting."""
 
     def hand_out(self, stream: Any, key: bytes) -> ObjectRef[Any]:
-        """Return the first handle on the next item."""
+        """Return a handle on the next item, and count it."""
 
     def count_read(self, task_id: bytes) -> None:
         """Tell the producer that one more item was read."""

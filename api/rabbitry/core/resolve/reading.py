@@ -87,9 +87,12 @@ class Reading:
         self._inbox.drain()
 
     def hand_out(self, stream: Stream, key: bytes) -> ObjectRef[Any]:
-        """Return the first handle on the next item."""
+        """Return a handle on the next item: the first one, unless somebody looked ahead."""
+        counts = self.references.counts
         with self.references.lock:
+            held = counts.get(key, 0)
             item: ObjectRef[Any] = made_here(key, self.references)
+            counts[key] = held + 1
             stream.next += 1
         return item
 

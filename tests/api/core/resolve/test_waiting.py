@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from rabbitry.core.resolve.streams import Streams
 from rabbitry.core.resolve.waiting import Waiting
 from rabbitry.exceptions import GetTimeoutError, ObjectLostError, RabbitrySystemError, TaskError, store_error
 from rabbitry.generators import ObjectRefGenerator
-from rabbitry.object_ref import ObjectRef, made_here
+from rabbitry.object_ref import ObjectRef, made_here, process
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.ids import object_id
@@ -306,6 +307,24 @@ def test_a_producer_that_broke_down_at_the_end_tells_it_in_one_more_item() -> No
     ref = next(generator)
     assert ref._id == case.item(1) and case.around.store.records[case.item(1)] == ERROR
     assert list(generator) == []
+
+
+@pytest.mark.parametrize("how", ["consumed", "handed out"])
+def test_a_ref_on_an_item_that_was_looked_at_before_keeps_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CaseOfGenerator()
+    home: Any = SimpleNamespace(on_ready=lambda ref, callback: None)
+    monkeypatch.setattr(process, "start", lambda: home)
+    generator = case.generator()
+    ahead = generator._get_next_ref_n(1)
+    case.inbox.coming = {case.item(1): b"N"}
+    if how == "consumed":
+        generator._consume_next_ref_n(1)  # hands a ref out that nobody takes
+    else:
+        assert next(generator) == ahead[0]
+    assert case.around.references.collect(case.around.values) == []
+    assert case.around.values[case.item(1)] == b"N"
+    ahead.clear()
+    assert case.around.references.collect(case.around.values) == [(case.item(1), b"N")]
 
 
 def test_wait_takes_generators_for_their_next_item() -> None:
