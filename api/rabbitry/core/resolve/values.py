@@ -127,12 +127,13 @@ class Values:
                                 listener.append(key)
                             unread.came(key, record)
                         if callbacks and key in callbacks:
-                            # Due first: in between, the thread that runs them would find nothing to do, and rest.
-                            self.due.extend(callbacks[key])
-                            del callbacks[key]
+                            self._fall_due(key)
                 else:
                     stream = streams.get(key[:TASK_BYTES]) if streams else None
-                    if stream is None or not stream.take(key, record, values):
+                    if stream is not None and stream.take(key, record, values):
+                        if callbacks and key in callbacks:
+                            self._fall_due(key)
+                    else:
                         unheld(key, record)
                         any_unheld = True
                         unread.came_unheld(key, record)
@@ -153,3 +154,8 @@ class Values:
                 streams[task_id].ended = True
         if any_unheld or (any_error and unread.due):
             self._kick()
+
+    def _fall_due(self, key: bytes) -> None:
+        """Move callbacks. Due first: in between, the thread that runs them would find nothing to do, and rest."""
+        self.due.extend(self.callbacks[key])
+        del self.callbacks[key]

@@ -138,9 +138,11 @@ class CaseOfStreams:
     def __init__(self, *, counted: bool = False) -> None:
         self.around = Surroundings()
         around = self.around
+        self.callbacks: dict[bytes, list[Callable[[], None]]] = {}
         self.streams = Streams(
             around.references, around.values, around.streams, store=around.store, keys=around.identity.keys,
-            unheld=lambda key, record: around.unheld.append(key), cancel=around.store.cancel,
+            callbacks=self.callbacks, unheld=lambda key, record: around.unheld.append(key),
+            cancel=around.store.cancel,
         )  # fmt: skip
         self.stream = self.streams.open(task_id(1), counted=counted)
         for number in (1, 2):
@@ -149,6 +151,15 @@ class CaseOfStreams:
     def end(self) -> None:
         self.streams.abandon(task_id(1))
         self.streams.end_abandoned()
+
+
+def test_callbacks_on_the_next_item_go_with_the_generator() -> None:
+    case = CaseOfStreams()
+    case.stream.next = 3
+    held, awaited = object_id(task_id(2), 1), object_id(task_id(1), 3)
+    case.callbacks.update({held: [lambda: None], awaited: [lambda: None]})
+    case.end()
+    assert list(case.callbacks) == [held]
 
 
 @pytest.mark.parametrize("ended", [True, False])
