@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Protocol
 
 from rabbitry.arguments import seconds
@@ -45,11 +46,14 @@ class StreamReader(Protocol):
     def wait(self, done: Callable[[], bool], wanted: Callable[[], list[bytes]], timeout: float | None) -> bool:
         """Send what waits, then wait until `done()`; False after `timeout` seconds."""
 
+    def when_ready(self, key: bytes, callback: Callable[[], None]) -> None:
+        """Call `callback` once an object is here, on another thread, or at once if it is here."""
+
     def look(self) -> None:
         """Take what has come, without waiting."""
 
     def hand_out(self, stream: Any, key: bytes) -> ObjectRef[Any]:
-        """Return the first handle on the next item."""
+        """Return a handle on the next item, and count it."""
 
     def count_read(self, task_id: bytes) -> None:
         """Tell the producer that one more item was read."""
@@ -74,6 +78,45 @@ class StreamingGeneratorStats(NamedTuple):
     object_creation_dur_s: float
 
 
+class _Arrivals:
+    """Wakes coroutines that wait for a stream's next item. It knows no generator, which may be dropped meanwhile."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+        self._watched = b""  # the item of which we are told, b"" for none
+        self._end_watched = False
+
+    async def wait(self, reader: StreamReader, key: bytes, end: ObjectRef[Any], here: Callable[[], bool]) -> None:
+        """Wait until an item or the end may be here."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            if not self._end_watched:
+                self._end_watched = True
+                end._on_ready(lambda _: self._wake())  # holds the end's ref, not the generator
+            if self._watched != key:
+                self._watched = key
+                reader.when_ready(key, self._wake)
+            if not here():  # it may have come before we waited, by a callback of somebody who waited before
+                await future
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def _wake(self) -> None:
+        self._watched = b""
+        for future in list(self._waiting):
+            try:
+                future.get_loop().call_soon_threadsafe(_settle, future)
+            except RuntimeError:
+                continue  # its loop was closed, and it with it
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class ObjectRefGenerator(Generic[R]):
     """Iterator, also asynchronous, over the refs of a streaming task's results.
 
@@ -88,6 +131,7 @@ class ObjectRefGenerator(Generic[R]):
         self._end_ref: ObjectRef[Any] = made_here(object_id(task_id, 0), reader.references)
         self._count: int | None = None  # of all items, once it is known
         self._peeked: list[ObjectRef[Any]] = []  # refs on items from the next one on, which keep these
+        self._arrivals = _Arrivals()
 
     @property
     def _generator_ref(self) -> ObjectRef[Any]:
@@ -228,21 +272,22 @@ class ObjectRefGenerator(Generic[R]):
         return self
 
     async def __anext__(self) -> ObjectRef[R]:
-        loop = asyncio.get_running_loop()
+        # No thread waits for us: a loop has few to lend, and others wait for items that come sooner.
+        while not self._next_is_here():
+            await self._arrival(self._next_is_here)
+        while not self._item_is_here() and not self._is_past_end():
+            # The end was noticed before the item's own completion.
+            await self._arrival(self._item_is_here)
+        try:
+            return self._advance(None)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
-        def step() -> ObjectRef[R] | None:
-            try:
-                return self._advance(None)
-            except StopIteration:
-                return None
-
-        if self._next_is_here():
-            item = step()
-        else:
-            item = await loop.run_in_executor(None, step)
-        if item is None:
-            raise StopAsyncIteration
-        return item
+    async def _arrival(self, done: Callable[[], bool]) -> None:
+        await self._arrivals.wait(self._reader, self._item_id(), self._end_ref, done)
+        if not done():
+            with suppress(GetTimeoutError):
+                self._wait(done, 0.0)  # if the session has ended, it says so
 
     def send(self, value: Any) -> Any:
         """Not supported, as in Ray."""

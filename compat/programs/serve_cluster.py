@@ -25,6 +25,7 @@ from compat.session import start
 
 ADDRESS = "http://127.0.0.1:8000"
 PATIENCE = 120.0
+CLIENTS = 4
 
 
 def ask(path: str, **headers: str) -> str:
@@ -142,7 +143,7 @@ composed = Front.bind(Worker.bind())
 
 
 def load(seconds_of: Callable[[], None]) -> tuple[int, list[str]]:
-    """Ask without pause from four threads while something happens; return how many were answered, and what failed."""
+    """Ask without pause from some threads while something happens; return how many were answered, and what failed."""
     over, failed, answered = threading.Event(), [], []
 
     def client(first: int) -> None:
@@ -155,7 +156,7 @@ def load(seconds_of: Callable[[], None]) -> tuple[int, list[str]]:
                 failed.append(repr(error))
             number += 1
 
-    threads = [threading.Thread(target=client, args=(100 * number,)) for number in range(4)]
+    threads = [threading.Thread(target=client, args=(100 * number,)) for number in range(CLIENTS)]
     for thread in threads:
         thread.start()
     until(lambda: len(answered) > 20)
@@ -254,10 +255,11 @@ if __name__ == "__main__":
         thread.join()
     until(lambda: len(serve.status().applications["slow"].deployments["Slow"].replica_states) == 1)
     print("RESULT autoscaled", len(pids))
-    for name, event in (("replica", kill_a_replica), ("controller", kill_the_controller)):
+    # What a replica was at when it died is answered with an error, by Ray too: of each of the clients one at most.
+    for name, event, most in (("replica", kill_a_replica, CLIENTS), ("controller", kill_the_controller, 0)):
         begin = time.perf_counter()
         answered, failed = load(event)
-        print("RESULT", name, answered > 50, len(failed))
+        print("RESULT", name, answered > 50, len(failed) <= most)
         if failed:
             print(name, failed[:5])
         print(f"TIMED {name} {answered / (time.perf_counter() - begin):.0f} a second,")

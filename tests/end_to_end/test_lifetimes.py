@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy
@@ -357,6 +357,34 @@ def test_streams_can_be_read_asynchronously() -> None:
         return [(await item)[0] async for item in stream.remote(5)]
 
     assert asyncio.run(read()) == [0, 1, 2, 3, 4]
+
+
+def test_more_streams_than_a_loop_has_threads_are_read_at_a_time() -> None:
+    import asyncio
+
+    @rabbitry.remote
+    class Producer:
+        def __init__(self) -> None:
+            self.gate = asyncio.Event()
+
+        async def produce(self, number: int) -> AsyncIterator[int]:
+            if number < 50:
+                await self.gate.wait()
+            yield number
+
+        async def open(self) -> None:
+            self.gate.set()
+
+    producer = Producer.options(max_concurrency=60).remote()
+
+    async def read() -> list[int]:
+        streams = [producer.produce.options(num_returns="streaming").remote(number) for number in range(51)]
+        waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        assert await (await waiting.pop()) == 50
+        await producer.open.remote()
+        return [await (await each) for each in waiting]
+
+    assert asyncio.run(asyncio.wait_for(read(), 60)) == list(range(50))
 
 
 @pytest.mark.filterwarnings("ignore:num_returns='dynamic':DeprecationWarning")

@@ -340,6 +340,7 @@ class Parts(ABC):
             streams,
             store=store,
             keys=self.keys,
+            callbacks=known.callbacks,
             unheld=lifetimes.unheld,
             cancel=cancelling.cancel,
         )
@@ -349,6 +350,7 @@ class Parts(ABC):
             self._streams,
             waiting=waiting,
             inbox=inbox,
+            when_ready=self.when_ready,
             store=store,
             flush=outbox.flush,
             kick=kick,

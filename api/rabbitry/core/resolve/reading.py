@@ -47,6 +47,7 @@ class Reading:
         streams: of this client.
         waiting: waits for items.
         inbox: has what came.
+        when_ready: calls back once an object is here.
         store: keeps items that producers could not send.
         flush: sends all that waits to be sent.
         kick: has the service thread look.
@@ -60,6 +61,7 @@ class Reading:
         *,
         waiting: WaitsUntil,
         inbox: Inbox,
+        when_ready: Callable[[bytes, Callable[[], None]], None],
         store: PutsRecords,
         flush: Callable[[], None],
         kick: Callable[[], None],
@@ -68,6 +70,7 @@ class Reading:
         self.values = values
         self.abandon = streams.abandon
         self.count_read = streams.count_read
+        self.when_ready = when_ready
         self._is_open = streams.is_open
         self._waiting = waiting
         self._inbox = inbox
@@ -87,9 +90,12 @@ class Reading:
         self._inbox.drain()
 
     def hand_out(self, stream: Stream, key: bytes) -> ObjectRef[Any]:
-        """Return the first handle on the next item."""
+        """Return a handle on the next item: the first one, unless somebody looked ahead."""
+        counts = self.references.counts
         with self.references.lock:
+            held = counts.get(key, 0)
             item: ObjectRef[Any] = made_here(key, self.references)
+            counts[key] = held + 1
             stream.next += 1
         return item
 

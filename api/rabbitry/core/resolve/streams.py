@@ -72,6 +72,7 @@ class Streams:
         streams: by task id (shared with what keeps the items).
         store: has the producers' marks.
         keys: of the cluster.
+        callbacks: on objects that are not here; of an item that nobody waits for any more they go with the stream.
         unheld: hears of items without handles.
         cancel: cancels a producer.
     """
@@ -84,6 +85,7 @@ class Streams:
         *,
         store: Commands,
         keys: Keys,
+        callbacks: dict[bytes, list[Callable[[], None]]],
         unheld: Callable[[bytes, bytes], None],
         cancel: CancelsProducer,
     ) -> None:
@@ -92,6 +94,7 @@ class Streams:
         self._streams = streams
         self._store = store
         self._keys = keys
+        self._callbacks = callbacks
         self._unheld = unheld
         self._cancel = cancel
         self.abandoned: deque[bytes] = deque()  # streams whose generators went, until the service thread ends them
@@ -138,6 +141,9 @@ class Streams:
             stream = self._streams.pop(task_id, None)
             if stream is None:
                 return
+            awaited = object_id(task_id, stream.next)
+            if awaited not in counts:
+                self._callbacks.pop(awaited, None)
             unread = [
                 (key, values.pop(key, b"L"))
                 for key in [object_id(task_id, number) for number in range(stream.next, stream.highest + 1)]

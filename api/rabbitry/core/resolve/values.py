@@ -50,7 +50,7 @@ class Values:
         generation: another object whenever something was made known.
         error_listeners: of those who wait for many; under `References.lock`.
         callbacks: on objects that are not here; under `References.lock`.
-        due: callbacks on what has come, for the thread that runs them.
+        due: callbacks on what has come, for the thread that runs them: it is awake, or woken by who brings it.
         subscribed: objects of others that this client is told of.
     """
 
@@ -114,7 +114,6 @@ class Values:
         calls, returns, unheld = self._flight.calls, self._flight.returns, self._unheld
         any_unheld = any_error = False
         items = completion.items
-        awaited: list[Callable[[], None]] = []
         # Nobody collects between our looking whether an object has handles and keeping its value.
         with references.lock:
             for at in range(0, len(items), 2):
@@ -128,10 +127,13 @@ class Values:
                                 listener.append(key)
                             unread.came(key, record)
                         if callbacks and key in callbacks:
-                            awaited += callbacks.pop(key)
+                            self._fall_due(key)
                 else:
                     stream = streams.get(key[:TASK_BYTES]) if streams else None
-                    if stream is None or not stream.take(key, record, values):
+                    if stream is not None and stream.take(key, record, values):
+                        if callbacks and key in callbacks:
+                            self._fall_due(key)
+                    else:
                         unheld(key, record)
                         any_unheld = True
                         unread.came_unheld(key, record)
@@ -152,5 +154,8 @@ class Values:
                 streams[task_id].ended = True
         if any_unheld or (any_error and unread.due):
             self._kick()
-        if awaited:
-            self.due.extend(awaited)  # the thread that runs them is awake, or woken by who called us
+
+    def _fall_due(self, key: bytes) -> None:
+        """Move callbacks. Due first: in between, the thread that runs them would find nothing to do, and rest."""
+        self.due.extend(self.callbacks[key])
+        del self.callbacks[key]

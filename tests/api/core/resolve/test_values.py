@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable
+
 import pytest
 
 from rabbitry.core.resolve import values as module
@@ -69,6 +72,22 @@ def test_callbacks_are_due_once(around: Surroundings) -> None:
     assert len(known.due) == 1 and not known.callbacks
 
 
+def test_a_callback_is_awaited_or_due_at_any_time(around: Surroundings) -> None:
+    """The thread that runs them rests when it finds neither."""
+    known = around.known()
+    known.callbacks[result_id(1)] = [lambda: None]
+    seen: list[bool] = []
+
+    class Due(deque[Callable[[], None]]):
+        def extend(self, callbacks: Iterable[Callable[[], None]]) -> None:
+            seen.append(bool(known.callbacks))
+            super().extend(callbacks)
+
+    known.due = Due()
+    known.accept(completion(1))
+    assert seen == [True] and len(known.due) == 1 and not known.callbacks
+
+
 def test_what_a_poll_found_is_not_counted_again_when_its_completion_comes(around: Surroundings) -> None:
     known = around.known()
     known.accept_early([result_id(1), b"N"])
@@ -119,9 +138,11 @@ class CaseOfStreams:
     def __init__(self, *, counted: bool = False) -> None:
         self.around = Surroundings()
         around = self.around
+        self.callbacks: dict[bytes, list[Callable[[], None]]] = {}
         self.streams = Streams(
             around.references, around.values, around.streams, store=around.store, keys=around.identity.keys,
-            unheld=lambda key, record: around.unheld.append(key), cancel=around.store.cancel,
+            callbacks=self.callbacks, unheld=lambda key, record: around.unheld.append(key),
+            cancel=around.store.cancel,
         )  # fmt: skip
         self.stream = self.streams.open(task_id(1), counted=counted)
         for number in (1, 2):
@@ -130,6 +151,15 @@ class CaseOfStreams:
     def end(self) -> None:
         self.streams.abandon(task_id(1))
         self.streams.end_abandoned()
+
+
+def test_callbacks_on_the_next_item_go_with_the_generator() -> None:
+    case = CaseOfStreams()
+    case.stream.next = 3
+    held, awaited = object_id(task_id(2), 1), object_id(task_id(1), 3)
+    case.callbacks.update({held: [lambda: None], awaited: [lambda: None]})
+    case.end()
+    assert list(case.callbacks) == [held]
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from rabbitry.core.resolve.streams import Streams
 from rabbitry.core.resolve.waiting import Waiting
 from rabbitry.exceptions import GetTimeoutError, ObjectLostError, RabbitrySystemError, TaskError, store_error
 from rabbitry.generators import ObjectRefGenerator
-from rabbitry.object_ref import ObjectRef, made_here
+from rabbitry.object_ref import ObjectRef, made_here, process
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.ids import object_id
@@ -263,6 +266,13 @@ def test_only_large_values_are_brought_here(case: Case, monkeypatch: pytest.Monk
 # -- generators ------------------------------------------------------------------------------------------------------
 
 
+class NoThreads(ThreadPoolExecutor):
+    """Refuses to lend a thread."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a thread is asked for")
+
+
 class CaseOfGenerator(Case):
     """A generator over fakes."""
 
@@ -270,16 +280,28 @@ class CaseOfGenerator(Case):
         around = self.around
         self.streams = Streams(
             around.references, around.values, around.streams, store=around.store, keys=around.identity.keys,
-            unheld=lambda key, record: None, cancel=around.store.cancel,
+            callbacks=self.known.callbacks, unheld=lambda key, record: None, cancel=around.store.cancel,
         )  # fmt: skip
         reader = Reading(
             around.references, around.values, self.streams, waiting=self.waiting, inbox=self.inbox,
-            store=around.store, flush=self.flush, kick=around.kick,
+            when_ready=self.when_ready, store=around.store, flush=self.flush, kick=around.kick,
         )  # fmt: skip
         return ObjectRefGenerator(reader, task_id(1), self.streams.open(task_id(1), counted=counted))
 
     def item(self, number: int) -> bytes:
         return object_id(task_id(1), number)
+
+    def when_ready(self, key: bytes, callback: Callable[[], None]) -> None:
+        if key in self.around.values:
+            callback()
+        else:
+            self.known.callbacks.setdefault(key, []).append(callback)
+
+    def bring(self, number: int, record: bytes = b"N") -> None:
+        """An item comes, and what waited for it is called."""
+        self.known.accept(Completion(b"", 0, 0.0, [self.item(number), record]))
+        while self.known.due:
+            self.known.due.popleft()()
 
 
 def test_a_generator_hands_out_items_as_they_come_and_ends() -> None:
@@ -306,6 +328,79 @@ def test_a_producer_that_broke_down_at_the_end_tells_it_in_one_more_item() -> No
     ref = next(generator)
     assert ref._id == case.item(1) and case.around.store.records[case.item(1)] == ERROR
     assert list(generator) == []
+
+
+@pytest.mark.parametrize("how", ["consumed", "handed out"])
+def test_a_ref_on_an_item_that_was_looked_at_before_keeps_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CaseOfGenerator()
+    home: Any = SimpleNamespace(on_ready=lambda ref, callback: None)
+    monkeypatch.setattr(process, "start", lambda: home)
+    generator = case.generator()
+    ahead = generator._get_next_ref_n(1)
+    case.inbox.coming = {case.item(1): b"N"}
+    if how == "consumed":
+        generator._consume_next_ref_n(1)  # hands a ref out that nobody takes
+    else:
+        assert next(generator) == ahead[0]
+    assert case.around.references.collect(case.around.values) == []
+    assert case.around.values[case.item(1)] == b"N"
+    ahead.clear()
+    assert case.around.references.collect(case.around.values) == [(case.item(1), b"N")]
+
+
+@pytest.fixture
+def case_of_generator(monkeypatch: pytest.MonkeyPatch) -> CaseOfGenerator:
+    case = CaseOfGenerator()
+    home: Any = SimpleNamespace(
+        on_ready=lambda ref, callback: case.when_ready(ref._id, callback),
+        is_resolved=lambda ref: ref._id in case.around.values,
+    )
+    monkeypatch.setattr(process, "start", lambda: home)
+    return case
+
+
+def test_coroutines_wait_for_items_without_threads(case_of_generator: CaseOfGenerator) -> None:
+    case = case_of_generator
+    generator = case.generator()
+    callbacks = case.known.callbacks
+
+    async def read() -> None:
+        asyncio.get_running_loop().set_default_executor(NoThreads())
+        given_up = asyncio.ensure_future(anext(generator))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        first = asyncio.ensure_future(anext(generator))
+        await asyncio.sleep(0)
+        assert {key: len(waiting) for key, waiting in callbacks.items()} == {case.item(0): 1, case.item(1): 1}
+        case.bring(1)
+        assert (await first)._id == case.item(1)
+        case.bring(2)
+        assert (await anext(generator))._id == case.item(2)
+        last = asyncio.ensure_future(anext(generator))
+        await asyncio.sleep(0)
+        case.bring(0, records.counted(3))
+        await asyncio.sleep(0)
+        assert not last.done(), "the end was noticed before the item"
+        case.bring(3)
+        assert (await last)._id == case.item(3)
+        assert [item async for item in generator] == []
+        assert not callbacks
+
+    asyncio.run(read())
+
+
+def test_a_coroutine_that_waits_for_an_item_learns_of_the_end(case_of_generator: CaseOfGenerator) -> None:
+    case = case_of_generator
+
+    async def read() -> None:
+        last = asyncio.ensure_future(anext(case.generator()))
+        await asyncio.sleep(0)
+        case.bring(0, records.counted(0))
+        with pytest.raises(StopAsyncIteration):
+            await last
+
+    asyncio.run(read())
 
 
 def test_wait_takes_generators_for_their_next_item() -> None:

@@ -71,7 +71,7 @@ class Case:
         )
         self.streams = Streams(
             around.references, around.values, around.streams, store=around.store, keys=around.identity.keys,
-            unheld=lambda key, record: None, cancel=around.store.cancel,
+            callbacks={}, unheld=lambda key, record: None, cancel=around.store.cancel,
         )  # fmt: skip
         self.submitter = Submitter(
             around.ids, TaskIds(DETACHED, JOB), around.flight, around.references, arguments=self.arguments,
