@@ -113,7 +113,7 @@ class Cluster:
             BenchmarkError: a server is not installed or does not start.
         """
         self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wb-", dir="/tmp")))
-        self._servers: list[int] = []
+        self.server_pids: list[int] = []
         if broker_url is None or store_url is None:
             broker_url, store_url = self._start(stack, appendonly)
         self.broker_url, self.store_url = broker_url, store_url
@@ -140,7 +140,7 @@ class Cluster:
         for server in (redis, rabbitmq):
             server.start()
             stack.callback(server.stop)
-            self._servers.append(server.pid)
+            self.server_pids.append(server.pid)
         return rabbitmq.url, redis.url
 
     def run(self, names: Sequence[str]) -> Round:
@@ -148,7 +148,7 @@ class Cluster:
         environment = {
             **self._environment,
             MARKER: secrets.token_hex(8),
-            SERVERS: " ".join(map(str, self._servers)),
+            SERVERS: " ".join(map(str, self.server_pids)),
         }
         log = self._directory / "node.log"
         with log.open("wb") as output:

@@ -322,11 +322,11 @@ def actor_create(ray: Any, tasks: Tasks) -> float:
 
 def _idle_actors(count: int) -> Callable[[Any, Tasks], float]:
     def run(ray: Any, tasks: Tasks) -> float:
-        before = _pss(_cluster())
+        before = _pss(cluster_processes())
         counters = [tasks.Counter.options(num_cpus=0).remote() for _ in range(count)]
         ray.get([counter.increment.remote() for counter in counters])
         time.sleep(IDLE_SECONDS)
-        grown = _pss(_cluster()) - before
+        grown = _pss(cluster_processes()) - before
         for counter in counters:
             ray.kill(counter)
         return grown / count
@@ -617,7 +617,7 @@ def marked(mark: str | None) -> set[int]:
     return found
 
 
-def _cluster() -> set[int]:
+def cluster_processes() -> set[int]:
     """The processes of the cluster under test: those that carry our mark, the servers, and all descendants of both."""
     children: dict[int, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
@@ -690,7 +690,7 @@ def main() -> None:
     tasks = Tasks(ray)
     ray.get([tasks.empty.remote() for _ in range(200)], timeout=LIMIT_SECONDS)
     time.sleep(IDLE_SECONDS)
-    pids = _cluster()
+    pids = cluster_processes()
     results["idle_memory"] = _pss(pids)
     results["idle_servers"] = _pss(_servers(pids))
     signal.signal(signal.SIGALRM, _too_long)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compat.control_group import ControlGroup
 from compat.environments import ROOT
-from tests.servers import RabbitMQServer, RedisServer
+from tests.servers import RabbitMQServer, RedisServer, wait_until
 
 NODES = 3
 LOGS = ROOT / ".compat" / "logs"
@@ -48,4 +48,7 @@ def cluster(python: Path, group: ControlGroup) -> Iterator[dict[str, str]]:
             )
             stack.callback(node.wait)
             stack.callback(node.terminate)
+        # As with Ray, whose nodes are there before the program: what is spread is spread over all of them.
+        logs = [Path(LOGS, f"node{number}.log") for number in range(NODES)]
+        wait_until(lambda: all("takes work" in log.read_text() for log in logs), "all nodes take work", timeout=120)
         yield {**variables, "RABBITRY_ADDRESS": "auto"}

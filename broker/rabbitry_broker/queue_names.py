@@ -8,6 +8,7 @@
 | `node.<node id>` | that node |
 | `bundle.<placement group id>.<index>` | the node that holds the bundle |
 | `bundle.<placement group id>.any` | the nodes that hold bundles of the group |
+| `bundle.<placement group id>.any.<bits>` | the nodes that hold one of those bundles: bit i, in hex, for bundle i |
 | `actor.<actor id>` | the node that hosts the actor |
 | `dead-letter` | nobody: messages that failed authentication wait there for a person |
 
@@ -42,7 +43,7 @@ _SAFE_IN_CLASS: Final = "=,:;@!&+ "
 _SAFE_IN_SELECTOR: Final = _SAFE_IN_CLASS + "()/"
 _TASK: Final = re.compile(r"(?:task|job\.((?:[0-9a-f]{2})+))\.([^()]+?)(?:\.\((.*)\))?")
 _BY_ID: Final = re.compile(r"(node|actor)\.((?:[0-9a-f]{2})+)")
-_BUNDLE: Final = re.compile(r"bundle\.((?:[0-9a-f]{2})+)\.([0-9]+|any)")
+_BUNDLE: Final = re.compile(r"bundle\.((?:[0-9a-f]{2})+)\.(?:([0-9]+)|any(?:\.([1-9a-f][0-9a-f]*))?)")
 
 ANY_BUNDLE: Final = -1
 """The index of what may run in any bundle of its group."""
@@ -68,6 +69,7 @@ class QueueName(NamedTuple):
         id: of the node, actor or placement group.
         bundle_index: of the bundle in its group; `ANY_BUNDLE` for any.
         job: whose own queue it is, for TASK; b"" for that which jobs share.
+        among: which bundles will do, bit i for bundle i, if the index is `ANY_BUNDLE`; 0 if all will.
     """
 
     kind: QueueKind
@@ -76,6 +78,13 @@ class QueueName(NamedTuple):
     id: bytes = b""
     bundle_index: int = 0
     job: bytes = b""
+    among: int = 0
+
+    def has_bundle(self, index: int) -> bool:
+        """Return True if bundle `index` is one of those that the queue is for."""
+        if self.bundle_index != ANY_BUNDLE:
+            return index == self.bundle_index
+        return not self.among or bool(self.among >> index & 1)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -138,14 +147,21 @@ def node_queue(node_id: bytes) -> str:
     return f"{NODE_PREFIX}{node_id.hex()}"
 
 
-def bundle_queue(group_id: bytes, index: int) -> str:
+def bundle_queue(group_id: bytes, index: int, among: Iterable[int] = ()) -> str:
     """Return the queue of tasks that run in bundle `index` of a placement group, or in any of them.
 
+    Args:
+        group_id: of the group.
+        index: of the bundle, or `ANY_BUNDLE`.
+        among: with `ANY_BUNDLE`, those that will do if not all will.
+
     Example:
-        >>> bundle_queue(b"g", 2), bundle_queue(b"g", ANY_BUNDLE)
-        ('bundle.67.2', 'bundle.67.any')
+        >>> bundle_queue(b"g", 2), bundle_queue(b"g", ANY_BUNDLE), bundle_queue(b"g", ANY_BUNDLE, [1, 4])
+        ('bundle.67.2', 'bundle.67.any', 'bundle.67.any.12')
     """
-    return f"bundle.{group_id.hex()}.{'any' if index == ANY_BUNDLE else index}"
+    bits = sum(1 << each for each in set(among))
+    which = str(index) if index != ANY_BUNDLE else f"any.{bits:x}" if bits else "any"
+    return f"bundle.{group_id.hex()}.{which}"
 
 
 def actor_queue(actor_id: bytes) -> str:
@@ -174,8 +190,9 @@ def parse(queue: str) -> QueueName:
     if match := _BY_ID.fullmatch(queue):
         return QueueName(QueueKind(match[1]), id=bytes.fromhex(match[2]))
     if match := _BUNDLE.fullmatch(queue):
-        index = ANY_BUNDLE if match[2] == "any" else int(match[2])
-        return QueueName(QueueKind.BUNDLE, id=bytes.fromhex(match[1]), bundle_index=index)
+        index = int(match[2]) if match[2] else ANY_BUNDLE
+        among = int(match[3], 16) if match[3] else 0
+        return QueueName(QueueKind.BUNDLE, id=bytes.fromhex(match[1]), bundle_index=index, among=among)
     raise ValueError(f"{queue!r} is not the name of a queue of rabbitry")
 
 

@@ -113,7 +113,8 @@ class Sampler:
 if __name__ == "__main__":
     start(4)
     begin = time.perf_counter()
-    group = placement_group([{"CPU": 1}] * WORLD, strategy="PACK", name="trainer")
+    # Spread, for a sampler needs room beside each bundle: on nodes of two CPUs, PACK would leave none, on Ray neither.
+    group = placement_group([{"CPU": 1}] * WORLD, strategy="SPREAD", name="trainer")
     ray.get(group.ready(), timeout=60)
     print("RESULT", placement_group_table(group)["state"], group.bundle_count)
     register = Register.options(name="register").remote()

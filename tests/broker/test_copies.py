@@ -170,7 +170,7 @@ def test_a_value_goes_to_redis_at_once_where_nobody_could_copy_it(server: RedisS
     options: dict[str, Any] = {"session": ""} if why == "no shared memory" else {}
     writer = host("a", **options)
     if why == "eager":
-        writer.large._eager = True
+        writer.large.writing.eager = True
     key, value = new_id(), array()
     record = writer.put_packed(key, pack(value))
     assert not records.read_manifest(record).is_on_host_only and len(chunks(server)) == 4
@@ -244,8 +244,8 @@ def test_a_value_whose_file_is_gone_is_lost_at_once(host: OpenHost, serve: Calla
     node, reader = host("a", kept=True), host("b")
     key = new_id()
     manifest = records.read_manifest(node.put_packed(key, pack(array())))
-    assert node.large._memory is not None
-    node.large._memory.delete([key + manifest.token])
+    assert node.large.shared is not None
+    node.large.shared.delete([key + manifest.token])
     serve(node)
     with pytest.raises(ObjectLost, match="is gone"):
         reader.read_large(key, manifest)

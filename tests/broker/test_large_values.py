@@ -117,5 +117,5 @@ def test_the_end_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pyte
 
 
 def test_off_spills_nothing(open_store: OpenStore, redis_server: RedisServer) -> None:
-    assert open_store(redis_server, spill_url=spill.OFF).large.patience > 0
-    assert open_store(redis_server, spill_url="/nowhere").large.patience == 0
+    assert open_store(redis_server, spill_url=spill.OFF).large.writing.patience > 0
+    assert open_store(redis_server, spill_url="/nowhere").large.writing.patience == 0

@@ -440,10 +440,10 @@ def test_a_value_for_which_there_is_no_room_is_not_begun(world: World) -> None:
     world.serve()
     reader, name = world.reader(), new_name()
     world.made.create(name, [bytes(MIB)])
-    world.read.limit_bytes = MIB // 2
+    world.read.room.limit_bytes = MIB // 2
     with pytest.raises(shared_memory.ObjectStoreFull):
         world.fetch(reader, name, [MIB])
-    world.read.limit_bytes = None
+    world.read.room.limit_bytes = None
     assert world.fetch(reader, name, [MIB])
 
 

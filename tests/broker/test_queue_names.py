@@ -29,7 +29,32 @@ def test_queues_of_ids_come_back_as_they_were(some_id: bytes, index: int) -> Non
     assert names.parse(names.DEAD_LETTERS).kind is QueueKind.DEAD_LETTERS
 
 
-@pytest.mark.parametrize("queue", ["", "task.", "node.xyz", "actor.abc", "bundle.01", "celery", "task.CPU=1.(a"])
+@given(st.binary(min_size=1, max_size=28), st.sets(st.integers(0, 1000)), st.integers(0, 1000))
+def test_queues_of_some_bundles_say_which(some_id: bytes, among: set[int], index: int) -> None:
+    place = names.parse(names.bundle_queue(some_id, names.ANY_BUNDLE, among))
+    assert (place.kind, place.id, place.bundle_index) == (QueueKind.BUNDLE, some_id, names.ANY_BUNDLE)
+    assert all(map(place.has_bundle, among))
+    assert place.has_bundle(index) == (not among or index in among)
+    assert names.parse(names.bundle_queue(some_id, index)).has_bundle(index)
+    assert not names.parse(names.bundle_queue(some_id, index)).has_bundle(index + 1)
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        "bundle.01.any.",
+        "bundle.01.any.06",
+        "bundle.01.any.x",
+        "bundle.01.1.6",
+        "",
+        "task.",
+        "node.xyz",
+        "actor.abc",
+        "bundle.01",
+        "celery",
+        "task.CPU=1.(a",
+    ],
+)
 def test_foreign_names_are_refused(queue: str) -> None:
     with pytest.raises(ValueError, match="not the name of a queue"):
         names.parse(queue)

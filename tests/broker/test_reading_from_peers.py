@@ -151,7 +151,7 @@ def test_many_readers_of_a_host_cost_one_transfer_from_redis_as_well(
     readers = [hosts.store("reader") for _ in range(4)]
     transfers: list[bytes] = []
     for store in readers:
-        chunks = store.large._chunks
+        chunks = store.large.places.chunks
         read_into = chunks.read_into
         monkeypatch.setattr(chunks, "read_into", lambda *a, f=read_into: (transfers.append(a[0]), f(*a))[1])
     threads = [threading.Thread(target=read, args=(store, key)) for store in readers]

@@ -18,12 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rabbitry_broker import machine, shared_memory
+from rabbitry_broker import machine
 from rabbitry_broker.shared_memory import (
     ALIGNMENT,
     ObjectStoreFull,
     SharedMemoryStore,
     default_directory,
+    files,
+    room,
     sweep_dead_sessions,
 )
 
@@ -346,7 +348,7 @@ def test_many_small_ones_do_not_fill_the_machine_either(make: Make, monkeypatch:
     store, written = make(), 0
     monkeypatch.setattr(machine, "available_memory", lambda: (4 << 30) - written)
     monkeypatch.setattr(machine, "total_memory", lambda: 1 << 40)
-    shared_memory._machine_reserve.cache_clear()
+    room._machine_reserve.cache_clear()
 
     def fill() -> None:
         nonlocal written
@@ -356,7 +358,7 @@ def test_many_small_ones_do_not_fill_the_machine_either(make: Make, monkeypatch:
 
     with pytest.raises(ObjectStoreFull, match="the machine's memory"):
         fill()
-    shared_memory._machine_reserve.cache_clear()
+    room._machine_reserve.cache_clear()
     # A GiB is left to others, as far as can be seen by one who looks after each 64 MiB of its own.
     assert (3 << 30) - (2 << 25) <= written <= (3 << 30) + (65 << 25)
 
@@ -472,7 +474,7 @@ def test_what_is_written_after_the_session_was_cleared_is_swept_if_its_writer_is
     odd = Path(default_directory(), f"rabbitry-{session}-notes")
     for path in (stray, odd):
         path.write_bytes(b"x")
-    monkeypatch.setattr(shared_memory, "_ORPHAN_S", -1.0)
+    monkeypatch.setattr(files, "_ORPHAN_S", -1.0)
     try:
         sweep_dead_sessions()
         assert not stray.exists()
@@ -498,7 +500,7 @@ def test_what_a_killed_process_had_in_hand_is_removed(
     store.create(b"mine", [bytes(2 * MIB)])
     store.delete([b"mine"])
     assert store.remove_orphans() == 0, "too young to be sure"
-    monkeypatch.setattr(shared_memory, "_ORPHAN_S", -1.0)
+    monkeypatch.setattr(files, "_ORPHAN_S", -1.0)
     assert store.remove_orphans() == 2
     assert not unfinished.exists()
     assert store.open(b"id")

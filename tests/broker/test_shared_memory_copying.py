@@ -10,13 +10,13 @@ from typing import Any
 import numpy
 import pytest
 
-from rabbitry_broker import shared_memory_copying
-from rabbitry_broker.shared_memory_copying import SHARED_BYTES, copy_into
+from rabbitry_broker.shared_memory import copying
+from rabbitry_broker.shared_memory.copying import SHARED_BYTES, copy_into
 
 
 @pytest.fixture(params=["two threads", "one processor", "no numpy", "no thread to be had"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(shared_memory_copying, "_has_two_processors", lambda: request.param != "one processor")
+    monkeypatch.setattr(copying, "_has_two_processors", lambda: request.param != "one processor")
     if request.param == "no numpy":
         monkeypatch.delitem(sys.modules, "numpy")
     if request.param == "no thread to be had":
@@ -40,17 +40,17 @@ def test_all_bytes_are_copied_to_their_place_and_no_others(way: str, size: int):
 
 
 def test_the_second_half_is_another_threads(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shared_memory_copying, "_has_two_processors", lambda: True)
+    monkeypatch.setattr(copying, "_has_two_processors", lambda: True)
     threads = []
-    start = shared_memory_copying._start
-    monkeypatch.setattr(shared_memory_copying, "_start", lambda *work: threads.append(start(*work)) or threads[-1])
+    start = copying._start
+    monkeypatch.setattr(copying, "_start", lambda *work: threads.append(start(*work)) or threads[-1])
     target = mmap.mmap(-1, SHARED_BYTES)
     copy_into(target, 0, memoryview(bytes(SHARED_BYTES)))
     assert len(threads) == 1 and not threads[0].is_alive()
 
 
 def test_an_interrupt_leaves_no_thread_that_writes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shared_memory_copying, "_has_two_processors", lambda: True)
+    monkeypatch.setattr(copying, "_has_two_processors", lambda: True)
     copyto, main = numpy.copyto, threading.current_thread()
 
     def interrupted(into: Any, source: Any) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rabbitry_broker import shared_memory_mappings
-from rabbitry_broker.shared_memory import SharedMemoryStore
+from rabbitry_broker.shared_memory import SharedMemoryStore, mappings
 
 MIB = 1 << 20
 Make = Callable[[], SharedMemoryStore]
@@ -141,7 +140,7 @@ def test_a_mapping_of_a_deleted_file_goes_with_the_next_trim(make: Make):
 def test_so_many_are_kept_and_those_that_were_used_last(
     make: Make, variable: str, value: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(shared_memory_mappings, variable, value)
+    monkeypatch.setattr(mappings, variable, value)
     writer, reader = make(), make()
     for number in range(5):
         writer.create(b"%d" % number, [bytes(2 * MIB)])

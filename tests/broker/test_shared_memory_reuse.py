@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry_broker import shared_memory, shared_memory_pool, shared_memory_recycling
-from rabbitry_broker.shared_memory import SharedMemoryStore, default_directory
-from rabbitry_broker.shared_memory_claims import claim
-from rabbitry_broker.shared_memory_pool import Pool
+from rabbitry_broker.shared_memory import SharedMemoryStore, default_directory, files, pool, recycling
+from rabbitry_broker.shared_memory.claims import claim
+from rabbitry_broker.shared_memory.pool import Pool
 from tests.servers import wait_until
 
 MIB = 1 << 20
@@ -79,8 +78,8 @@ def test_what_waits_too_long_goes_with_the_orphans(session: str, monkeypatch: py
     sweeper.delete([b"a"])
     sweeper.remove_orphans()
     assert pooled(maker)
-    later = time.time() + shared_memory_pool.KEPT_SECONDS + 1
-    monkeypatch.setattr(shared_memory_pool.time, "time", lambda: later)
+    later = time.time() + pool.KEPT_SECONDS + 1
+    monkeypatch.setattr(pool.time, "time", lambda: later)
     sweeper.remove_orphans()
     assert not pooled(maker)
 
@@ -142,12 +141,12 @@ def test_what_a_killed_writer_held_is_nobodys_and_goes_with_the_orphans(
     sweeper.delete([b"a"])
     start = f"{default_directory()}/rabbitry-{session}-"
     program = (
-        "import sys, time\nfrom rabbitry_broker.shared_memory_pool import Pool\n"
+        "import sys, time\nfrom rabbitry_broker.shared_memory.pool import Pool\n"
         f"taken = Pool({start!r}, 1 << 30).take(2 << 20, {start + 'ab.1.2'!r})\n"
         "assert taken\nprint('taken', flush=True)\ntime.sleep(60)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    monkeypatch.setattr(shared_memory, "_ORPHAN_S", -1.0)
+    monkeypatch.setattr(files, "_ORPHAN_S", -1.0)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"taken\n"
@@ -164,17 +163,17 @@ def test_two_that_delete_the_same_object_do_not_empty_the_next_one(
     maker, slow, quick, next_one = (SharedMemoryStore(session) for _ in range(4))
     maker.create(b"a", [b"a" * 2 * MIB])
     before = inode(maker, b"a")
-    stands_for = shared_memory_recycling._stands_for
+    stands_for = recycling._stands_for
 
     def overtaken(path: str, file: int) -> bool:
         found = stands_for(path, file)
-        monkeypatch.setattr(shared_memory_recycling, "_stands_for", stands_for)
+        monkeypatch.setattr(recycling, "_stands_for", stands_for)
         # Between the slow one's look at the file and its lock another one deletes it, and it is used again.
         quick.delete([b"a"])
         next_one.create(b"b", [b"b" * 2 * MIB])
         return found
 
-    monkeypatch.setattr(shared_memory_recycling, "_stands_for", overtaken)
+    monkeypatch.setattr(recycling, "_stands_for", overtaken)
     slow.delete([b"a"])
     assert inode(maker, b"b") == before
     assert bytes(maker.open(b"b")[1][0]) == b"b" * 2 * MIB

@@ -27,7 +27,7 @@ ROUNDS = 6 if LONG else 3
 def probe(ledger: Ledger) -> None:
     """Run a task, and write so many large values that each master has one."""
     assert rabbitry.get(plain.remote(ledger.path, "probe", 1), timeout=5) == 4
-    with patch.object(current.client().store.large, "_eager", new=True):
+    with patch.object(current.client().store.large.writing, "eager", new=True):
         for _ in range(12):
             rabbitry.put(b"large" * 20_000)
 

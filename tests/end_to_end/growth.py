@@ -136,7 +136,7 @@ def _kind(name: bytes) -> str:
 
 def _files() -> Iterable[str]:
     client = current.client()
-    start = f"rabbitry-{client.store.large._session}-"
+    start = f"rabbitry-{client.store.large.places.session}-"
     for name in os.listdir(SHARED_MEMORY):
         # Spare ones are kept for reuse, for seconds.
         if name.startswith(start) and not name.startswith((f"{start}free.", f"{start}pool.")):

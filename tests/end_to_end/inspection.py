@@ -37,7 +37,7 @@ def objects_kept() -> Counter[str]:
 
 def files_of_objects() -> list[str]:
     """Return the names of the session's files in shared memory that hold objects."""
-    start = f"rabbitry-{current.client().store.large._session}-"
+    start = f"rabbitry-{current.client().store.large.places.session}-"
     names = [(name, name.removeprefix(start)) for name in os.listdir(DIRECTORY)]
     kept = ("free.", "pool.")  # to be written again
     return [name for name, rest in names if rest != name and rest not in LOCKS and not rest.startswith(kept)]

@@ -42,13 +42,9 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[list[ClusterNode]]:
         yield nodes
 
 
-def all_free() -> bool:
-    return rabbitry.available_resources().get("CPU") == 3.0
-
-
-def wait_for_room(hosts: list[ClusterNode]) -> None:
-    """Wait until all nodes are free, and each has heard that from the others: two signs of life later."""
-    wait_until(all_free, "all nodes say that they have room", 20.0)
+def wait_for_room(hosts: list[ClusterNode], free: float = 3.0) -> None:
+    """Wait until so many nodes are free, and each has heard that from the others: two signs of life later."""
+    wait_until(lambda: rabbitry.available_resources().get("CPU") == free, "nodes say that they have room", 20.0)
     client = current.client()
     keys = [client.keys.node(bytes.fromhex(node.node_id)) for node in hosts]
 
@@ -70,13 +66,13 @@ def wait_for_room(hosts: list[ClusterNode]) -> None:
 
 def test_tasks_run_where_their_large_arguments_are(hosts: list[ClusterNode]):
     at_home = 0
-    for turn in range(6):
+    for turn in range(9):
         node = hosts[turn % 3]
         value = on(node, make).remote()
         rabbitry.wait([value], timeout=20, fetch_local=False)
         wait_for_room(hosts)
         at_home += rabbitry.get(reader.remote(value), timeout=20) == node.node_id
-    assert at_home >= 5, "by chance it would be 2"
+    assert at_home >= 7, "by chance it would be 3; a busy machine may tell of room too late"
 
 
 def test_a_task_that_waited_for_its_arguments_goes_where_most_of_them_are(hosts: list[ClusterNode], tmp_path: Path):
@@ -88,6 +84,7 @@ def test_a_task_that_waited_for_its_arguments_goes_where_most_of_them_are(hosts:
         most = [on(here, make).remote() for _ in range(3)]
         result = reader.remote(*most, on(there, make).remote(gate))
         rabbitry.wait(most, num_returns=3, timeout=20, fetch_local=False)
+        wait_for_room(hosts, free=2.0)
         gate.touch()
         at_home += rabbitry.get(result, timeout=20) == here.node_id
     assert at_home >= 3, "by chance it would be 1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -57,16 +58,18 @@ def get_patiently(refs):
 
 
 @pytest.fixture
-def busy(session):
+def busy(session, tmp_path):
     """A client with something in flight: what it submits waits for the service thread."""
-    import time
+    over = tmp_path / "over"
 
     @rabbitry.remote(num_cpus=0)
-    def nap():
-        time.sleep(1.0)
+    def wait():
+        while not over.exists():
+            time.sleep(0.02)
 
-    ref = nap.remote()
+    ref = wait.remote()
     yield current.client()
+    over.touch()
     rabbitry.get(ref, timeout=20)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import rabbitry
 from rabbitry.cluster_utils import Cluster, ClusterNode
+from rabbitry.exceptions import TaskPlacementGroupRemoved
 from rabbitry.util import placement_group, placement_group_table, remove_placement_group
 from rabbitry.util.placement_group import PlacementGroup
 from tests.end_to_end import groups
@@ -95,6 +96,34 @@ def test_work_for_any_bundle_uses_all_of_them(make, tmp_path):
     assert set(rabbitry.get(running, timeout=20)) == set(placed(group))
 
 
+def test_work_that_some_bundles_fit_runs_in_those(make, nodes, tmp_path):
+    """Submitted before the group is ready, and after; the node that has the small bundle gets none of it."""
+    group = make({"CPU": 1}, {"CPU": 2}, {"CPU": 2}, strategy="STRICT_SPREAD", ready=False)
+    large = touch_and_hold.options(num_cpus=2, scheduling_strategy=inside(group))
+    early = [large.remote(str(tmp_path)) for _ in range(2)]
+    assert group.wait(20)
+    able = placed(group)[1:]
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    small = where.options(num_cpus=1, scheduling_strategy=inside(group))
+    assert rabbitry.get(small.remote(), timeout=20) == placed(group)[0]
+    late = [large.remote(str(tmp_path)) for _ in range(4)]
+    waiting = small.remote()
+    actor = Resident.options(num_cpus=2, scheduling_strategy=inside(group)).remote()
+    assert rabbitry.get(waiting, timeout=20) == placed(group)[0]
+    (tmp_path / "go").touch()
+    assert sorted(rabbitry.get(early, timeout=20)) == sorted(able)
+    assert set(rabbitry.get(late, timeout=20)) <= set(able)
+    assert rabbitry.get(actor.node.remote(), timeout=20) in able
+
+
+def test_a_removed_group_fails_what_waits_for_some_of_its_bundles(make):
+    group = make({"CPU": 1}, {"CPU": 2}, {"CPU": 100}, strategy="SPREAD", ready=False)
+    waits = where.options(num_cpus=2, scheduling_strategy=inside(group)).remote()
+    remove_placement_group(group)
+    with pytest.raises(TaskPlacementGroupRemoved):
+        rabbitry.get(waits, timeout=20)
+
+
 def test_a_group_that_is_too_large_says_so(make):
     too_many = make(*[{"CPU": 1}] * 4, strategy="STRICT_SPREAD", ready=False)
     wait_until(lambda: placement_group_table(too_many)["stats"]["scheduling_state"] == "INFEASIBLE")
@@ -171,6 +200,39 @@ def test_a_large_group_is_not_starved_by_small_ones(make):
         remove_placement_group(large)
         for thread in threads:
             thread.join()
+    assert errors == []
+
+
+@rabbitry.remote(num_cpus=1)
+def short_while() -> None:
+    time.sleep(0.2)
+
+
+def test_a_large_group_is_not_starved_by_small_tasks_on_all_nodes(make):
+    """More of them wait all the time than all nodes can run: no two CPUs of a node are ever free at once."""
+    stopped = threading.Event()
+    errors: list[BaseException] = []
+
+    def stream() -> None:
+        try:
+            flight = [short_while.remote() for _ in range(6 * CPUS)]
+            while not stopped.is_set():
+                done, flight = rabbitry.wait(flight, num_returns=1, timeout=20)
+                flight += [short_while.remote() for _ in done]
+            rabbitry.get(flight, timeout=60)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=stream)
+    thread.start()
+    try:
+        wait_until(lambda: rabbitry.available_resources().get("CPU", 0) == 0)
+        large = make(*[{"CPU": CPUS}] * 3, strategy="STRICT_SPREAD", ready=False)
+        assert large.wait(60)
+        remove_placement_group(large)
+    finally:
+        stopped.set()
+        thread.join()
     assert errors == []
 
 

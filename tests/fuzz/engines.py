@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -24,8 +25,20 @@ RAY_VARIABLE = "RABBITRY_ORACLE_PYTHON"
 RESTARTS = "FUZZ_RESTARTS"
 """Names the variable with the seconds from one restart of a server to the next."""
 ADDRESSES = ("RABBITRY_BROKER_URL", "RABBITRY_STORE_URL")
+ERRORS = re.compile(
+    rb"^\d{4}-\d\d-\d\d [\d:,]+ (?:ERROR|CRITICAL) (?!rabbitry: Unhandled).*(?:\n(?!\d{4}-\d\d-\d\d ).*)*", re.MULTILINE
+)
+"""What a node logs when something went wrong in it that nobody foresaw, with its traceback.
+
+A driver, whose words stand beside those of its embedded node, also logs errors of tasks that nobody asked for.
+"""
 NODES = [(4, '{"x": 2}'), (2, "{}")]
 """CPUs and resources of the nodes of a cluster: one has room for every task while all actors of a program are there."""
+
+
+def errors_in(said: bytes) -> list[str]:
+    """Return the errors in what nodes have logged."""
+    return [each.decode(errors="replace") for each in ERRORS.findall(said)]
 
 
 @contextmanager
@@ -74,6 +87,10 @@ class Engine:
     def struck(self) -> list[str]:
         """Return which servers were struck since the last time."""
         return []
+
+    def said(self) -> bytes:
+        """Return what nodes have logged since the last time, beside what their session writes."""
+        return b""
 
     def __enter__(self) -> Engine:
         return self
@@ -130,6 +147,8 @@ class RabbitMQ(Engine):
         self._variables: dict[str, str] = {}
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._restarts: Restarts | None = None
+        self._log = self._cleanup.enter_context(tempfile.TemporaryFile(prefix="fuzz-nodes-"))  # noqa: SIM115 (the stack does)
+        self._read = 0
 
     def command(self, path: str) -> list[str]:
         """See `Engine`."""
@@ -143,6 +162,13 @@ class RabbitMQ(Engine):
     def struck(self) -> list[str]:
         """See `Engine`."""
         return [] if self._restarts is None else self._restarts.take()
+
+    def said(self) -> bytes:
+        """See `Engine`."""
+        # Read in place: the nodes write at the end that they share with this descriptor.
+        said = os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size - self._read, self._read)
+        self._read += len(said)
+        return said
 
     def renew(self) -> None:
         """See `Engine`."""
@@ -176,7 +202,7 @@ class RabbitMQ(Engine):
             command = [sys.executable, "-m", "rabbitry_workers", "start", "--num-cpus", str(scale * cpus)]
             command += ["--resources", resources]
             self._nodes.append(
-                subprocess.Popen(command, env=self.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.Popen(command, env=self.environment(), stdout=subprocess.DEVNULL, stderr=self._log)
             )
 
     def _stop(self) -> None:

@@ -4,6 +4,7 @@
 |---|---|---|
 | worker | an executor or an actor host | a crash of what it ran |
 | template | the template process, and with it all of its workers | a crash of what they ran |
+| template, at times | a process that sets an environment up | nothing: another goes on |
 | agent | the agent of an embedded node, which its supervisor starts again | a crash of all that the node ran |
 | connections | all connections to the store | nothing: nobody may notice |
 

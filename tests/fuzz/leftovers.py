@@ -14,6 +14,7 @@ from typing import Any
 
 import rabbitry
 from rabbitry import current
+from rabbitry.cluster import node_records
 
 OBJECTS = frozenset(("o", "x", "h", "hg", "b", "p", "r", "g", "w", "d", "n", "actor"))
 
@@ -55,6 +56,11 @@ class Look:
         held.pop("object_store_memory", None)
         if held:
             left["resources"] = held
+            left["nodes"] = [
+                {name: record[name] for name in ("name", "available", "waiting", "figures")}
+                for record in node_records(client)
+                if record["alive"]
+            ]
         if keys and (found := self._keys()):
             left["keys"] = found
         return left

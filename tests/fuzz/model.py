@@ -407,7 +407,9 @@ class _Walk:
             # A result may have been lost with the process that had it, so that the task ran again.
             runs = max(runs, retries + 1)
             if retries:
-                runs = runs * (1 + self.agents) + self.faults + self.repeats
+                # A copy at another node counts its own tries.
+                copies = self.repeats * (min(times, retries) + 1)
+                runs = runs * (1 + self.agents) + self.faults + copies
             least = min(least, 1)
             if self.faults and retries < self.faults + min(times, runs):
                 errors.add("crashed")  # maybe before it began

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.engines import ENGINES, RESTARTS, Engine
+from tests.fuzz.engines import ENGINES, RESTARTS, Engine, errors_in
 from tests.fuzz.generate import generate
 from tests.fuzz.known import known
 from tests.fuzz.model import disturbances, judge
@@ -52,7 +52,7 @@ class Failure:
     Attributes:
         program: the program.
         wrong: what was wrong, a line each.
-        output: what its session wrote to standard error, with all stacks if it hung.
+        output: what its session wrote to standard error meanwhile, with all stacks if it hung, and what nodes did.
     """
 
     program: Program
@@ -98,6 +98,7 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 cwd=ROOT,
                 start_new_session=True,
             )
+        heard = 0  # of what an embedded node says
         at, at_once = 0, int(os.environ.get("FUZZ_AT_ONCE", "1"))
         try:
             assert session.stdout is not None
@@ -110,8 +111,12 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 report["neighbours"] = sum(disturbances(each) for each in beside if each is not program)
                 at += 1
                 wrong = judge_report(program, report)
+                written = errors.read_bytes()
+                said = written[heard:] + engine.said()
+                heard = len(written)
+                wrong += [f"a node says: {each}" for each in errors_in(said)]
                 if wrong:
-                    yield Failure(program, wrong, errors.read_text(errors="replace"))
+                    yield Failure(program, wrong, said.decode(errors="replace"))
                     if engine.forgives:
                         continue
                     engine.renew()
@@ -123,8 +128,9 @@ def _run_session(engine: Engine, programs: Sequence[Program]) -> Iterator[Failur
                 code = None
             if at < len(programs) or code != 0:
                 # It hung, or the end of the session did: the last one that ran is the one to look at.
-                said = f"the session ended with {code} {'in this program' if at < len(programs) else 'at its end'}"
-                yield Failure(programs[min(at, len(programs) - 1)], [said], errors.read_text(errors="replace"))
+                ended = f"the session ended with {code} {'in this program' if at < len(programs) else 'at its end'}"
+                written = errors.read_bytes() + engine.said()
+                yield Failure(programs[min(at, len(programs) - 1)], [ended], written.decode(errors="replace"))
                 engine.renew()
         finally:
             if session.poll() is None:

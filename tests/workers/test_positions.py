@@ -21,6 +21,19 @@ def test_it_is_the_set_of_what_was_added(numbers: list[int]):
     assert {number for number in range(-3, 45) if number in Positions(positions.bounds)} == expected
 
 
+@given(st.lists(st.integers(1, 40)), st.lists(st.integers(1, 40)))
+def test_what_others_have_is_added_as_if_one_by_one(some: list[int], more: list[int]):
+    both, others, expected = Positions(), Positions(), Positions()
+    for number in some:
+        both.add(number)
+    for number in more:
+        others.add(number)
+    for number in [*some, *more]:
+        expected.add(number)
+    both.update(others)
+    assert both.bounds == expected.bounds
+
+
 @given(st.permutations(range(1, 30)))
 def test_what_has_no_gap_takes_no_room(numbers: list[int]):
     positions = Positions()

@@ -38,6 +38,17 @@ class Positions:
         else:
             bounds[at:at] = (position, position)
 
+    def update(self, others: Positions) -> None:
+        """Add all that others have."""
+        runs = sorted(zip(self.bounds[::2] + others.bounds[::2], self.bounds[1::2] + others.bounds[1::2], strict=True))
+        bounds: list[int] = []
+        for first, last in runs:
+            if bounds and first <= bounds[-1] + 1:
+                bounds[-1] = max(bounds[-1], last)
+            else:
+                bounds += (first, last)
+        self.bounds = bounds
+
     def __contains__(self, position: int) -> bool:
         bounds = self.bounds
         if not bounds or position > bounds[-1]:

@@ -44,9 +44,9 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     (
         "chunks._lock",
         "reading._lock",
-        "shared_memory_recycling._lock",
-        "shared_memory_pool._lock",
-        "shared_memory_mappings._lock",
+        "recycling._lock",
+        "pool._lock",
+        "mappings._lock",
     ),
     (
         "references.lock",

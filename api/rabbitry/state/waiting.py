@@ -49,8 +49,7 @@ class Reasons:
         if place is not None and place.kind is QueueKind.ACTOR:
             return self._for_actor(place.id.hex())
         if place is not None and place.kind is QueueKind.BUNDLE:
-            which = "any bundle" if place.bundle_index == names.ANY_BUNDLE else f"bundle {place.bundle_index}"
-            return f"waits for room in {which} of placement group {place.id.hex()}"
+            return f"waits for room in {_bundles(place)} of placement group {place.id.hex()}"
         try:
             request = ResourceRequest.parse(resources)
         except ValueError:
@@ -98,6 +97,16 @@ def _place(queue: str) -> QueueName | None:
         return names.parse(queue) if queue else None
     except ValueError:
         return None
+
+
+def _bundles(place: QueueName) -> str:
+    if place.bundle_index != names.ANY_BUNDLE:
+        return f"bundle {place.bundle_index}"
+    if not place.among:
+        return "any bundle"
+    which = [at for at in range(place.among.bit_length()) if place.has_bundle(at)]
+    more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
+    return f"one of the bundles {', '.join(map(str, which[:SHOWN]))}{more}"
 
 
 def ended(task: Task | None) -> bool:

@@ -105,6 +105,8 @@ def test_why_a_task_waits_for_room():
     assert "CPU (needs 1, free at most 0)" in reasons.for_room("CPU=1", node_queue(b"a" * 28))
     assert reasons.for_room("CPU=0.5", task_queue("CPU=0.5")).endswith("has room, and will take it")
     assert "bundle 1 of placement group 67" in reasons.for_room("CPU=1", bundle_queue(b"g", 1))
+    assert "in any bundle of placement" in reasons.for_room("CPU=1", bundle_queue(b"g", -1))
+    assert "one of the bundles 1, 3 of placement group 67" in reasons.for_room("CPU=1", bundle_queue(b"g", -1, [1, 3]))
     assert Reasons([], {}, {}).for_room("CPU=1", task_queue("CPU=1")) == "no node is alive"
 
 

@@ -2,8 +2,8 @@
 
 The actor's process begins calls, ends them, dies before or after it has told of that, and comes again; messages come
 twice. A call that may run once begins once; what was committed does not begin again; one caller's calls begin in their
-order; and in the end each call has an outcome, and each message is settled exactly. A copy of a message comes in the
-life of the process that got the first one: later ones are not told apart, unless the broker marks them.
+order; and in the end each call has an outcome, and each message is settled exactly. A copy of a message comes whenever
+it likes, also after the process has ended that got the first one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Actor:
         self.retries = self.chance.choice([0, 0, 1, 3])
         self.last = dict.fromkeys(CALLERS, 0)  # positions that callers have used
         self.messages: list[tuple[bytes, list[int], Held]] = []
-        self.fresh: list[tuple[bytes, list[int]]] = []  # that came in the life of this process
         self.runs: Counter[bytes] = Counter()
         self.begun: dict[bytes, int] = dict.fromkeys(CALLERS, 0)  # highest position that this process has begun
         self.committed: list[int] = []  # sequence numbers that the process has not told of
@@ -79,15 +78,13 @@ class Actor:
 
     def again(self) -> None:
         """A message comes once more: who sent it has lost its connection before the confirm."""
-        if self.fresh:
-            caller, numbers = self.chance.choice(self.fresh)
+        if self.messages:
+            caller, numbers, _ = self.chance.choice(self.messages)
             self._deliver(caller, numbers)
 
     def _deliver(self, caller: bytes, numbers: list[int]) -> None:
         held = self.stage.call(*numbers, retries=self.retries, owner=caller)
         self.messages.append((caller, numbers, held))
-        if self.has_process:
-            self.fresh.append((caller, numbers))
 
     def create(self) -> None:
         """A process is there."""
@@ -145,7 +142,6 @@ class Actor:
         for sequence in self.committed if self.is_dead else ():
             del self.stage.store.results[self._call(sequence) + FIRST_INDEX]  # it had not been: the end came first
         self.committed, self.running = [], []
-        self.fresh = []  # of a copy that comes only after a restart the next process does not know
         self.stage.crash(begun=started)
         self.has_process = False
 

@@ -16,10 +16,10 @@ from rabbitry_broker.messages import encode_frame, encode_header
 from rabbitry_broker.store.keys import Keys
 from rabbitry_workers.channel import BLOCKED, BYE, DONE, PUBLISH, UNBLOCKED
 from rabbitry_workers.node import agent as agents
-from rabbitry_workers.node import parts
 from rabbitry_workers.node.agent import Agent
 from rabbitry_workers.node.model.config import NodeConfig
 from rabbitry_workers.node.model.life import Phase
+from rabbitry_workers.node.parts import model, room
 from tests.workers.conftest import header, task
 from tests.workers.node.fakes import (
     OWNER,
@@ -54,14 +54,14 @@ class House:
             self.deliver = on_delivery
             return self.consumer
 
-        for name, made in (
-            ("LeasedStore", lambda *_, **__: self.store),
-            ("Loop", lambda: self.loop),
-            ("open_publisher", lambda *_, **__: self.publisher),
-            ("open_consumer", consume),
-            ("ExecutorProcess", self.adopt),
+        for module, name, made in (
+            (model, "LeasedStore", lambda *_, **__: self.store),
+            (model, "Loop", lambda: self.loop),
+            (model, "open_publisher", lambda *_, **__: self.publisher),
+            (model, "open_consumer", consume),
+            (room, "ExecutorProcess", self.adopt),
         ):
-            monkeypatch.setattr(parts, name, made)
+            monkeypatch.setattr(module, name, made)
         monkeypatch.setattr(agents, "put_aside_wrong_types", lambda store: 0)
         self.ours, self.theirs = socket.socketpair()
         self.agent = Agent(NodeConfig(endpoint=ENDPOINT, totals={"CPU": 1.0}, name="n", host=b"h" * 16), (0, self.ours))

@@ -31,7 +31,7 @@ def test_nothing_is_kept_of_a_job_without_work_or_executors(make_agent: MakeAgen
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rabbitry_workers.node.parts.ExecutorProcess", start)
+        patch.setattr("rabbitry_workers.node.parts.room.ExecutorProcess", start)
         patch.setattr(agent.output, "watch", lambda _: None)
         agent.pool.on_forked(1, tag, [])
     (executor,) = made

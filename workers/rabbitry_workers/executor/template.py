@@ -114,9 +114,10 @@ def _fork(control: socket.socket, request: list[Any], close: tuple[int, ...]) ->
         out_read, out_write = map(keep, os.pipe())
         err_read, err_write = map(keep, os.pipe())
         page = keep(progress.create())
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _child(control, request, close, ours, theirs, (out_read, out_write, err_read, err_write), page)
+            _child(parent, control, request, close, ours, theirs, (out_read, out_write, err_read, err_write), page)
         _lead_group(pid)  # also here: what comes next may need it before the child has come so far
         fds = [ours.fileno(), out_read, err_read, page]
         with contextlib.suppress(OSError):
@@ -130,6 +131,7 @@ def _lead_group(pid: int) -> None:
 
 
 def _child(
+    parent: int,
     control: socket.socket,
     request: list[Any],
     close: tuple[int, ...],
@@ -140,7 +142,7 @@ def _child(
 ) -> NoReturn:
     code = 1
     try:
-        die_with_parent()
+        die_with_parent(parent=parent)
         _lead_group(0)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):

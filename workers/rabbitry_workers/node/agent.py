@@ -18,7 +18,7 @@ from typing import Any, Final
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_workers import channel
 from rabbitry_workers.node.model.config import NodeConfig
-from rabbitry_workers.node.parts import Parts
+from rabbitry_workers.node.parts.tied import Parts
 from rabbitry_workers.node.services.wrong_types import put_aside_wrong_types
 
 log = logging.getLogger("rabbitry.node")

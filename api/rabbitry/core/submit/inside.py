@@ -94,9 +94,7 @@ class Inside:
                 f"placement group bundle index {index} is invalid. Valid placement group indexes: 0-{len(bundles)}"
             )
         check_fits(what, request, placement, bundles)
-        if index == ANY_BUNDLE:
-            index = _only_fit(request, placement, bundles)
-        queue = names.bundle_queue(group_id, index)
+        queue = _queue(group_id, index, request, placement, bundles)
         return Place(queue, captures, InGroup(self._store, self._state, group_id, queue))
 
 
@@ -110,13 +108,21 @@ def _asked(strategy: Any) -> tuple[Any, int, bool | None]:
     return group, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
 
 
-def _only_fit(
-    request: Mapping[str, float], placement: Mapping[str, float] | None, bundles: list[dict[str, float]]
-) -> int:
-    """Return the bundle that something needs, if only one will do: a node that has others could not run it."""
+def _queue(
+    group_id: bytes,
+    index: int,
+    request: Mapping[str, float],
+    placement: Mapping[str, float] | None,
+    bundles: list[dict[str, float]],
+) -> str:
+    """Return the queue of the bundles that will do: a node that has others only could not run it."""
+    if index != ANY_BUNDLE:
+        return names.bundle_queue(group_id, index)
     needs = [request] if placement is None else [request, placement]
     fitting = [at for at, bundle in enumerate(bundles) if all(fits_a_bundle(each, [bundle]) for each in needs)]
-    return fitting[0] if len(fitting) == 1 else ANY_BUNDLE
+    if len(fitting) == 1:
+        return names.bundle_queue(group_id, fitting[0])
+    return names.bundle_queue(group_id, ANY_BUNDLE, fitting if len(fitting) < len(bundles) else ())
 
 
 def fits_a_bundle(request: Mapping[str, float], bundles: list[dict[str, float]]) -> bool:

@@ -17,6 +17,7 @@ from tests.api.core.fakes import JOB, Surroundings
 
 GROUP = b"g" * 14 + JOB
 ANY, FIRST = f"bundle.{GROUP.hex()}.any", f"bundle.{GROUP.hex()}.0"
+WITH_CPU = f"{ANY}.5"  # the first and the third
 BUNDLES = [{"CPU": 1.0}, {"x": 2.0}, {"CPU": 1.0}]
 
 
@@ -42,7 +43,7 @@ def strategy(index: int = -1, captures: bool | None = None, group: Any = None) -
 def test_places():
     world = Surroundings()
     place = find(world, strategy())
-    assert (place.queue, place.captures) == (ANY, False)
+    assert (place.queue, place.captures) == (WITH_CPU, False)
     assert find(world, strategy(0, True)).queue == FIRST
     assert find(world, strategy(0, True)).captures
     assert find(world, None) is None
@@ -58,10 +59,17 @@ def test_what_only_one_bundle_has_room_for_goes_to_that():
     assert find(world, strategy(0), CPU=0).queue == FIRST
 
 
+def test_what_some_bundles_have_room_for_goes_to_those():
+    world = Surroundings()
+    assert find(world, strategy(), CPU=1).queue == WITH_CPU
+    assert find(world, strategy(), {"CPU": 1}, CPU=0).queue == WITH_CPU
+    assert find(world, strategy(2), CPU=1).queue == f"bundle.{GROUP.hex()}.2"
+
+
 def test_children_go_where_their_parent_is_if_it_captures_them():
     world = Surroundings(in_group=Captured(GROUP, captures=True), bundles={GROUP: BUNDLES})
     place = find(world, None)
-    assert (place.queue, place.captures) == (ANY, True)
+    assert (place.queue, place.captures) == (WITH_CPU, True)
     assert find(world, PlacementGroupSchedulingStrategy(None)) is None
     assert find(world, strategy()).captures
     assert not find(world, strategy(captures=False)).captures
@@ -92,16 +100,16 @@ def test_what_is_sent_to_a_removed_group_is_announced_anew(monkeypatch):
     monkeypatch.setattr(inside_module, "time", clock)
     world = Surroundings(states={GROUP: CREATED})
     route = find(world, strategy()).route
-    assert [route.next_queue() for _ in range(3)] == [ANY] * 3
+    assert [route.next_queue() for _ in range(3)] == [WITH_CPU] * 3
     clock.now = 2.0
-    assert route.next_queue() == ANY
+    assert route.next_queue() == WITH_CPU
     assert world.store.named("announce_queue") == []
     world.states[GROUP] = REMOVED
-    assert route.next_queue() == ANY
+    assert route.next_queue() == WITH_CPU
     assert world.store.named("announce_queue") == []  # not each time it is asked
     clock.now = 4.0
-    assert route.next_queue() == ANY
-    assert world.store.named("announce_queue") == [(ANY,)]
+    assert route.next_queue() == WITH_CPU
+    assert world.store.named("announce_queue") == [(WITH_CPU,)]
 
 
 def test_headers_say_where_and_what_children_do():

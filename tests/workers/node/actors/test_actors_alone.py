@@ -285,6 +285,56 @@ def test_a_call_that_comes_twice_runs_once(stage: Stage):
     assert second.outstanding == 1
 
 
+@pytest.mark.parametrize("when", ["dead", "starting", "alive"])
+def test_a_copy_of_a_call_that_comes_after_a_restart_does_not_run_again(stage: Stage, when: str):
+    stage.create()
+    stage.call(1)
+    stage.store.results[of(1)[0] + FIRST_INDEX] = b"N"
+    stage.call(2)
+    stage.crash(begun=2)
+    refused = stage.call(3)
+    copy = stage.call(1, 2, 3) if when == "dead" else None
+    stage.records.next = (RESTARTING, 2, 1, OWNER, False)
+    executor = stage.create(alive=when == "alive")
+    copy = copy or stage.call(1, 2, 3)
+    assert (refused.outstanding, copy.outstanding) == (0, 0)
+    if when != "alive":
+        stage.hosting.on_created(executor, b"", "")
+    stage.call(4)
+    assert executor.ran() == of(4)
+    stage.crash(begun=1)
+    stage.records.next = (RESTARTING, 3, 2, OWNER, False)
+    executor = stage.create()
+    stage.call(1, 2, 3, 4, 5)
+    assert executor.ran() == of(5)
+
+
+def test_what_waits_for_the_next_process_is_no_copy_of_itself(stage: Stage):
+    stage.create(retries=1)
+    held = stage.call(1, 2, retries=1)
+    stage.crash(begun=1)
+    copy = stage.call(1, 2, retries=1)
+    stage.records.next = (RESTARTING, 2, 1, OWNER, False)
+    assert stage.create(retries=1).ran() == of(1, 2)
+    assert (held.outstanding, copy.outstanding) == (2, 0)
+
+
+def test_which_calls_an_actor_had_is_forgotten_when_it_goes_elsewhere_or_ends(stage: Stage):
+    head = header(OWNER, kind=KIND_ACTOR_CREATION, actor=ACTOR_ID)
+    for leave in (
+        lambda: stage.ends.moved_away(head),
+        lambda: stage.ends.give_up(ACTOR_ID, ()),
+        lambda: stage.ends.bury(ACTOR_ID, b"Ecause"),
+    ):
+        stage.create()
+        stage.call(1)
+        stage.crash(begun=1)
+        assert stage.table.seen
+        leave()
+        assert not stage.table.seen
+        stage.burials.graves.clear()
+
+
 def test_calls_are_settled_in_any_order_and_tried_again_where_they_are(stage: Stage):
     executor = stage.create()
     held = stage.call(1, 2, 3)

@@ -209,11 +209,29 @@ def test_redis_that_is_away_is_no_failure(around: Environs) -> None:
     around.environments.set_up(JOB, b"no hash")
 
 
-def test_a_child_that_is_killed_is_no_success(around: Environs, hanging: Record) -> None:
-    around.records[CODE[1:]] = hanging
-    around.environments.set_up(*KEY)
+def kill_child(around: Environs) -> None:
     (build,) = around.environments._builds
     os.kill(build.process.pid, signal.SIGKILL)
+    around.until(lambda: build not in around.environments._builds)
+
+
+def test_another_child_goes_on_for_one_that_was_killed(around: Environs, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "code.zip")
+    around.records[CODE[1:]] = Record({"working_dir": f"file://{tmp_path}/code.zip"})
+    around.environments.set_up(*KEY)
+    kill_child(around)
+    (tmp_path / "code.zip").unlink()
+    (tmp_path / "code.zip").write_bytes(b"PK\x05\x06" + b"\0" * 18)
+    around.until(lambda: around.environments.setup(KEY))
+    assert not around.failed
+
+
+def test_where_every_child_is_killed_the_environment_cannot_be(around: Environs, hanging: Record) -> None:
+    around.records[CODE[1:]] = hanging
+    around.environments.set_up(*KEY)
+    for _ in range(module.TRIES):
+        assert not around.failed
+        kill_child(around)
     around.until(lambda: around.failed)
     assert "was killed" in around.failed[0][1]
 

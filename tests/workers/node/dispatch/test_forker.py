@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -100,6 +101,67 @@ def test_a_template_that_died_is_replaced_and_asked_again(made: Template, monkey
     made.splitter = Splitter()
     assert made.asked() == [{"n": 2}]
     made.forker.close()
+
+
+def test_what_a_dead_template_cannot_tell_any_more_is_told_for_it(made: Template, monkeypatch: pytest.MonkeyPatch):
+    """A child of an executor may hold its channel open: nothing else would say that the executor has ended."""
+    monkeypatch.setattr(forkers, "END_SECONDS", 0.0)
+    monkeypatch.setattr(forkers.children, "end_group", lambda _: None)
+    other, theirs = socket.socketpair()
+    monkeypatch.setattr(forkers, "start_template", lambda: (SimpleNamespace(pid=7, wait=lambda: 0), other))
+    made.forker.fork("first", {})
+    made.answer(2**30)
+    made.theirs.close()
+    made.loop.run_once(0.1)
+    made.loop.run_once(0.1)
+    assert made.exited == [(2**30, signal.SIGKILL)]
+    theirs.close()
+
+
+def test_a_template_that_cannot_be_started_now_is_started_later(made: Template, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forkers, "AGAIN_SECONDS", 0.0)
+    other, theirs = socket.socketpair()
+    starts: list[Any] = [OSError("too many processes"), (SimpleNamespace(pid=7, wait=lambda: 0), other)]
+
+    def start() -> Any:
+        started = starts.pop(0)
+        if isinstance(started, OSError):
+            raise started
+        return started
+
+    monkeypatch.setattr(forkers, "start_template", start)
+    made.forker.fork("first", {"n": 1})
+    made.theirs.close()
+    made.loop.run_once(0.1)
+    made.forker.fork("second", {"n": 2})
+    while starts:
+        made.loop.run_once(0.1)
+    made.theirs, made.splitter = theirs, Splitter()
+    assert made.asked() == [{"n": 1}]
+    made.answer(2**30)
+    assert made.asked() == [{"n": 2}]
+
+
+def test_one_that_cannot_be_taken_on_keeps_nobody_behind_it(made: Template, monkeypatch: pytest.MonkeyPatch):
+    taken = made.on_forked
+
+    def refuse(pid: int, tag: Any, fds: list[int]) -> None:
+        taken(pid, tag, fds)
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(made.forker, "_on_forked", refuse)
+    made.forker.fork("first", {"n": 1})
+    made.forker.fork("second", {"n": 2})
+    made.asked()
+    made.answer(2**30)
+    assert made.asked() == [{"n": 2}]
+
+
+def test_who_waits_when_it_ends_is_named(made: Template):
+    made.forker.fork("first", {})
+    made.forker.fork("second", {})
+    assert made.forker.close() == ["first", "second"]
+    assert made.forker.close() == []
 
 
 def test_the_end_waits_for_executors_and_says_when_they_stay(

@@ -32,7 +32,7 @@ class Leasing(World):
             self.setups.get,
             lambda lane: lane.waiting,
             self.fork,
-            lambda pid, key, fds, client_id: FakeExecutor(pid, key),
+            lambda pid, key, fds, client_id: FakeExecutor(pid + len(fds), key),
         )
         self.pool.dispatcher = self
 
@@ -84,6 +84,18 @@ def test_nothing_is_taken_when_the_job_cannot_be_read():
     with pytest.raises(ConnectionLost):
         world.pool.lease(world.lanes.of(world.wait(1).header))
     assert world.free() == 2
+
+
+def test_what_an_executor_held_that_cannot_be_taken_on_is_free_again_and_another_is_asked_for():
+    world = Leasing()
+    lane = world.lanes.of(world.wait(1).header)
+    world.pool.lease(lane)
+    ((tag, _),) = world.forks
+    with pytest.raises(TypeError):
+        world.pool.on_forked(7, tag, None)  # type: ignore[arg-type]
+    assert world.free() == 2 and not lane.starting and not world.executors
+    world.loop.run(pools.AGAIN_SECONDS)
+    assert world.served == [lane]
 
 
 def test_a_forked_executor_without_work_becomes_idle_and_is_leased_again():

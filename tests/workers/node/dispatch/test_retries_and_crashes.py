@@ -201,6 +201,19 @@ def test_the_end_of_an_actors_host_is_the_actors_business(world: Trouble):
     assert world.actors_gone == [executor]
 
 
+def test_what_it_held_is_given_back_whatever_else_comes_of_its_end(world: Trouble):
+    executor = world.executor()
+    chunk = world.chunk(executor, 1, max_retries=3)
+
+    def fail(*_: Any) -> None:
+        raise ValueError("unforeseen")
+
+    world.crashes.on_ended = fail
+    world.crashes.on_gone(executor)
+    assert executor.lane is None and executor.state is State.DEAD
+    assert world.waiting() == ids(chunk.tasks)
+
+
 def test_the_signal_that_ended_a_process_is_noted(world: Trouble):
     executor = world.executor(5)
     world.crashes.on_exited(5, signal.SIGKILL)

@@ -65,6 +65,21 @@ def test_any_bundle_of_a_group_will_do(bundles):
     assert not bundles.fits(parse(bundle_queue(GROUP, 0)), request("CPU=2"))
 
 
+def test_only_those_bundles_will_do_that_a_queue_names(bundles):
+    bundles.reserve(GROUP, b"t", {0: request("CPU=1"), 2: request("CPU=2")})
+    bundles.hold(GROUP)
+    one, other = bundle_queue(GROUP, -1, [1, 2]), bundle_queue(GROUP, -1, [1, 3])
+    account = bundles.account_of(one)
+    assert account.times(request("CPU=1")) == bundles.slots(parse(one)) == 2
+    assert account.acquire(request("CPU=2")) is not None
+    assert not account.has_room(request("CPU=1"))
+    assert not bundles.has_room(parse(one))
+    assert bundles.has_room(parse(bundle_queue(GROUP, -1)))
+    assert bundles.serves(parse(one))
+    assert not bundles.serves(parse(other))
+    assert bundles.fits(parse(one), request("CPU=2"))
+
+
 def test_gpus_inside_are_those_of_the_bundle(bundles):
     bundles.reserve(GROUP, b"t", {0: request("GPU=1"), 1: request("GPU=0.5")})
     bundles.hold(GROUP)
@@ -117,11 +132,12 @@ def test_what_is_free_inside_is_told(bundles):
     assert bundles.free_in([GROUP, OTHER]) == []
     bundles.hold(GROUP)
     assert bundles.free_in([GROUP, OTHER]) == [(GROUP, [{"CPU": 1.0}, {"GPU": 2.0}])]
-    assert bundles.slots(GROUP) == 2
+    assert bundles.slots(parse(bundle_queue(GROUP, -1))) == 2
     for index, text in ((0, "CPU=1"), (1, "GPU=0.5")):
         bundles.account_of(bundle_queue(GROUP, index)).acquire(request(text))
     assert bundles.free_in([GROUP]) == [(GROUP, [{"CPU": 0.0}, {"GPU": 1.5}])]
-    assert bundles.has_room(GROUP)
+    assert bundles.has_room(parse(bundle_queue(GROUP, -1)))
+    assert not bundles.has_room(parse(bundle_queue(GROUP, 0)))
 
 
 def test_an_impossible_move_is_a_bug(bundles):

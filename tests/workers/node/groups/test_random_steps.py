@@ -61,6 +61,17 @@ class FakeExecutor:
         self.killed = True
 
 
+class FakeOthers:
+    """What a node knows of others: as they were read last."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self.alive, self.take, self.is_alive = node.others, node.take, node.world.is_alive
+
+    @property
+    def has_others(self) -> bool:
+        return bool(self.alive())
+
+
 class FakeNode:
     """A node's account, its part in planning, and what it hears."""
 
@@ -93,7 +104,7 @@ class FakeNode:
         self.keeping.on_change = lambda _: None
         self.keeping.on_room = self.on_room
         self.keeping.clear_lanes = lambda: None
-        others: Any = SimpleNamespace(alive=self.others, is_alive=world.is_alive, take=self.take, has_others=True)
+        others: Any = FakeOthers(self)
         room: Any = SimpleNamespace(
             for_others=self.ledger.available, gpus=self.ledger.free_gpu_shares, totals=lambda: TOTALS
         )
@@ -401,5 +412,28 @@ def test_nothing_is_lost_or_doubled_and_every_group_ends_as_the_table_says(store
             assert node.ledger.is_idle
             assert list(node.bundles) == []
         assert world.records.ids() == []
+    finally:
+        world.ear.close()
+
+
+@pytest.mark.parametrize("asks", ["at once", "at the next look"])
+def test_a_group_is_spread_over_nodes_that_joined_since_the_planner_looked(store, clock, asks):
+    world = World(store, clock, 0)
+    try:
+        planner, first, second = world.nodes
+        planner.planner.run_once()
+        planner.known = {}
+        clock.now += 1.0
+        group = new_group_id(JOB)
+        world.records.create(group, GroupSpec(["CPU=1", "CPU=1"], strategy="SPREAD", job=JOB, detached=True))
+        if asks == "at once":
+            planner.planner.on_asked(group)
+            planner.loop.run(0.2)
+        else:
+            planner.planner.run_once()
+        (found,) = world.records.read([group])
+        assert found is not None
+        assert len(set(found.asked.values()) & {planner.id, first.id, second.id}) == 2
+        world.records.remove(group)
     finally:
         world.ear.close()

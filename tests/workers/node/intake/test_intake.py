@@ -26,7 +26,7 @@ from rabbitry_broker.messages import (
     encode_frame,
     encode_header,
 )
-from rabbitry_broker.queue_names import QueueName, actor_queue, node_queue, task_queue
+from rabbitry_broker.queue_names import QueueName, actor_queue, bundle_queue, node_queue, task_queue
 from rabbitry_broker.resources import UNITS, ResourceRequest
 from rabbitry_broker.signing import ForgedMessage
 from rabbitry_workers.node.groups.bundles import Bundles
@@ -83,11 +83,11 @@ class FakeGroups:
     def is_gone(self, group: bytes) -> bool:
         return group in self.gone
 
-    def has_room(self, group: bytes) -> bool:
-        return self.bundles.has_room(group)
+    def has_room(self, place: QueueName) -> bool:
+        return self.bundles.has_room(place)
 
-    def slots(self, group: bytes) -> int:
-        return self.bundles.slots(group)
+    def slots(self, place: QueueName) -> int:
+        return self.bundles.slots(place)
 
 
 class Door(World):
@@ -517,6 +517,38 @@ def test_a_job_whose_queue_is_paused_has_its_turn_although_room_is_never_seen(do
     door.sources.on_room()
     assert not door.consumer.windows, "another node has room for it"
     assert all(taken)
+
+
+def test_a_queue_for_some_bundles_is_found_when_one_of_them_comes_here(door: Door):
+    group = b"g" * 18
+    some = bundle_queue(group, -1, [1, 2])
+    door.sources.consider(some)
+    assert not door.consumer.windows, "none of them is here"
+    door.bundles.reserve(group, b"t", {0: ResourceRequest.parse("CPU=1")})
+    door.sources.reconsider(group)
+    assert not door.consumer.windows, "another one is"
+    door.bundles.reserve(group, b"t", {1: ResourceRequest.parse("CPU=1")})
+    door.bundles.hold(group)
+    door.sources.reconsider(group)
+    assert list(door.consumer.windows) == [some], "nobody announces it again"
+    assert door.sources.shared_groups() == [group]
+    door.bundles.close(door.bundles.of(group))
+    door.sources.reconsider(group)
+    assert not door.consumer.windows
+    door.groups.gone.add(group)
+    door.sources.reconsider(group)
+    assert list(door.consumer.windows) == [some], "what waits there is to fail"
+
+
+def test_queues_for_some_bundles_are_forgotten_with_their_record(door: Door):
+    some = bundle_queue(b"g" * 18, -1, [1, 2])
+    door.sources.consider(some)
+    door.sources.tidy([some.encode()])
+    assert door.sources._of_some
+    door.sources.tidy(None)
+    assert door.sources._of_some
+    door.sources.tidy([])
+    assert not door.sources._of_some
 
 
 # -- giving back -------------------------------------------------------------------------------------------------------

@@ -88,8 +88,10 @@ class ActorCalls:
         held.outstanding += len(tasks)
         if self._cancelling.known:
             tasks = self._cancelling.without_cancelled(held, header, tasks, outstanding=True)
-        if self._table.restarting and actor_id in self._table.restarting and self._refuses(held, header, tasks):
-            return
+        if self._table.restarting and actor_id in self._table.restarting:
+            tasks = self._not_seen(held, header, tasks)
+            if not tasks or self._refuses(held, header, tasks):
+                return
         hosted = self._table.hosted.get(actor_id)
         if hosted is not None:
             self.send(hosted, held, header_bytes, header, self.first_copies(hosted, held, header, tasks))
@@ -97,6 +99,8 @@ class ActorCalls:
             record = self._graves[actor_id][0]
             self._failing.add((held, header, task, record) for task in tasks)
         else:
+            if actor_id in self._table.seen:
+                tasks = self._not_seen(held, header, tasks)
             waiting = self._table.waiting.setdefault(actor_id, deque())
             waiting.extend((held, header_bytes, header, task) for task in tasks)
 
@@ -113,12 +117,21 @@ class ActorCalls:
         if header.max_retries or not self._table.restarting[actor_id]:
             return False
         record = unavailable(actor_id)
+        seen = self._table.seen_of(actor_id).setdefault(header.owner, Positions())
         for task in tasks:
+            seen.add(task[5])  # it has its answer, whatever copy of it comes
             self._commits.commit_record(held, header, task, record, outstanding=True)
         return True
 
+    def _not_seen(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
+        """Calls to an actor whose process has ended that none of its processes here was handed."""
+        seen = self._table.seen_of(header.actor).get(header.owner, ())
+        first = [task for task in tasks if task[5] not in seen]
+        self._settle(held, len(tasks) - len(first))
+        return first
+
     def first_copies(self, hosted: Hosted, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
-        """Calls that this process of the actor has not got yet. HOT PATH.
+        """Calls that this process of the actor has not got yet, nor one before it here. HOT PATH.
 
         A publisher whose connection breaks before the confirm sends again, and RabbitMQ marks neither copy as
         redelivered. The first one answers, and is acknowledged by itself.

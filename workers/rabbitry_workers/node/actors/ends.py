@@ -132,6 +132,8 @@ class Ends:
                 piece = Piece(held, header_bytes, header, deque())
                 lost.append((Chunk(piece, executor.next_sequence, [task]), task, False, False))
         executor.chunks.clear()
+        if not hosted.spec.durable:  # else its next process knows which took effect
+            self._table.seen[actor_id] = hosted.seen
         self._take_in_end(actor_id, hosted, cause, lost)
 
     def _take_in_end(self, actor_id: bytes, hosted: Hosted, cause: bytes, lost: deque[LostCall]) -> None:
@@ -236,6 +238,7 @@ class Ends:
     def give_up(self, actor_id: bytes, calls: Iterable[Call]) -> None:
         """Another node has the actor: its queue takes back what it brought here, as if this node had died."""
         self._table.restarting.pop(actor_id, None)
+        self._table.seen.pop(actor_id, None)
         queue = names.actor_queue(actor_id)
         for held, header_bytes, header, successive in together(calls):
             if held.custody:
@@ -272,6 +275,7 @@ class Ends:
         if header.actor in self._table.hosted or header.actor in self._burials.graves:
             return  # it was a second copy of the message: the queue's calls are answered here
         self._table.restarting.pop(header.actor, None)
+        self._table.seen.pop(header.actor, None)
         queue = names.actor_queue(header.actor)
         self._consumer.unsubscribe(queue)
         for held, header_bytes, call_header, calls in together(self._table.waiting.pop(header.actor, ())):
@@ -295,6 +299,7 @@ class Ends:
         self._burials.add(actor_id, record)
 
     def fail_waiting(self, actor_id: bytes, record: bytes) -> None:
-        """Fail the calls that wait for an actor's next process."""
+        """Fail the calls that wait for an actor's next process: there will be none."""
+        self._table.seen.pop(actor_id, None)
         waiting = self._table.waiting.pop(actor_id, ())
         self._failing.add((held, header, task, record) for held, _, header, task in waiting)

@@ -19,6 +19,10 @@ from rabbitry_workers.positions import Positions
 PREFETCH: Final = 64  # calls of one actor that may be outstanding
 
 
+Seen = dict[bytes, Positions]
+"""Caller -> which of its calls."""
+
+
 class Hosted:
     """An actor with a process on this node."""
 
@@ -36,9 +40,14 @@ class Hosted:
         self.final = False
         self.alive = False  # its constructor has ended well: before that no call reaches the instance
         self.cause = b""
-        self.seen: dict[bytes, Positions] = {}  # caller -> calls that were handed to the process
+        self.seen: Seen = {}  # calls that were handed to the process, or to one before it here
         self.absent: set[bytes] = set()  # callers in `seen` that were gone at the last look
         self.order: CallOrder | None = None  # while calls of before may still be with a lost node
+
+    def saw_before(self, seen: Seen) -> None:
+        """These calls were handed to the process before: a copy of one that comes now is not to run once more."""
+        for caller, positions in seen.items():
+            self.seen.setdefault(caller, Positions()).update(positions)
 
     def fails_while_restarting(self) -> bool:
         """True if calls fail while it restarts: they are not tried again, and no state tells which took effect."""
@@ -54,12 +63,21 @@ class ActorTable:
         restarting: actors that have had a process, and whose next one is not through its constructor; with: calls that
             are not to be tried again fail meanwhile, as in Ray. `Hosting.host` (or the end of the process before)
             enters them; `Hosting.created`, `Ends.bury`, `Ends.moved_away` and `Ends.give_up` take them out.
+        seen: of actors whose process has ended and that keep no state, the calls that their processes here were handed:
+            all of them were answered, or wait here. `Ends` enters them when a process has ended; `Hosting.host` hands
+            them to the next one, and what ends or leaves this node takes them along.
     """
 
     def __init__(self) -> None:
         self.hosted: dict[bytes, Hosted] = {}
         self.waiting: dict[bytes, deque[Call]] = {}
         self.restarting: dict[bytes, bool] = {}
+        self.seen: dict[bytes, Seen] = {}
+
+    def seen_of(self, actor_id: bytes) -> Seen:
+        """Return which calls the processes of an actor were handed here; it has one, or is being restarted."""
+        hosted = self.hosted.get(actor_id)
+        return hosted.seen if hosted is not None else self.seen.setdefault(actor_id, {})
 
     def kept(self) -> Iterator[Call]:
         """Yield the calls that this node has and no process of an actor: they wait for one, or are early."""

@@ -119,6 +119,8 @@ class Hosting:
             if self._cancelling.known:
                 left = self._cancelling.without_cancelled(held, call_header, left, outstanding=True)
             self._calls.send(hosted, held, header_bytes, call_header, left)
+        # Behind those that waited: they were handed out before, and are to run.
+        hosted.saw_before(self._table.seen.pop(actor_id, {}))
         queue = names.actor_queue(actor_id)
         self._burials.graves.pop(actor_id, None)
         # Early calls are not acknowledged, and what they wait for must come all the same.

@@ -88,15 +88,12 @@ class Crashes:
 
     def on_gone(self, executor: Executor) -> None:
         """Its channel ended: run again, or fail, what it had."""
-        self._output.ended(executor)
-        self.on_ended(executor, executor.dismissed or executor.leaving or "the process ended by itself")
-        self._nesting.ends(executor)
-        self._client_gone(executor)
-        self._pool.gone(executor)
         running = executor.progress.started[0] - 1
-        if executor.actor:
-            self._actor_gone(executor)
         lane = executor.lane
+        for tell in (self._output.ended, self._tell_ended, self._nesting.ends, self._client_gone, self._pool.gone):
+            self._tell(tell, executor)
+        if executor.actor:
+            self._tell(self._actor_gone, executor)
         self._pool.release(executor)
         executor.close()
         for chunk in reversed(executor.chunks):
@@ -115,6 +112,17 @@ class Crashes:
         self._dispatcher.serve_all()
         self._pool.forget(executor.key)
         self._life.stop_if_drained()
+
+    def _tell_ended(self, executor: Executor) -> None:
+        self.on_ended(executor, executor.dismissed or executor.leaving or "the process ended by itself")
+
+    @staticmethod
+    def _tell(who: Callable[[Executor], object], executor: Executor) -> None:
+        """Tell one part of an end; whatever comes of that, what the executor held has to be given back."""
+        try:
+            who(executor)
+        except Exception:
+            log.exception("taking in the end of process %d failed", executor.pid)
 
     def _on_lost_task(self, executor: Executor, chunk: Chunk, task: Task, *, culprit: bool) -> None:
         try:

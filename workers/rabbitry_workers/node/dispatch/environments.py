@@ -8,9 +8,10 @@
 An environment whose entries are all in the cache is not made; one whose processes fork from the node's own template is
 READY at once. While a template of its own begins, which may take long or never end, nothing is kept free for it. For
 what is to be made a child process is started (`rabbitry_workers.environments.build`): one for each environment however
-many ask, `AT_ONCE` of them at a time. Tasks that wait for an environment stay here; more is taken from their queues
-meanwhile, so that they keep nobody else's work from this node. What waits for an environment that cannot be fails, and
-what comes for it within a while, too.
+many ask, `AT_ONCE` of them at a time. One that ends without a word, since it was killed, is started once more: what
+killed it need not have to do with the environment. Tasks that wait for an environment stay here; more is taken from
+their queues meanwhile, so that they keep nobody else's work from this node. What waits for an environment that cannot
+be fails, and what comes for it within a while, too.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from rabbitry_workers.node.model.node import Node
 IDLE_SECONDS: Final = 60.0
 REMEMBERED_SECONDS: Final = 20.0
 AT_ONCE: Final = 4
+TRIES: Final = 2  # to make an environment, if what makes it ends without a word
 TEMPLATES_IDLE: Final = 8
 TIMEOUT_SECONDS: Final = 600.0
 TIMEOUT_SECONDS_MAX: Final = 10 * 365 * 86400.0  # an int may be larger than any float
@@ -76,9 +78,10 @@ class Environment:
         entries: of the cache, in use by this node as long as their locks are open.
         error: why it cannot be.
         since: when it was used last, or broke.
+        lost: how many processes that were to make it ended without a word.
     """
 
-    __slots__ = ("build", "entries", "error", "packed", "setup", "since", "state")
+    __slots__ = ("build", "entries", "error", "lost", "packed", "setup", "since", "state")
 
     def __init__(self) -> None:
         self.state = State.MAKING
@@ -88,6 +91,7 @@ class Environment:
         self.error: RuntimeEnvSetupError | None = None
         self.since = time.monotonic()
         self.build: Build | None = None
+        self.lost = 0
 
 
 class Environments:
@@ -236,6 +240,10 @@ class Environments:
             known.build = None
             if child.setup is not None:
                 self._is_ready(child.key, known, child.setup, child.locks)
+            elif child.is_lost and known.lost < TRIES - 1:
+                _let_go(child.locks)
+                known.lost += 1
+                self._waiting.append((child.key, child.record))
             else:
                 _let_go(child.locks)
                 self._break(child.key, known, child.why + self._end_of_log(child.key))
@@ -379,6 +387,8 @@ class Build:
     Attributes:
         setup: what it made; None if it failed, which `why` explains then.
         locks: descriptors that it handed over.
+        is_lost: it ended without a word.
+        record: the same.
     """
 
     def __init__(
@@ -391,8 +401,10 @@ class Build:
         on_end: Callable[[Build], None],
     ) -> None:
         self.key = key
+        self.record = record
         self.setup: Setup | None = None
         self.why = ""
+        self.is_lost = False
         self.locks: list[int] = []
         self._node = node
         self._on_end = on_end
@@ -442,7 +454,8 @@ class Build:
             self._read(message)
             return
         if not data:
-            self.end("the process that sets it up was killed, or failed without a word")
+            self.is_lost = True
+            self.end(f"the process that sets it up was killed, or failed without a word, {TRIES} times")
 
     def _read(self, message: list[Any]) -> None:
         word, said = message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ END_SECONDS = 2.0  # for executors to be gone after their template
 OnForked = Callable[[int, Any, list[int]], None]
 OnExited = Callable[[int, int], None]
 Start = Callable[[], tuple[subprocess.Popen[bytes], socket.socket]]
+
+AGAIN_SECONDS = 1.0  # until the next try to start the node's template
 
 USELESS_STARTS = 2  # of a template that dies before it has forked anything: there will be no other
 
@@ -150,17 +153,24 @@ class Forker:
                 if self._on_up is not None:
                     self._on_up()
                 continue
-            if message[0] == template.FORKED:
-                tag, _ = self._queue.popleft()
-                self._starts = 0
-                self._asked = False
-                fds, self._fds = self._fds[:4], self._fds[4:]
-                self._pids.add(message[1])
-                self._on_forked(message[1], tag, fds)
-            else:
-                self._pids.discard(message[1])
-                self._on_exited(message[1], message[2])
+            try:
+                self._take(message)
+            except Exception:
+                # What comes behind it has been read too, and those that wait would never be asked for.
+                log.exception("acting on what the template says failed: %r", message)
         self._ask()
+
+    def _take(self, message: list[Any]) -> None:
+        if message[0] == template.FORKED:
+            tag, _ = self._queue.popleft()
+            self._starts = 0
+            self._asked = False
+            fds, self._fds = self._fds[:4], self._fds[4:]
+            self._pids.add(message[1])
+            self._on_forked(message[1], tag, fds)
+        else:
+            self._pids.discard(message[1])
+            self._on_exited(message[1], message[2])
 
     def _replace(self) -> None:
         """The template died (and on Linux its executors with it): start a fresh interpreter as the new one."""
@@ -170,6 +180,7 @@ class Forker:
             return
         for executor in self._pids:
             children.end_group(executor)
+        self._end_later(frozenset(self._pids))
         self._pids.clear()
         self._starts += 1
         if self._useless is not None and self._starts >= USELESS_STARTS:
@@ -179,17 +190,39 @@ class Forker:
         log.warning("the template process died; starting another")
         if self._child is not None:
             self._end_child(self._child)
+        self._hears = False
+        self._start_another()
+
+    def _start_another(self) -> None:
+        if self._closed:
+            return
         try:
             self._child, ours = (self._start or start_template)()
         except OSError as error:
             if self._useless is None:
-                raise
+                # Too many processes or open files, now: without a template this node would never run anything again.
+                log.warning("no template process can be started now: %s", error)
+                self._loop.call_later(AGAIN_SECONDS, self._start_another)
+                return
             self._closed = True
             self._tell_useless(f"its processes cannot be started: {error}")
             return
         self._asked = False
         self._attach(self._child.pid, ours)
         self._ask()
+
+    def _end_later(self, executors: frozenset[int]) -> None:
+        """Tell of the ends of executors whose template can tell no more.
+
+        Mostly their channels have ended by then. A child of an executor that has a session of its own may hold one open
+        for as long as it lives, and with it all that the executor had.
+        """
+        if executors:
+            self._loop.call_later(END_SECONDS, lambda: self._tell_ends(executors - self._pids))
+
+    def _tell_ends(self, executors: frozenset[int]) -> None:
+        for executor in executors:
+            self._on_exited(executor, signal.SIGKILL)
 
     def give_up_unless_up(self, why: str) -> None:
         """The template has had the time that it may take to begin."""
@@ -218,14 +251,17 @@ class Forker:
         child.kill()
         child.wait()
 
-    def close(self) -> None:
+    def close(self) -> list[Any]:
         """End the template (and with it whatever executors are left), and wait until the executors are gone.
 
         Those that were told to end have `ORDERLY_SECONDS` for what user code does then.
         What they lock and map, such as the shared-memory session, is free then.
+
+        Returns:
+            The tags that wait still: they get no executor.
         """
         if self._closed:
-            return
+            return []
         self._closed = True
         self._loop.remove_handler(self._sock.fileno())
         with _Processes(self._pids) as executors:
@@ -237,6 +273,9 @@ class Forker:
                 self._end_child(self._child)  # it may be busy importing
             if not executors.wait(END_SECONDS):
                 log.warning("executors are still there %g s after they were ended", END_SECONDS)
+        tags = [tag for tag, _ in self._queue]
+        self._queue.clear()
+        return tags
 
 
 class _Processes:

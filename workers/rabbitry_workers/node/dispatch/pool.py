@@ -23,6 +23,8 @@ from rabbitry_workers.node.model.node import Node
 IDLE_SECONDS: Final = 60.0  # an idle executor beyond nobody's need ends after this
 IDLE_SURPLUS_SECONDS: Final = 2.0  # ... and after this if there are more than the node has CPUs
 
+AGAIN_SECONDS: Final = 1.0  # until others are asked for in place of one that could not be taken on
+
 Tag = tuple[Lane, Grant, bytes]
 """What a fork is for: lane, grant, client id."""
 
@@ -155,7 +157,12 @@ class ExecutorPool:
         """A process is there that `lease` asked for."""
         lane, grant, client_id = tag
         lane.starting = max(0, lane.starting - 1)
-        executor = self._executors[pid] = self._adopt(pid, lane.key[1:], fds, client_id)
+        try:
+            executor = self._executors[pid] = self._adopt(pid, lane.key[1:], fds, client_id)
+        except BaseException:
+            grant.ledger.release(grant)
+            self._node.loop.call_later(AGAIN_SECONDS, lambda: self.dispatcher.serve(lane))
+            raise
         self._begin_lease(executor, lane, grant)
         if lane.waiting:
             self.dispatcher.serve(lane)

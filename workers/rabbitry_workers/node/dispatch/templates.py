@@ -106,8 +106,8 @@ class Templates:
     def cool(self, key: Key) -> None:
         """Nobody uses an environment any more."""
         forker = self._forkers.pop(key, None)
-        if forker is not None:
-            forker.close()
+        for tag in forker.close() if forker is not None else ():
+            self._not_forked(tag)
 
     def close(self) -> None:
         """End all templates of environments, with their executors."""

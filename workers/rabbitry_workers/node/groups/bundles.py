@@ -70,21 +70,19 @@ class Bundle:
 
 
 class Inside:
-    """What a lane takes from when its tasks run in a group: the account of one bundle, or of all that are here.
+    """What a lane takes from when its tasks run in a group: the accounts of those bundles that are here and will do.
 
     Args:
         bundles: those of the node, which come and go.
-        group: id of the group.
-        index: of the bundle, or `ANY_BUNDLE`.
+        place: what the name of its queue says.
     """
 
-    def __init__(self, bundles: Bundles, group: bytes, index: int) -> None:
+    def __init__(self, bundles: Bundles, place: QueueName) -> None:
         self._bundles = bundles
-        self._group = group
-        self._index = index
+        self._place = place
 
     def _ledgers(self) -> Iterator[Ledger]:
-        for bundle in self._bundles.of(self._group, self._index):
+        for bundle in self._bundles.at(self._place):
             if bundle.state is BundleState.HELD:
                 yield bundle.ledger
 
@@ -120,12 +118,16 @@ class Bundles:
     def __iter__(self) -> Iterator[Bundle]:
         return iter([*[bundle for held in self._groups.values() for bundle in held.values()], *self._closing])
 
-    def of(self, group: bytes, index: int = ANY_BUNDLE) -> list[Bundle]:
-        """Return the bundles of a group that are here (or one of them), reserved or held."""
-        held = self._groups.get(group, {})
-        if index == ANY_BUNDLE:
-            return list(held.values())
-        return [held[index]] if index in held else []
+    def of(self, group: bytes) -> list[Bundle]:
+        """Return the bundles of a group that are here, reserved or held."""
+        return list(self._groups.get(group, {}).values())
+
+    def at(self, place: QueueName) -> list[Bundle]:
+        """Return those of them that a queue is for."""
+        held = self._groups.get(place.id, {})
+        if place.bundle_index != ANY_BUNDLE:
+            return [held[place.bundle_index]] if place.bundle_index in held else []
+        return [bundle for index, bundle in held.items() if place.has_bundle(index)]
 
     def groups(self) -> list[bytes]:
         """Return the groups of which bundles are reserved or held here."""
@@ -144,26 +146,26 @@ class Bundles:
                 found.append((group, [bundle.ledger.available() for bundle in held]))
         return found
 
-    def has_room(self, group: bytes) -> bool:
-        """True if there is something free in a bundle of a group here."""
-        return any(amount for _, rooms in self.free_in([group]) for free in rooms for amount in free.values())
+    def has_room(self, place: QueueName) -> bool:
+        """True if there is something free in one of these bundles."""
+        held = [bundle for bundle in self.at(place) if bundle.state is BundleState.HELD]
+        return any(amount for bundle in held for amount in bundle.ledger.available().values())
 
-    def slots(self, group: bytes) -> int:
-        """Return how many tasks may run in a group's bundles here at a time, about."""
-        return sum(max(1, bundle.grant.request.amount(CPU) // UNITS) for bundle in self.of(group))
+    def slots(self, place: QueueName) -> int:
+        """Return how many tasks may run in these bundles at a time, about."""
+        return sum(max(1, bundle.grant.request.amount(CPU) // UNITS) for bundle in self.at(place))
 
     def account_of(self, queue: str) -> Inside:
         """Return what those take from whose work comes from the queue of a bundle."""
-        place = names.parse(queue)
-        return Inside(self, place.id, place.bundle_index)
+        return Inside(self, names.parse(queue))
 
     def serves(self, place: QueueName) -> bool:
         """True if work for this place can run here, now or as soon as the group stands."""
-        return bool(self.of(place.id, place.bundle_index))
+        return bool(self.at(place))
 
     def fits(self, place: QueueName, request: ResourceRequest) -> bool:
         """True if a bundle here would have room for a request if nothing else ran there."""
-        return any(bundle.ledger.can_ever(request) for bundle in self.of(place.id, place.bundle_index))
+        return any(bundle.ledger.can_ever(request) for bundle in self.at(place))
 
     # -- moves -------------------------------------------------------------------------------------------------------
 

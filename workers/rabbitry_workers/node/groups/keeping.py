@@ -88,13 +88,13 @@ class Keeping:
         """True if work for this bundle can run here, now or as soon as its group stands."""
         return self._bundles.serves(place)
 
-    def has_room(self, group: bytes) -> bool:
-        """True if there is something free in a bundle of a group here."""
-        return self._bundles.has_room(group)
+    def has_room(self, place: QueueName) -> bool:
+        """True if there is something free in a bundle here that this queue is for."""
+        return self._bundles.has_room(place)
 
-    def slots(self, group: bytes) -> int:
-        """Return how many tasks may run in a group's bundles here at a time, about."""
-        return self._bundles.slots(group)
+    def slots(self, place: QueueName) -> int:
+        """Return how many tasks may run at a time in the bundles here that this queue is for, about."""
+        return self._bundles.slots(place)
 
     def is_gone(self, group: bytes) -> bool:
         """True if that group was removed, or never was."""

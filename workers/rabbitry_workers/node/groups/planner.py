@@ -275,6 +275,7 @@ class Planner:
         for group_id in self._records.untold():
             self._keeping.tell_of_end(group_id)
         if self._pending:
+            self._look_at_others()
             self.plan()
 
     def _remove_ended(self, groups: list[Group]) -> list[Group]:
@@ -318,14 +319,19 @@ class Planner:
         self._soon = False
         began = time.monotonic()
         try:
-            if self._others.has_others and began - self._read_at > FRESH_SECONDS:
-                self.heartbeat.look_at_all()
-                self._read_at = began
+            self._look_at_others()
             self.plan()
         except RabbitryBrokerError as error:
             log.warning("cannot plan placement groups now: %s", error)
         ended = time.monotonic()
         self._plan_from = ended + min(4 * (ended - began), PAUSE_SECONDS_MAX) if self._pending else 0.0
+
+    def _look_at_others(self) -> None:
+        """See what other nodes have, also those that joined since: whoever asked for the group may know them."""
+        now = time.monotonic()
+        if now - self._read_at > FRESH_SECONDS:
+            self.heartbeat.look_at_all()
+            self._read_at = now
 
     def plan(self) -> None:
         """Plan all groups that wait."""

@@ -76,6 +76,7 @@ class Sources:
         self._closed = False
         self._looked_at = 0.0
         self._gone: dict[str, float] = {}
+        self._of_some: dict[bytes, set[str]] = {}  # by group: for some of its bundles, of which none is here
 
     # -- which -------------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class Sources:
             place = names.parse(queue)
             foreign = not self.can_serve(place)
             if foreign and not self._is_orphaned(place):
+                self._note(queue, place)
                 return
             source = self.by_queue[queue] = Source(queue, place, self.widest)
             self._begin_narrow(source)
@@ -119,8 +121,7 @@ class Sources:
         """Return how many tasks of a source could be started now; of a bundle's, of which nothing is known, about."""
         if source.request is not None:
             return self._ledger.room(source.request)
-        group = source.place.id
-        return self._groups.slots(group) if self._groups.has_room(group) else 0
+        return self._groups.slots(source.place) if self._groups.has_room(source.place) else 0
 
     def _waits(self, source: Source) -> bool:
         """True if tasks of a source wait for room here."""
@@ -138,7 +139,8 @@ class Sources:
 
     def shared_groups(self) -> list[bytes]:
         """Return the placement groups whose common queue this node takes work from."""
-        return [each.place.id for each in self.by_queue.values() if each.is_shared and each.request is None]
+        shared = [each.place.id for each in self.by_queue.values() if each.is_shared and each.request is None]
+        return list(dict.fromkeys(shared))
 
     def _is_orphaned(self, place: QueueName) -> bool:
         """True for the queue of a node or placement group that is gone: any node sees to what comes there."""
@@ -169,6 +171,16 @@ class Sources:
             self._narrow.discard(source)
             source.open = False
             self._consumer.unsubscribe(queue)
+            if not self._closed:
+                self._note(queue, source.place)
+
+    def _note(self, queue: str, place: QueueName) -> None:
+        """Look at a queue again when bundles of its group come here or the group ends.
+
+        Who moves a group announces its other queues anew, and cannot know which of these there are.
+        """
+        if place.among:
+            self._of_some.setdefault(place.id, set()).add(queue)
 
     def gone(self, queue: str) -> None:
         """A queue was deleted since nobody used it: it is announced anew when somebody does."""
@@ -194,6 +206,8 @@ class Sources:
                 self.forget(source.queue)
             elif source.foreign and not source.open:
                 self._open(source, self.widest)  # it was paused until there would be room in the bundle
+        for queue in self._of_some.pop(group, ()):
+            self.consider(queue, announced=False)
 
     def tidy(self, announced: Collection[bytes] | None) -> None:
         """Look no more after the queues of nodes that are back, or long gone; call it every few seconds.
@@ -203,6 +217,10 @@ class Sources:
         """
         if self._abandoned and announced is not None:
             self._abandoned.intersection_update([each.decode("utf-8", "replace") for each in announced])
+        if self._of_some and announced is not None:
+            on_record = {each.decode("utf-8", "replace") for each in announced}
+            kept = {group: queues & on_record for group, queues in self._of_some.items()}
+            self._of_some = {group: queues for group, queues in kept.items() if queues}
         now = time.monotonic()
         self._gone = {queue: at for queue, at in self._gone.items() if now - at < GONE_SECONDS}
         self._tell_of_use(now, announced)

@@ -127,11 +127,11 @@ class KnowsGroups(Protocol):
     def is_gone(self, group: bytes) -> bool:
         """True if that group was removed, or never was."""
 
-    def has_room(self, group: bytes) -> bool:
-        """True if there is something free in a bundle of a group here."""
+    def has_room(self, place: QueueName) -> bool:
+        """True if there is something free in a bundle here that this queue is for."""
 
-    def slots(self, group: bytes) -> int:
-        """Return how many tasks may run in a group's bundles here at a time, about."""
+    def slots(self, place: QueueName) -> int:
+        """Return how many tasks may run at a time in the bundles here that this queue is for, about."""
 
 
 class Cancels(Protocol):

@@ -1,7 +1,7 @@
 """Shared-memory files of deleted objects, for the next object that any process of the host makes.
 
 Pages that exist are written three times as fast as fresh ones. A process keeps what it both made and deleted for itself
-(`shared_memory_recycling`); what others made goes through here: results that a node's sweep deletes, copies of values
+(`shared_memory.recycling`); what others made goes through here: results that a node's sweep deletes, copies of values
 of other hosts, what a driver drops that its tasks made.
 
     an object's file --offer (nobody maps it)--> POOL (`pool.{capacity}.{n}`) --take--> being written --> an object's

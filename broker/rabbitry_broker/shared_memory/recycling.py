@@ -7,7 +7,7 @@ file moves through these states:
     SPARE                                     --write-->    IN USE of another object
     SPARE                                     --trim-->     gone
 
-What it deletes and another process made goes to the pool of the host (`shared_memory_pool`).
+What it deletes and another process made goes to the pool of the host (`shared_memory.pool`).
 
 It becomes spare only if we get the exclusive lock, that is, if nobody maps it; otherwise it is unlinked and its
 memory goes with the last view. After the first reuse our own mapping is kept too, which saves faulting its pages in
@@ -26,7 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from rabbitry_broker.shared_memory_pool import SMALLEST_BYTES, Pool
+from rabbitry_broker.shared_memory.files import unlink
+from rabbitry_broker.shared_memory.pool import SMALLEST_BYTES, Pool
 
 # A spare file may be larger than the object by an eighth: it takes what it takes, however little is in it.
 _WASTE_SHARE: Final = 8
@@ -122,14 +123,14 @@ class Recycler:
         if not _stands_for(path, segment.file):
             # The name may stand for another file by now, if the object was written twice.
             segment.close()
-            _unlink(path)
+            unlink(path)
             return
         segment.name = path
         try:
             fcntl.flock(segment.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             # Somebody views it. The memory goes with the last view.
-            _unlink(path)
+            unlink(path)
             segment.close()
             return
         if not _stands_for(path, segment.file):
@@ -215,7 +216,7 @@ class Recycler:
             segment.mapping.close()
             segment.mapping = None
         os.ftruncate(segment.file, 0)
-        _unlink(segment.name)
+        unlink(segment.name)
         segment.close()
 
 
@@ -237,11 +238,3 @@ def _stands_for(path: str, file: int) -> bool:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(file))
     except FileNotFoundError:
         return False
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except (FileNotFoundError, PermissionError):
-        # Gone already, or another user's.
-        return

@@ -3,7 +3,7 @@
 To map 64 MiB anew and read them costs three times as much as to read them (16 ms against 5: every page is a fault, and
 populating the mapping beforehand costs the same). A mapping that nothing views costs no memory but a file of page
 tables, so a process keeps those that it used last. It keeps them by the file itself, not by its name: a file that is
-used again for another object (`shared_memory_recycling`) is mapped already.
+used again for another object (`shared_memory.recycling`) is mapped already.
 
     VIEWED  (locked, shared: whoever deletes it lets it be)   --settle, when nothing views it-->   IDLE  (unlocked)
     IDLE    --view, if it is what the name stands for-->   VIEWED
