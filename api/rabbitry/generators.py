@@ -112,6 +112,42 @@ class _Arrivals:
                 continue  # its loop was closed, and it with it
 
 
+class _Ahead:
+    """Answers refs on items that were looked at ahead and will never come. It knows no generator, either.
+
+    Attributes:
+        count: of all items, once it is known.
+        ids: of what was looked at and not handed out.
+    """
+
+    def __init__(self, reader: StreamReader, end: ObjectRef[Any]) -> None:
+        self.count: int | None = None
+        self.ids: dict[bytes, None] = {}
+        self._reader = reader
+        self._end = end
+        self._end_watched = False
+
+    def watch(self, ids: list[bytes]) -> None:
+        """These are looked at."""
+        self.ids.update(dict.fromkeys(ids))
+        if not self._end_watched:
+            self._end_watched = True
+            self._end._on_ready(lambda _: self._fill())  # holds the end's ref, not the generator
+
+    def _fill(self) -> None:
+        self._end_watched = False  # whoever looks at more from now on has it answered at once
+        record = self._reader.values.get(self._end._id)
+        if record is None:
+            return  # the session has ended
+        if record[0] != ERROR_TAG:
+            self.count = count_in(record)
+            record = ERROR + store_error(ObjectRefStreamEndOfStreamError("The stream has no further item."))
+        for key in list(self.ids):
+            number = int.from_bytes(key[TASK_BYTES:], "little")
+            if key not in self._reader.values and (self.count is None or number > self.count):
+                self._reader.fill(key, record)
+
+
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -129,7 +165,7 @@ class ObjectRefGenerator(Generic[R]):
         self._task_id = task_id
         self._stream = stream
         self._end_ref: ObjectRef[Any] = made_here(object_id(task_id, 0), reader.references)
-        self._count: int | None = None  # of all items, once it is known
+        self._ahead = _Ahead(reader, self._end_ref)
         self._peeked: list[ObjectRef[Any]] = []  # refs on items from the next one on, which keep these
         self._arrivals = _Arrivals()
 
@@ -142,7 +178,7 @@ class ObjectRefGenerator(Generic[R]):
 
     def _item_is_here(self) -> bool:
         # What stands behind the end is an answer to whoever looked ahead, and no item.
-        behind_end = self._count is not None and self._stream.next > self._count
+        behind_end = self._ahead.count is not None and self._stream.next > self._ahead.count
         return not behind_end and self._item_id() in self._reader.values
 
     def _next_is_here(self) -> bool:
@@ -153,15 +189,15 @@ class ObjectRefGenerator(Generic[R]):
 
     def _is_past_end(self) -> bool:
         """True if every item was handed out. Only to be asked when the end record is here and the next item is not."""
-        if self._count is None:
+        if self._ahead.count is None:
             record = self._reader.values[self._end_ref._id]
             if record[0] == ERROR_TAG:
                 # It broke down where it could not say so in an item of its own: one more item tells of it.
-                self._count = self._stream.next
+                self._ahead.count = self._stream.next
                 self._reader.fill(self._item_id(), record)
             else:
-                self._count = count_in(record)
-        return self._stream.next > self._count
+                self._ahead.count = count_in(record)
+        return self._stream.next > self._ahead.count
 
     def is_finished(self) -> bool:
         """True once every ref was handed out and the task has ended."""
@@ -190,7 +226,7 @@ class ObjectRefGenerator(Generic[R]):
             # The end was noticed before the item's own completion, which may be lost: the key has it.
             self._wait(self._item_is_here, timeout)
         item = self._reader.hand_out(self._stream, self._item_id())
-        del self._peeked[:1]
+        self._handed_out(1)
         if self._stream.counted and not self._stream.ended:
             self._reader.count_read(self._task_id)
         return item
@@ -208,22 +244,13 @@ class ObjectRefGenerator(Generic[R]):
         while len(self._peeked) < num_refs:
             key = object_id(self._task_id, self._stream.next + len(self._peeked))
             self._peeked.append(made_here(key, self._reader.references))
-        ids = [ref._id for ref in self._peeked]
-        self._end_ref._on_ready(lambda _: self._fill_behind_end(ids))
+        self._ahead.watch([ref._id for ref in self._peeked])
         return self._peeked[:num_refs]
 
-    def _fill_behind_end(self, ids: list[bytes]) -> None:
-        record = self._reader.values.get(self._end_ref._id)
-        if record is None:
-            return  # the session has ended
-        count = None
-        if record[0] != ERROR_TAG:
-            self._count = count = count_in(record)
-            record = ERROR + store_error(ObjectRefStreamEndOfStreamError("The stream has no further item."))
-        for key in ids:
-            number = int.from_bytes(key[TASK_BYTES:], "little")
-            if key not in self._reader.values and (count is None or number > count):
-                self._reader.fill(key, record)
+    def _handed_out(self, count: int) -> None:
+        for ref in self._peeked[:count]:
+            self._ahead.ids.pop(ref._id, None)
+        del self._peeked[:count]
 
     def _consume_next_ref_n(self, num_refs: int) -> None:
         """Pass over the next items, which must be there; for Ray's libraries.
@@ -242,7 +269,7 @@ class ObjectRefGenerator(Generic[R]):
             self._reader.hand_out(self._stream, key)
             if self._stream.counted and not self._stream.ended:
                 self._reader.count_read(self._task_id)
-        del self._peeked[:num_refs]
+        self._handed_out(num_refs)
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
         if done():

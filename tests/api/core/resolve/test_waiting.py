@@ -403,6 +403,32 @@ def test_a_coroutine_that_waits_for_an_item_learns_of_the_end(case_of_generator:
     asyncio.run(read())
 
 
+def test_who_looks_ahead_again_and_again_waits_once_for_the_end(case_of_generator: CaseOfGenerator) -> None:
+    case = case_of_generator
+    generator = case.generator()
+    for number in range(1, 20):
+        ahead = generator._get_next_ref_n(2)
+        case.bring(number)
+        assert next(generator)._id == case.item(number)
+    assert {key: len(waiting) for key, waiting in case.known.callbacks.items()} == {case.item(0): 1}
+    case.bring(0, records.counted(19))
+    assert ahead[1]._id == case.item(20) and case.around.values[case.item(20)][:1] == records.ERROR
+    assert generator._get_next_ref_n(3)[2]._id in case.around.values, (
+        "what is looked at behind the end is answered at once"
+    )
+
+
+def test_a_generator_that_was_looked_ahead_of_can_be_dropped(case_of_generator: CaseOfGenerator) -> None:
+    """Its producer is to end then, and refs on what never comes are answered all the same."""
+    case = case_of_generator
+    generator = case.generator()
+    (ahead,) = generator._get_next_ref_n(1)
+    del generator
+    assert list(case.streams.abandoned) == [task_id(1)]
+    case.bring(0, ERROR)
+    assert case.around.values[ahead._id] == ERROR
+
+
 def test_wait_takes_generators_for_their_next_item() -> None:
     case = CaseOfGenerator()
     generator, ref = case.generator(), case.ref(7)
