@@ -107,12 +107,17 @@ def check(condition: object, what: str) -> None:
         raise SystemExit(f"FAILED: {what}")
 
 
-def settle(condition: Callable[[], object], what: str, seconds: float = STEP_SECONDS) -> float:
-    """Wait until a condition holds; return how long it took."""
+def settle(
+    condition: Callable[[], object],
+    what: str,
+    seconds: float = STEP_SECONDS,
+    shown: Callable[[], object] = lambda: "",
+) -> float:
+    """Wait until a condition holds; return how long it took. What is `shown` tells why it does not."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > seconds:
-            raise SystemExit(f"FAILED: not within {seconds:g} s: {what}")
+            raise SystemExit(f"FAILED: not within {seconds:g} s: {what} {shown()}".rstrip())
         time.sleep(0.25)
     return time.monotonic() - started
 
@@ -428,7 +433,7 @@ def left_over(environment: dict[str, str]) -> None:
             return [name for name, end in zip(names, pipeline.execute(), strict=True) if end == -1]
 
     # A dead actor's queue is kept for a minute.
-    settle(lambda: not lasting(), "nothing is left in Redis but what ends by itself", 120.0)
+    settle(lambda: not lasting(), "nothing is left in Redis but what ends by itself", 120.0, lasting)
     done = subprocess.run(
         [sys.executable, "-m", "rabbitry_workers", "status"],
         env={**os.environ, **environment},

@@ -42,6 +42,9 @@ def is_running(process: Path) -> bool:
 def test_the_most_urgent_tasks_run_first(start_cluster, tmp_path):
     start_cluster({"num_cpus": 1})
     path = tmp_path / "order"
+    # Nodes know from now on that this queue has priorities. What is on its way to one that learns of it, and so pauses
+    # the queue, goes back to RabbitMQ as redelivered; and that is looked at a moment later than the rest.
+    rabbitry.get(write_down.options(priority=1).remote(str(tmp_path / "before"), "first"), timeout=20)
     held = hold.remote(str(tmp_path), "first")
     wait_until((tmp_path / "first-began").exists, "the node is busy")
     refs = [write_down.remote(str(path), "low") for _ in range(24)]
