@@ -48,7 +48,7 @@ test: servers-possible
 test-latest: RESOLUTION := highest
 test-lowest: RESOLUTION := lowest-direct
 test-latest test-lowest: servers-possible $(VENV)/uv.stamp
-	@$(VENV)/uv/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)/$@
+	@$(VENV)/uv/bin/uv venv --quiet --clear --seed --python $(PYTHON) $(VENV)/$@
 	@$(VENV)/uv/bin/uv pip install --quiet --upgrade --resolution $(RESOLUTION) --python $(VENV)/$@/bin/python -e '.[dev]'
 	@$(VENV)/$@/bin/python tools/test_servers.py $(VENV)/$@/bin/python -m pytest $(PYTEST_ARGS)
 

@@ -37,9 +37,23 @@ LONG_SECONDS = 20.0
 DRAIN_SECONDS = 5  # shorter than the long tasks: a node that leaves has to hand them back
 CHAIN = 500
 STOP_SECONDS = 10  # for a server to stop by itself, then it is killed: nothing may be lost then, either
+# What a cluster has once, however much it has done; entries of it end by themselves (`rabbitry_broker.store.keys`).
 STANDING = frozenset(
     f"rabbitry:{each}".encode()
-    for each in ("cluster", "head", "nodes", "nodes:slots", "nodes:died", "queues", "queues:prioritized")
+    for each in (
+        "cluster",
+        "head",
+        "jobs:ended",
+        "jobs:ended:at",
+        "nodes",
+        "nodes:died",
+        "nodes:leases",
+        "nodes:slots",
+        "planner:fence",
+        "queues",
+        "queues:prioritized",
+        "queues:used",
+    )
 )
 CONTAINERS = 6  # both servers, three nodes, the dashboard
 IMAGE_LIMIT = 175 << 20  # bytes over its base: NiceGUI, with what it needs, and uv are half of them

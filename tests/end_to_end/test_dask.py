@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import operator
+import sys
 from typing import Any
 
 import pytest
@@ -16,10 +17,16 @@ has_dask = importlib.util.find_spec("dask") is not None
 needs_dask = pytest.mark.skipif(not has_dask, reason="dask is not installed")
 
 
-@pytest.mark.skipif(has_dask, reason="dask is installed")
-def test_without_dask_it_says_what_to_install() -> None:
-    with pytest.raises(ImportError, match="pip install dask"):
-        import rabbitry.util.dask  # noqa: F401
+@needs_dask
+def test_without_dask_or_with_an_old_one_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rabbitry.util.dask as ours
+
+    with monkeypatch.context() as patch, pytest.raises(ImportError, match=r"needs dask: `pip install dask"):
+        patch.setitem(sys.modules, "dask", None)
+        importlib.reload(ours)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2024.12.1")
+    with pytest.raises(ImportError, match=r"needs dask 2025\.1 or newer, and 2024\.12\.1 is installed"):
+        importlib.reload(ours)
 
 
 @needs_dask

@@ -1,4 +1,4 @@
-"""Dask's collections, computed on the cluster; dask must be installed.
+"""Dask's collections, computed on the cluster; dask 2025.1 or newer must be installed.
 
     with enable_dask_on_ray():
         frame.groupby("key").sum().compute()
@@ -9,10 +9,16 @@ Each task of a graph is a task here; results stay in the store until the last on
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.util import find_spec
 
 if find_spec("dask") is None:
     raise ImportError("rabbitry.util.dask needs dask: `pip install dask`, or `pip install 'dask[complete]'`.")
+if int(metadata.version("dask").partition(".")[0]) < 2025:  # graphs are made of other nodes there
+    raise ImportError(
+        f"rabbitry.util.dask needs dask 2025.1 or newer, and {metadata.version('dask')} is installed: "
+        "`pip install --upgrade dask`."
+    )
 
 from rabbitry.util.dask.callbacks import (
     ProgressBarCallback,
