@@ -183,7 +183,23 @@ _decode_completion: Final = msgspec.msgpack.Decoder(Completion).decode
 _decode_any: Final = msgspec.msgpack.Decoder().decode
 
 encode: Final = _encode
-decode: Final = _decode_any
+
+
+class UndecodableError(msgspec.DecodeError, ValueError):
+    """These bytes are no MessagePack. A ValueError with every msgspec, as with newer ones alone."""
+
+
+def decode(data: bytes) -> Any:
+    """Return what `encode` made these bytes of.
+
+    Raises:
+        UndecodableError: it did not make them.
+    """
+    try:
+        return _decode_any(data)
+    except msgspec.DecodeError as error:
+        raise UndecodableError(str(error)) from None
+
 
 decode_actor_spec: Final[Callable[[bytes], ActorSpec]] = msgspec.msgpack.Decoder(ActorSpec).decode
 

@@ -21,9 +21,10 @@ needs_dask = pytest.mark.skipif(not has_dask, reason="dask is not installed")
 def test_without_dask_or_with_an_old_one_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     import rabbitry.util.dask as ours
 
-    with monkeypatch.context() as patch, pytest.raises(ImportError, match=r"needs dask: `pip install dask"):
+    with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "dask", None)
-        importlib.reload(ours)
+        with pytest.raises(ImportError, match=r"needs dask: `pip install dask"):
+            importlib.reload(ours)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2024.12.1")
     with pytest.raises(ImportError, match=r"needs dask 2025\.1 or newer, and 2024\.12\.1 is installed"):
         importlib.reload(ours)

@@ -15,6 +15,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from rabbitry import error_types
 from rabbitry.nodes import labels_of, read_nodes
 from rabbitry.state import tasks as states
@@ -671,7 +673,7 @@ class ClusterState:
             return 0
         try:
             manifest = records.read_manifest(self.signer.open(object_id, sealed))
-        except (RabbitryBrokerError, ValueError):
+        except (RabbitryBrokerError, ValueError, msgspec.MsgspecError):
             return 0
         return len(manifest.data) + sum(manifest.sizes)
 
