@@ -186,6 +186,23 @@ def test_levels_are_read_by_priority_and_returned_ones_first() -> None:
     assert [streams.priority_of_level(level) for level in (b"", b":r", b":p7", b":p7:r")] == [0, 0, 7, 7]
 
 
+def test_a_queue_that_another_thread_has_met_is_made_by_who_sends_first(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, endpoint: Endpoint
+) -> None:
+    """What this thread sends would come to nothing, and go again behind what it sends later."""
+    publisher._known.meet(QUEUE)
+    publisher.publish(QUEUE, b"1")
+    another = EmbeddedPublisher(endpoint)
+    another.publish(QUEUE, b"of another")
+    another.close()
+    publisher.publish(QUEUE, b"2")
+    assert publisher.flush(PATIENCE_S)
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    node.run_until(lambda: len(node.got) == 3)
+    assert [each.body for each in node.got] == [b"1", b"of another", b"2"]
+
+
 def test_what_was_read_and_never_looked_at_does_not_count_as_redelivered(
     make_node: Callable[[str], Node], publisher: EmbeddedPublisher
 ) -> None:

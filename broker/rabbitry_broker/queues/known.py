@@ -18,11 +18,16 @@ class KnownQueues(set[str]):
 
     Args:
         on_new_queue: called with a queue that is met, without a lock of the publisher's: it does input and output.
+
+    Attributes:
+        created: those of them to which something was sent that makes a queue which is not there; under the publisher's
+            lock.
     """
 
     def __init__(self, on_new_queue: OnNewQueue | None) -> None:
         super().__init__()
         self._on_new_queue = on_new_queue
+        self.created: set[str] = set()
 
     def meet(self, queue: str) -> None:
         """Announce a queue and remember it. What the announcement raises, this does, and the queue stays unknown."""
@@ -30,4 +35,10 @@ class KnownQueues(set[str]):
             self._on_new_queue(queue)
         if len(self) >= QUEUES_KEPT:
             self.clear()
+            self.created.clear()
         self.add(queue)
+
+    def forget(self, queue: str) -> None:
+        """A queue may be gone: it has to be met again."""
+        self.discard(queue)
+        self.created.discard(queue)

@@ -108,11 +108,8 @@ class EmbeddedPublisher:
 
     def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """See `Publisher.publish`."""
-        may_be_gone = _NOT_GONE
         if queue not in self._known:
             self._known.meet(queue)
-        elif is_of_class(queue):
-            may_be_gone = _MAY_BE_GONE
         if priority:
             streams.level_of_priority(priority)
         message = _Message(queue, body, priority, on_confirm)
@@ -128,7 +125,8 @@ class EmbeddedPublisher:
                 if priority:
                     self._connection.send(*self._script.command((), self._script_arguments(message)))
                 else:
-                    self._connection.send(b"XADD", self._keys.stream(queue), *may_be_gone, b"*", b"b", body)
+                    condition = self._condition(queue)
+                    self._connection.send(b"XADD", self._keys.stream(queue), *condition, b"*", b"b", body)
             except ConnectionLost:
                 self._on_lost()
             if self._loop is None:
@@ -160,6 +158,20 @@ class EmbeddedPublisher:
             self._connection.close()
 
     # -- sending
+
+    def _condition(self, queue: str) -> tuple[bytes, ...]:
+        """Return on what an addition depends: a queue may be retired, but for one that was met just now.
+
+        Whoever sends to that first makes it, also if another thread has met it: else what this one sends would have to
+        be sent again, behind what it sends later.
+        """
+        created = self._known.created
+        if not is_of_class(queue):
+            return _NOT_GONE
+        if queue in created:
+            return _MAY_BE_GONE
+        created.add(queue)
+        return _NOT_GONE
 
     def _script_arguments(self, message: _Message) -> tuple[Argument, ...]:
         level = streams.level_of_priority(message.priority)
@@ -258,7 +270,7 @@ class EmbeddedPublisher:
 
     def _announce_again(self, message: _Message) -> None:
         """The queue was retired: nobody reads it until it is announced. The message was not taken."""
-        self._known.discard(message.queue)
+        self._known.forget(message.queue)
         self._unsent.append(message)
         if self._loop is not None:
             self._loop.add_callback(self._try_again)
@@ -324,19 +336,19 @@ class EmbeddedPublisher:
                 self._watch()
             while self._unsent:
                 message = self._unsent[0]
-                may_be_gone = _MAY_BE_GONE if is_of_class(message.queue) else _NOT_GONE
-                if message.queue not in self._known:
+                just_met = message.queue not in self._known
+                if just_met:
                     self._known.meet(message.queue)
-                    may_be_gone = _NOT_GONE
                 stream = self._keys.stream(message.queue)
                 try:
                     if message.priority:
                         reply = self._script((), self._script_arguments(message))
                     else:
-                        reply = self._connection.call(b"XADD", stream, *may_be_gone, b"*", b"b", message.body)
+                        condition = self._condition(message.queue)
+                        reply = self._connection.call(b"XADD", stream, *condition, b"*", b"b", message.body)
                     if reply is None:
-                        self._known.discard(message.queue)
-                        if may_be_gone is _NOT_GONE:
+                        self._known.forget(message.queue)
+                        if just_met:
                             return False  # retired again at once, or the announcement is not there yet
                         continue
                 except ConnectionLost:
