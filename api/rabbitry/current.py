@@ -6,6 +6,7 @@ the executor for its process.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _client: Client | None = None
 _auto_init: Callable[[], None] | None = None
+_thread = threading.local()
 
 
 def set_client(client: Client | None) -> None:
@@ -30,6 +32,11 @@ def set_auto_init(init: Callable[[], None]) -> None:
     _auto_init = init
 
 
+def start_none_here() -> None:
+    """This thread does what is left of a session's work: it must not start another one when that has ended."""
+    _thread.starts_none = True
+
+
 def peek() -> Client | None:
     """Return this process's client if it has one."""
     return _client
@@ -37,7 +44,7 @@ def peek() -> Client | None:
 
 def client() -> Client:
     """Return this process's client; a session is started with defaults if there is none (as in Ray)."""
-    if _client is None and _auto_init is not None:
+    if _client is None and _auto_init is not None and not getattr(_thread, "starts_none", False):
         _auto_init()
     if _client is None:
         from rabbitry.exceptions import RabbitrySystemError

@@ -275,3 +275,21 @@ def test_a_program_that_ends_finishes_what_it_submitted(tmp_path):
     out.mkdir()
     subprocess.run([sys.executable, program, out], check=True, timeout=TIMEOUT, env=environment)
     assert sorted(path.name for path in out.iterdir()) == list("01234")
+
+
+def test_what_a_session_leaves_undone_fails_and_starts_no_other(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n"
+        "import rabbitry\n"
+        "from rabbitry.util import Executor\n"
+        "executor = Executor(2)\n"
+        "futures = [executor.submit(time.sleep, 60) for _ in range(5)]\n"
+        "rabbitry.shutdown()\n"
+        "print({type(each.exception(timeout=20)).__name__ for each in futures}, rabbitry.is_initialized())\n"
+    )
+    environment = {**node_environment(), "RABBITRY_ADDRESS": "local"}
+    done = subprocess.run(
+        [sys.executable, program], check=True, timeout=TIMEOUT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "{'RabbitrySystemError'} False\n", done.stderr

@@ -26,6 +26,7 @@ from rabbitry import current
 from rabbitry.arguments import patience, whole
 from rabbitry.calls import cancel, get, wait
 from rabbitry.cluster import cluster_resources
+from rabbitry.exceptions import RabbitryError
 from rabbitry.object_ref import ObjectRef
 from rabbitry.options import TaskOptions
 from rabbitry.remote_function import RemoteFunction
@@ -236,7 +237,16 @@ class Executor(concurrent.futures.Executor):
 
     def _send(self) -> None:
         """Make tasks of what waits, as many as may be under way. With the lock."""
-        limit = self._limit() if self._waiting else 0
+        try:
+            limit = self._limit() if self._waiting else 0
+        except RabbitryError as error:  # the session has ended
+            while self._waiting:
+                item = self._waiting.popleft()
+                if item.future.set_running_or_notify_cancel():
+                    self._refused.append((item, error))
+                else:
+                    self._forget(item)
+            return
         while self._waiting and len(self._under_way) < limit:
             item = self._waiting.popleft()
             if not item.future.set_running_or_notify_cancel():
@@ -279,8 +289,9 @@ class Executor(concurrent.futures.Executor):
             del self._under_way[ref]
             self._send()
         self._fail_refused()
-        if self._waiting:
-            current.client().outbox.flush()
+        client = current.peek()
+        if self._waiting and client is not None:
+            client.outbox.flush()
         try:
             value = get(ref)
         except Exception as error:  # noqa: BLE001  whatever the call raised is its outcome
@@ -322,6 +333,7 @@ class Executor(concurrent.futures.Executor):
 
     def _run(self) -> None:
         """Body of the thread: settle what nobody waits for."""
+        current.start_none_here()
         while True:
             try:
                 item = self._ended.get(timeout=IDLE_SECONDS)

@@ -365,6 +365,7 @@ class CallbackThread:
                 self._thread.start()
 
     def _run(self) -> None:
+        current.start_none_here()
         while True:
             try:
                 job = self._due.get(timeout=CALLBACK_IDLE_SECONDS)
