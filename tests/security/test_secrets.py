@@ -133,9 +133,10 @@ def test_another_user_reaches_nothing_of_the_embedded_engine():
             assert len(value) == 500_000
             sockets = [path for path in _sockets_of_session() if "everybodys" in path]
             assert sockets, "no unix socket of the embedded engine found"
+            python = shutil.which("python3", path="/usr/bin") or sys.executable  # ours may lie in a home of its own
             for path in sockets:
                 connect = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
-                assert "PermissionError" in as_nobody(sys.executable, "-c", connect)
+                assert "PermissionError" in as_nobody(python, "-c", connect)
             files = [*Path("/dev/shm").glob("rabbitry-*"), *shared.glob("rabbitry-*/*")]
             assert len(files) > 2
             for file in files:

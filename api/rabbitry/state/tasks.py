@@ -22,6 +22,8 @@ TASKS_KEPT: Final = 100_000
 WORKERS_KEPT: Final = 10_000
 JOBS_KEPT: Final = 10_000
 
+LATE_SECONDS: Final = 1.0  # clocks of machines may differ by more: then times stay as they were told
+
 PARKED: Final = "PENDING_ARGS_AVAIL"
 QUEUED: Final = "PENDING_NODE_ASSIGNMENT"
 LEASED: Final = "SUBMITTED_TO_WORKER"
@@ -111,6 +113,11 @@ class Task:
         self.parent: bytes = b""
         self.needs: tuple[bytes, ...] = ()
         self.attempts: dict[int, Attempt] = {}
+
+    def was_there(self, at: float) -> None:
+        """A node had it at this time. Whoever sent it looks at the clock afterwards, and may come to that late."""
+        if 0.0 < self.created - at < LATE_SECONDS:
+            self.created = at
 
     def attempt(self, number: int) -> Attempt:
         """Return one of its attempts."""
@@ -227,6 +234,9 @@ class TaskLog:
                 task = self._task(task_id, header)
                 task.queue = queue
                 task.created = min(at, task.created or at)
+                first = task.attempts.get(0)
+                if first is not None:
+                    task.was_there(first.queued or first.started or at)
                 if word == events.PARKED:
                     task.parked = at
         elif word in _STATES:
@@ -269,6 +279,7 @@ class TaskLog:
                     attempt.worker, attempt.pid = executor
             if state == QUEUED:
                 attempt.queued = attempt.queued or at
+                self.tasks[task_id].was_there(at)
             elif state == LEASED:
                 attempt.leased = attempt.leased or at
             else:
@@ -282,6 +293,8 @@ class TaskLog:
             task = self._task(task_id, header)
             attempt = task.attempt(attempts[at] if attempts else 0)
             attempt.queued, attempt.leased = queued, leased
+            if task.created > queued:
+                task.was_there(queued)
             if spans is not None:
                 attempt.started, attempt.ended = spans[at]
             else:

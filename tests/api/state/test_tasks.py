@@ -5,6 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
+import pytest
+
 from rabbitry.state import tasks as states
 from rabbitry.state.tasks import TaskLog
 from rabbitry_broker import events
@@ -50,6 +52,15 @@ def test_a_task_that_was_sent_waits_for_a_node():
     assert task.queue == "task.CPU=1"
     assert task.header is not None
     assert task.header.name == "f"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("sent", "created"), [(11.5, 11.0), (10.5, 10.5), (3611.0, 3611.0)])
+def test_a_task_is_sent_before_a_node_has_it_but_for_clocks_that_differ(order: int, sent: float, created: float):
+    task_id = IDS.next()
+    marks = [(events.SUBMITTED, 0, sent, task_id, "q"), done(task_id)]
+    ((task, _),) = log(*marks[::order]).rows()
+    assert task.created == created
 
 
 def test_one_mark_tells_the_whole_story_of_many_tasks():
