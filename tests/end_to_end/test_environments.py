@@ -262,7 +262,9 @@ def test_an_environment_is_made_before_its_first_task_comes(connect: Any, links:
 def test_a_setup_that_takes_too_long_is_ended(connect: Any, tmp_path: Path) -> None:
     source = tmp_path / "slow"
     source.mkdir()
-    (source / "setup.py").write_text("import time; time.sleep(100)\n")
+    backend = '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'  # needs no setuptools
+    (source / "pyproject.toml").write_text(backend)
+    (source / "slow.py").write_text("import time; time.sleep(100)\n")
     env = {"pip": {"packages": [str(source)], "pip_install_options": ["--no-build-isolation", "--no-index"]},
            "config": {"setup_timeout_seconds": 2}}  # fmt: skip
     connect()
