@@ -22,6 +22,8 @@ from contextlib import suppress
 from typing import Any
 
 from rabbitry import current, session
+from rabbitry.core.actors.calls import LINES_KEPT
+from rabbitry.core.actors.directory import DEAD_KEPT
 from rabbitry_workers.environments.cache import OF_JOB, directory_from_environment
 
 SHARED_MEMORY = "/dev/shm"
@@ -107,6 +109,13 @@ def kept(queues: QueueNames = tuple) -> Counter[str]:
                 found[f"{type(part).__name__}.{attribute}"] = len(value)
     # Ends that were noticed before they were told: a process that is killed tells nothing. `COUNTED_KEPT` at most.
     found["Values._counted"] = 0
+    # The last of the dead are remembered; from so many lines of calls on, those to dead actors are looked for.
+    for table, limit in (
+        ("ActorDirectory.dead", DEAD_KEPT),
+        ("ActorCalls._dead", DEAD_KEPT),
+        ("ActorCalls.lines", LINES_KEPT),
+    ):
+        found[table] = max(0, found[table] - limit)
     return +found
 
 
