@@ -428,7 +428,7 @@ def on_rabbitmq(steps: int, seed: int) -> None:
             try:
                 cluster.add_node(num_cpus=2)
                 cluster.connect(log_to_driver=False)
-                cluster.wait_for_nodes(20)
+                cluster.wait_for_nodes(60)
                 Soak(seed, address=cluster.address, queues=lambda: rabbitmq.queues("soak")).run(steps)
             finally:
                 cluster.shutdown()

@@ -38,7 +38,7 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[list[ClusterNode]]:
     with cluster_without_nodes(request) as cluster:
         nodes = [cluster.add_node(num_cpus=1, own_host=True) for _ in range(3)]
         cluster.connect(log_to_driver=False)
-        cluster.wait_for_nodes(20)
+        cluster.wait_for_nodes(60)
         yield nodes
 
 

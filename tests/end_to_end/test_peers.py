@@ -73,7 +73,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def test_a_value_goes_from_node_to_node_once_for_each_host(cluster: Cluster) -> None:
     maker, one, other = (cluster.add_node(num_cpus=2, own_host=True) for _ in range(3))
     cluster.connect(log_to_driver=False)
-    cluster.wait_for_nodes(20)
+    cluster.wait_for_nodes(60)
     value = on(maker, make).remote(1)
     rabbitry.wait([value], timeout=30, fetch_local=False)
     asked = [on(node, digest).remote(value) for node in (one, other, one, maker, other, one)]
@@ -87,7 +87,7 @@ def test_a_value_goes_from_node_to_node_once_for_each_host(cluster: Cluster) -> 
 def test_a_node_that_is_killed_while_it_sends_costs_nothing_but_time(cluster: Cluster) -> None:
     maker, reader = cluster.add_node(num_cpus=1, own_host=True), cluster.add_node(num_cpus=1, own_host=True)
     cluster.connect(log_to_driver=False)
-    cluster.wait_for_nodes(20)
+    cluster.wait_for_nodes(60)
     assert rabbitry.get(on(reader, digest).remote(numpy.zeros(9, numpy.uint8)), timeout=30) == 0
     value = on(maker, make).remote(2, LARGE_BYTES)
     rabbitry.wait([value], timeout=50, fetch_local=False)

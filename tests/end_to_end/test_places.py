@@ -56,7 +56,7 @@ def five(engine_arguments: dict[str, Any]) -> Iterator[Five]:
             for zone in ZONES
         }
         cluster.connect(log_to_driver=False)
-        cluster.wait_for_nodes(20)
+        cluster.wait_for_nodes(60)
         yield nodes
 
 

@@ -60,7 +60,7 @@ def manifest_of(ref: Any) -> records.Manifest:
 def test_values_are_read_on_all_hosts_and_outlive_theirs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch):
     one, two = (cluster.add_node(num_cpus=2, own_host=True) for _ in range(2))
     cluster.connect(log_to_driver=False)
-    cluster.wait_for_nodes(20)
+    cluster.wait_for_nodes(60)
 
     # A result, and what a task has put: read here, there, and where they are.
     result, (inner,) = on(one, make).remote(1), rabbitry.get(on(one, put).remote(2), timeout=30)
