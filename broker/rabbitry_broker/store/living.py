@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from rabbitry_broker.messages import decode
 from rabbitry_broker.signing import ForgedMessage, Signer
 from rabbitry_broker.store.keys import Keys
@@ -23,7 +21,7 @@ def living_nodes(server: Server, keys: Keys, signer: Signer) -> Iterator[dict[st
             continue
         try:
             record = decode(signer.open(b"node" + node, sealed))
-        except (ForgedMessage, msgspec.MsgspecError, ValueError):
+        except (ForgedMessage, ValueError):
             continue
         if isinstance(record, dict):
             yield record
