@@ -77,6 +77,7 @@ class FakeStore:
         self.data: dict[bytes, Any] = {}
         self.results: dict[bytes, bytes] = {}
         self.starts: dict[bytes, bytes] = {}
+        self._tokens: dict[bytes, bytes] = {}  # of the marks in `starts`
         self.attempts: dict[bytes, int] = {}
         self.committed: list[tuple[bytes, list[bytes], bool]] = []
         self.told: list[tuple[bytes, bytes]] = []
@@ -133,11 +134,10 @@ class FakeStore:
 
     def start_once(self, node: bytes, ids: Sequence[bytes], token: bytes) -> list[bytes]:
         self._check()
-        return [self.starts.setdefault(each, b"") or self._start(node, each) for each in ids]
-
-    def _start(self, node: bytes, task_id: bytes) -> bytes:
-        self.starts[task_id] = node
-        return b""
+        for each in ids:
+            if each not in self.starts:
+                self.starts[each], self._tokens[each] = node, token
+        return [b"" if self._tokens.get(each) == token else self.starts[each] for each in ids]
 
     def started_by(self, task_id: bytes) -> bytes | None:
         self._check()
@@ -165,8 +165,9 @@ class FakeStore:
         if name.startswith("node_"):
             return getattr(self, f"_{name}")(*args)
         assert name == "custody_adopt"
-        found = self.data.pop(args[0], {})
-        self.data.setdefault(args[1], {}).update(found)
+        found = self.data.get(args[0], {})
+        if found:
+            self.data.setdefault(args[1], {}).update(found)
         return [part for pair in found.items() for part in pair]
 
     def _node_beat(self, prefix: bytes, node: bytes, digits: str, lease: int, record: bytes, *rest: Any) -> list[Any]:
@@ -243,10 +244,15 @@ class FakeStore:
         if name == b"TIME":
             return [b"%d" % int(self.clock), b"0"]
         if name == b"HSET":
-            self.data.setdefault(key, {}).update(zip(args[1::2], args[2::2], strict=True))
-            return 1
+            table = self.data.setdefault(key, {})
+            before = len(table)
+            table.update(zip(args[1::2], args[2::2], strict=True))
+            return len(table) - before
         if name == b"HSETNX":
-            return int(self.data.setdefault(key, {}).setdefault(args[1], args[2]) is args[2])
+            table = self.data.setdefault(key, {})
+            new = args[1] not in table
+            table.setdefault(args[1], args[2])
+            return int(new)
         if name == b"HDEL":
             table = self.data.get(key, {})
             count = sum(table.pop(each, None) is not None for each in args[1:])
