@@ -1,12 +1,17 @@
 """What Redis spends on the end of a task: the commit itself, and the owner's reading and letting go.
 
-    python -m benchmarks.commits                       # batches of 1, 10 and 100, one after the other and paced
+    python -m benchmarks.commits                       # batches of 1, 10 and 100
     python -m benchmarks.commits --source OTHER.lua    # the whole text of another script too, in commit.lua's place
 
-A Redis of its own gets the commits that executors send (`Results.commit_arguments`), and what an owner does: it blocks
-on its inbox. `plain` is the cheap form (`PlainCommits`), which executors try first. Figures are microseconds of
-processor time of `redis-server` for each task, medians over rounds; `paced` is one commit every 5 ms, after each of
-which the server falls asleep, as a server does that has little work.
+A Redis of its own gets the commits that executors send, while their owner blocks on its inbox. `plain` is the cheap
+form (`PlainCommits`), which executors try first. Figures are microseconds of processor time of `redis-server` for each
+task, medians over rounds:
+
+| pace | |
+|---|---|
+| `paced` | one commit every 5 ms: the server falls asleep after each, as one does that has little work |
+| `in turn` | the next one when the last is done |
+| `crowd` | as many at a time as there are executors, as a server finds them that is nearly full |
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -35,9 +40,10 @@ from rabbitry_broker.store.store import ObjectStore
 
 ROUNDS: Final = 5
 PACE_SECONDS: Final = 0.005
-COMMITS: Final = {1: 1000, 10: 400, 100: 100}
+COMMITS: Final = {1: 1280, 10: 416, 100: 96}
 PACED: Final = 100
-CONNECTIONS: Final = 8
+CONNECTIONS: Final = 32
+PACES: Final = ("paced", "in turn", "crowd")
 RECORD: Final = records.plain(b"\x80\x05K\x01.")
 
 
@@ -60,52 +66,63 @@ class Owner(threading.Thread):
                 self.entries += 1
 
 
-def _committer(connection: Connection, source: str | None) -> Callable[[list[bytes]], None]:
-    """Return what commits by these arguments of commit.lua, and reads the reply."""
-    if source is not None:
-        script = connection.script(source)
-        return lambda arguments: script((), arguments)
-    plain = PlainCommits(connection)
+class Executor:
+    """Commits on a connection of its own, by arguments of commit.lua.
 
-    def run(arguments: list[bytes]) -> None:
-        commands = plain.commands(arguments)
-        connection.send_many(commands)
-        assert plain.read(len(commands))
+    Args:
+        connection: its own.
+        source: of the script; None for the plain form.
+    """
 
-    return run
+    def __init__(self, connection: Connection, source: str | None) -> None:
+        self._connection = connection
+        self._script = None if source is None else connection.script(source)
+        self._plain = PlainCommits(connection)
+
+    def send(self, arguments: list[bytes]) -> int:
+        """Send a commit; return how many replies there will be."""
+        commands = self._plain.commands(arguments) if self._script is None else [self._script.command((), arguments)]
+        self._connection.send_many(commands)
+        return len(commands)
+
+    def read(self, replies: int) -> None:
+        """Read them."""
+        if self._script is None:
+            assert self._plain.read(replies)
+        else:
+            assert self._connection.read() == []
 
 
-def measure(store: ObjectStore, pid: int, source: str | None, batch: int, *, paced: bool, waits: bool) -> float:
-    """Return microseconds of the server's processor time for each task; `source` None is the plain form."""
+def measure(store: ObjectStore, pid: int, source: str | None, batch: int, pace: str) -> float:
+    """Return microseconds of the server's processor time for each task; `source` as for `Executor`."""
     owner = secrets.token_bytes(CLIENT_BYTES)
     store.server.call(b"SET", store.keys.client(owner), b"1")
     store.server.call(b"ZADD", store.keys.clients, time.time() + 3600, owner)
     connections = [store.open_connection("commit") for _ in range(CONNECTIONS)]
-    runs = [_committer(each, source) for each in connections]
+    executors = [Executor(each, source) for each in connections]
     commits = []
-    for number in range(PACED if paced else COMMITS[batch]):
+    for _ in range(CONNECTIONS + (PACED if pace == "paced" else COMMITS[batch])):
         items: list[bytes] = []
         for _ in range(batch):
             items += (owner + secrets.token_bytes(12) + (1).to_bytes(4, "big"), RECORD)
         entry = encode_completion(store.signer, owner, Completion(b"f" * 16, batch, 0.01, items))
-        arguments = store.commit_arguments(owner, items, entry, require_owner=True)
-        if number < CONNECTIONS:
-            runs[number](arguments)  # the script's text crosses
-        commits.append((runs[number % CONNECTIONS], arguments))
-    commits = commits[CONNECTIONS:]
+        commits.append(store.commit_arguments(owner, items, entry, require_owner=True))
+    for executor in executors:  # the scripts' text crosses
+        executor.read(executor.send(commits.pop()))
     reader = Owner(store.endpoint.store_url, store.keys.inbox(owner))
-    if waits:
-        reader.start()
+    reader.start()
     time.sleep(0.05)
     before = processor_time(pid)
-    for run, arguments in commits:
-        run(arguments)
-        if paced:
+    at_a_time = CONNECTIONS if pace == "crowd" else 1
+    for at in range(0, len(commits), at_a_time):
+        sent = [(each, each.send(one)) for each, one in zip(executors, commits[at : at + at_a_time], strict=False)]
+        for executor, replies in sent:
+            executor.read(replies)
+        if pace == "paced":
             time.sleep(PACE_SECONDS)
     took = processor_time(pid) - before
-    if waits:
-        store.server.call(b"RPUSH", store.keys.inbox(owner), b"")
-        reader.join()
+    store.server.call(b"RPUSH", store.keys.inbox(owner), b"")
+    reader.join()
     for each in connections:
         each.close()
     store.server.call(b"FLUSHALL")
@@ -129,15 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stack.callback(server.stop)
         secret = secrets.token_bytes(32)
         store = ObjectStore(Endpoint(server.url, "amqp://unused", (secret,)), Signer((secret,)))
-        for paced in (False, True):
+        for pace in PACES:
             for batch in COMMITS:
-                for waits in (False, True):
-                    found: dict[str, list[float]] = {name: [] for name in sources}
-                    for _ in range(ROUNDS):
-                        for name, source in sources.items():
-                            found[name].append(measure(store, server.pid, source, batch, paced=paced, waits=waits))
-                    what = f"batches of {batch:3}{', paced' if paced else '':7}{', owner waits' if waits else ''}"
-                    print(f"{what:36}", *[f"{name} {statistics.median(us):7.2f} us" for name, us in found.items()])
+                found: dict[str, list[float]] = {name: [] for name in sources}
+                for _ in range(ROUNDS):
+                    for name, source in sources.items():
+                        found[name].append(measure(store, server.pid, source, batch, pace))
+                figures = [f"{name} {statistics.median(us):7.2f} us" for name, us in found.items()]
+                print(f"batches of {batch:3}, {pace:8}", *figures)
 
 
 if __name__ == "__main__":
