@@ -272,7 +272,10 @@ def report(measured: Mapping[int, Mapping[str, Any]]) -> str:
         ]
         for nodes, each in rows:
             us = each["us"]
-            more = f"  efficiency {each['efficiency']:.2f}" if "efficiency" in each else ""
+            more = ""
+            if "efficiency" in each:
+                cores = sum(us.values()) * each["rate"] / 1e6
+                more = f"  efficiency {each['efficiency']:.2f} with {cores:.2f} cores"
             if "shares" in each:
                 shares = each["shares"]
                 more += f"  {shares[0]} to {shares[-1]} tasks a node, {shares[len(shares) // 10]} at the tenth"
