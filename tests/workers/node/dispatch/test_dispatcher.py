@@ -125,17 +125,6 @@ def test_a_chunk_is_sent_ahead_of_quick_work_only():
     assert len(executor.chunks) == 1
 
 
-@pytest.mark.parametrize(("waiting", "retries", "chunks"), [(3, 3, 2), (2, 3, 1), (3, 0, 1)])
-def test_a_short_task_goes_ahead_if_more_wait_than_there_are_executors(waiting: int, retries: int, chunks: int):
-    world = Dispatch()
-    piece = world.wait(waiting, max_retries=retries)
-    lane = world.lanes.of(piece.header)
-    executor = world.executor(lane=lane)
-    world.run_times.means[piece.header.function] = 0.01
-    world.dispatcher.serve(lane)
-    assert len(executor.chunks) == chunks
-
-
 def test_executors_are_leased_while_there_are_any():
     world = Dispatch()
     lane = world.lanes.of(world.wait(3).header)

@@ -29,7 +29,6 @@ from rabbitry_workers.node.model.work import Chunk, Piece
 CHUNK_SECONDS: Final = 0.005  # of work in one chunk
 CHUNK_TASKS_MAX: Final = 200
 QUICK_TASK_SECONDS: Final = 0.002  # tasks shorter than this are sent ahead while a chunk still runs
-SHORT_TASK_SECONDS: Final = 0.02  # and than this if more wait than there are executors: none has nothing to do then
 AHEAD_SECONDS: Final = 0.1  # a chunk that was sent longer ago turns out slow: nothing goes behind it
 AGAIN_SECONDS: Final = 1.0  # until the next try to hand out tasks when Redis was away
 
@@ -191,21 +190,15 @@ class Dispatcher:
         return None
 
     def _ahead_executor(self, lane: Lane, piece: Piece) -> Executor | None:
-        """An executor that may be sent a chunk ahead: what it runs is known to be quick.
-
-        It goes on at once then, and its commit and the way of its reply cost it no time.
-        """
-        # What may run once only is marked as begun when it is sent.
-        many = lane.waiting > len(lane.executors) and piece.header.max_retries != 0
-        limit = SHORT_TASK_SECONDS if many else QUICK_TASK_SECONDS
+        """An executor that may be sent a chunk ahead: what it runs is known to be quick."""
         mean = self._means.get(piece.header.function)
-        if mean is None or mean > limit:
+        if mean is None or mean > QUICK_TASK_SECONDS:
             return None
         now = time.monotonic()
         for executor in lane.executors:
             if (
                 len(executor.chunks) == 1
-                and (self._means.get(executor.chunks[0].header.function) or 1.0) <= limit
+                and (self._means.get(executor.chunks[0].header.function) or 1.0) <= QUICK_TASK_SECONDS
                 and executor.state is State.LEASED
                 and not (executor.leaving or executor.revoked)
                 and now - executor.chunks[0].sent_at < AHEAD_SECONDS
