@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -147,14 +148,18 @@ def sleep(scene: Scene) -> dict[str, Any]:
     ray = scene.ray
 
     @ray.remote
-    def pause() -> None:
+    def pause() -> int:
         time.sleep(SLEEP)
+        return os.getppid()  # the node's template
 
     count = scene.amounts.sleeps * scene.nodes
     ray.get([pause.remote() for _ in range(4 * scene.nodes)])
     time.sleep(1.0)
-    found = scene.measure(count, lambda: ray.get([pause.remote() for _ in range(count)]))
+    ran: list[int] = []
+    found = scene.measure(count, lambda: ran.extend(ray.get([pause.remote() for _ in range(count)])))
     found["efficiency"] = count * SLEEP / scene.nodes / found["seconds"]
+    shares = sorted(Counter(ran).values())
+    found["shares"] = [0] * (scene.nodes - len(shares)) + shares
     return found
 
 
@@ -267,7 +272,13 @@ def report(measured: Mapping[int, Mapping[str, Any]]) -> str:
         ]
         for nodes, each in rows:
             us = each["us"]
-            more = f"  efficiency {each['efficiency']:.2f}" if "efficiency" in each else ""
+            more = ""
+            if "efficiency" in each:
+                cores = sum(us.values()) * each["rate"] / 1e6
+                more = f"  efficiency {each['efficiency']:.2f} with {cores:.2f} cores"
+            if "shares" in each:
+                shares = each["shares"]
+                more += f"  {shares[0]} to {shares[-1]} tasks a node, {shares[len(shares) // 10]} at the tenth"
             if "made" in each:
                 memory = " and ".join(f"{kib:.0f} KiB ({part})" for part, kib in each["kib"].items())
                 more = f"  made in {each['made']['seconds']:.1f} s, {memory} each"

@@ -83,6 +83,11 @@ def is_wrong_type(error: StoreError) -> bool:
     return "WRONGTYPE" in str(error)
 
 
+def is_refused(error: StoreError) -> bool:
+    """True if whoever we are on that server has no right to that command."""
+    return "NOPERM" in str(error)
+
+
 class ConnectionLost(StoreError):
     """The connection to Redis broke or fell silent. Whether the last commands took effect is unknown.
 

@@ -23,6 +23,7 @@ from rabbitry_broker.signing import Signer
 from rabbitry_broker.store import copies
 from rabbitry_broker.store.copies import ObjectLost
 from rabbitry_broker.store.large import copies_are_eager
+from rabbitry_broker.store.living import HostNodes, nodes_of
 from rabbitry_broker.store.store import ObjectStore
 from tests.servers import RedisServer, wait_until
 
@@ -60,7 +61,14 @@ def host(server: RedisServer) -> Iterator[OpenHost]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing take long."""
-    for name in ("ASK_AGAIN_SECONDS", "GONE_SECONDS", "SILENT_SECONDS", "PATIENCE_SECONDS"):
+    for name in (
+        "ASK_AGAIN_SECONDS",
+        "LOOK_SECONDS",
+        "LAPSED_SECONDS",
+        "GONE_SECONDS",
+        "SILENT_SECONDS",
+        "PATIENCE_SECONDS",
+    ):
         monkeypatch.setattr(copies, name, getattr(copies, name) / 20)
 
 
@@ -133,10 +141,12 @@ def serve(server: RedisServer) -> Iterator[Callable[..., Nodes]]:
         each.close()
 
 
-def is_on_record(store: ObjectStore, node: bytes, host: bytes) -> None:
-    """Let a node of that host be on record as living."""
-    record = store.signer.seal(b"node" + node, encode({"id": node, "host": host}))
-    store.pipeline([(b"SET", store.keys.node(node), record), (b"HSET", store.keys.nodes, node, record)])
+def is_on_record(store: ObjectStore, node: bytes, host: bytes, *, lives: bool = True, draining: bool = False) -> None:
+    """Let a node of that host be on record, as living or as one whose lease has ended."""
+    record = store.signer.seal(b"node" + node, encode({"id": node, "host": host, "draining": draining}))
+    store.call(b"HSET", store.keys.nodes, node, record)
+    if lives:
+        store.call(b"SET", store.keys.node(node), record)
 
 
 # -- who writes --------------------------------------------------------------------------------------------------------
@@ -216,6 +226,38 @@ def test_a_value_whose_host_has_no_nodes_any_more_is_lost(host: OpenHost, soon: 
     manifest = records.read_manifest(node.put_packed(key, pack(array())))
     with pytest.raises(ObjectLost, match="no node is left"):
         reader.read_large(key, manifest)
+
+
+def test_a_value_whose_hosts_last_lease_has_ended_is_lost_without_further_waiting(
+    host: OpenHost, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(copies, "GONE_SECONDS", 3600.0)
+    monkeypatch.setattr(copies, "ASK_AGAIN_SECONDS", 3600.0)
+    node, reader = host("a", kept=True), host("b")
+    is_on_record(reader, b"elsewhere", b"c")
+    is_on_record(reader, b"there", b"a", lives=False)
+    key = new_id()
+    manifest = records.read_manifest(node.put_packed(key, pack(array())))
+    with pytest.raises(ObjectLost, match="no node is left"):
+        reader.read_large(key, manifest)
+
+
+def test_what_is_known_of_the_nodes_of_a_host(host: OpenHost):
+    store = host("z")
+
+    def known() -> HostNodes:
+        return nodes_of(b"a", store.server, store.keys, store.signer)
+
+    assert known() is HostNodes.NONE
+    is_on_record(store, b"left", b"a", lives=False, draining=True)
+    is_on_record(store, b"elsewhere", b"c")
+    assert known() is HostNodes.NONE
+    is_on_record(store, b"lost", b"a", lives=False)
+    assert known() is HostNodes.LAPSED
+    store.call(b"HSET", store.keys.nodes, b"stranger", b"nonsense")
+    assert known() is HostNodes.LAPSED
+    is_on_record(store, b"there", b"a")
+    assert known() is HostNodes.LIVE
 
 
 def test_nodes_that_live_and_say_nothing_are_not_waited_for_for_ever(host: OpenHost, soon: None):

@@ -254,3 +254,24 @@ def test_graves_of_another_type_do_not_keep_ghosts_for_ever(store: ObjectStore) 
         store.call(b"SET", store.keys.graves(client), b"nonsense")
     store.lives.lay_ghosts()
     assert not store.call(b"EXISTS", store.keys.ghosts, store.keys.graves(first), store.keys.graves(second))
+
+
+# -- leases that others end ------------------------------------------------------------------------------------------
+
+
+def test_who_has_not_renewed_its_lease_counts_as_dead_once_that_is_said(store: ObjectStore) -> None:
+    living, silent, gone = a_client(store), a_silent_client(store), new_client_id()
+    late = a_silent_client(store)
+    store.call(b"ZADD", store.keys.clients, store.time() - 1, silent)
+    assert store.lapse([living, silent, gone, late]) == [silent, gone], "the lease of the last one goes on"
+    assert not store.renew_client(silent, LEASE)
+    assert store.renew_client(late, LEASE)
+    assert store.commit(silent, [new_object(silent), records.NONE], b"", require_owner=True) == [-1]
+
+
+def test_who_is_cleared_up_after_is_told_of(store: ObjectStore) -> None:
+    told: list[list[bytes]] = []
+    client = a_client(store)
+    store.lives.on_gone = lambda clients: told.append([each for each in clients if not store.clients.is_alive(each)])
+    begin_to_clear(store, client)
+    assert told == [[client]]

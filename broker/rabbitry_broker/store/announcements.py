@@ -13,6 +13,7 @@ from rabbitry_broker.store.room import Room
 from rabbitry_broker.store.server import Server
 
 ENDED_JOBS_KEPT = 1000  # records of drivers that left
+CLIENTS_AT_ONCE = 1000  # in one message
 CANCELLED_SECONDS = 3600  # that a node which comes late learns of a cancellation
 
 
@@ -39,6 +40,12 @@ class Announcements:
         now = repr(self._server.time())
         self._server.call(b"HDEL", keys.requested, job)  # before its record: who dies between has left that for others
         self._server.script("job_end", *records, job, now, ENDED_JOBS_KEPT, *others)
+
+    def clients_gone(self, clients: Sequence[bytes]) -> None:
+        """Clients count as dead since just now: nodes need not hold their work any longer."""
+        for at in range(0, len(clients), CLIENTS_AT_ONCE):
+            message = self._signer.seal(b"control", encode(["clients-gone", list(clients[at : at + CLIENTS_AT_ONCE])]))
+            self._server.call(b"PUBLISH", self._keys.control_channel, message)
 
     def cancel(self, keys: Keys, task_ids: Sequence[bytes], client: bytes, *, force: bool, recursive: bool) -> None:
         """Tell every node that tasks are cancelled; late ones find them in the list for an hour.

@@ -56,6 +56,13 @@ class Clients:
             self._server.script("condemn", keys.client(client), keys.clients, keys.drivers, client, repr(too_old))
         )
 
+    def lapse(self, clients: Sequence[bytes]) -> list[bytes]:
+        """Leases of clients have ended, and leases can be trusted: return those that count as dead from now on."""
+        keys = self._keys
+        calls = [("lapse", (keys.client(each), keys.clients, keys.drivers, each)) for each in clients]
+        replies = self._server.pipeline_of_scripts(calls)
+        return [each for each, dead in zip(clients, replies, strict=True) if dead]
+
     def _renewal(self, client: bytes, lease: float) -> tuple[Any, ...]:
         return self._keys.client(client), self._keys.clients, client, int(lease * 1000)
 

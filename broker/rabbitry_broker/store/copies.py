@@ -33,7 +33,7 @@ from rabbitry_broker.shared_memory import ObjectStoreFull
 from rabbitry_broker.signing import ForgedMessage, Signer
 from rabbitry_broker.store.chunks import Chunks
 from rabbitry_broker.store.keys import Keys
-from rabbitry_broker.store.living import living_nodes
+from rabbitry_broker.store.living import HostNodes, nodes_of
 from rabbitry_broker.store.room import PATIENCE_SECONDS
 from rabbitry_broker.store.server import Server
 
@@ -42,6 +42,12 @@ ASK_AGAIN_SECONDS: Final = 2.0
 
 GONE_SECONDS: Final = 10.0
 """A host without nodes for so long has none any more: a node that is started again takes a while."""
+
+LAPSED_SECONDS: Final = 0.4
+"""The same of a host whose last node was silent until its lease ended: it has had that while already."""
+
+LOOK_SECONDS: Final = 0.5
+"""Until the first look whether the host has nodes; while it has, each next one comes after twice the time."""
 
 SILENT_SECONDS: Final = 60.0
 """So long a reader waits for nodes that live and say nothing."""
@@ -95,6 +101,7 @@ class Copies:
         """
         started = heard = time.monotonic()
         asked = missed = 0.0
+        look_at, look_after = started + LOOK_SECONDS, LOOK_SECONDS
         pause = _FIRST_PAUSE
         note_key = self._keys.copying(object_id)
         while True:
@@ -114,13 +121,17 @@ class Copies:
                     raise refusal
             if now - heard > SILENT_SECONDS:
                 raise ObjectLost(f"object {object_id.hex()}: the nodes of the host that has it do not answer")
-            if now - asked >= ASK_AGAIN_SECONDS:
-                if asked and not self._has_nodes(stands.host):
-                    missed = missed or now
-                    if now - missed > GONE_SECONDS:
-                        raise ObjectLost(f"object {object_id.hex()}: no node is left on the host that made it")
-                else:
+            if now >= look_at:
+                nodes = nodes_of(stands.host, self._server, self._keys, self._signer)
+                if nodes is HostNodes.LIVE or not self._server.trusts_leases(LEASE_SECONDS):
                     missed = 0.0
+                    look_after = min(2 * look_after, ASK_AGAIN_SECONDS)
+                else:
+                    missed, look_after = missed or now, LOOK_SECONDS
+                    if now - missed > (LAPSED_SECONDS if nodes is HostNodes.LAPSED else GONE_SECONDS):
+                        raise ObjectLost(f"object {object_id.hex()}: no node is left on the host that made it")
+                look_at = now + look_after
+            if now - asked >= ASK_AGAIN_SECONDS:
                 message = encode(["copy", stands.host, object_id, asked > 0.0])
                 request = (b"PUBLISH", self._keys.control_channel, self._signer.seal(b"control", message))
                 # What was said against a copy some seconds ago is no answer to this.
@@ -129,12 +140,6 @@ class Copies:
                 asked = now
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _has_nodes(self, host: bytes) -> bool:
-        """True if a node of that host is on record as living, or leases cannot be judged just now."""
-        if not self._server.trusts_leases(LEASE_SECONDS):
-            return True
-        return any(each.get("host") == host for each in living_nodes(self._server, self._keys, self._signer))
 
     # -- for those who have the value --------------------------------------------------------------------------------
 

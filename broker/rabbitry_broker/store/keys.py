@@ -19,6 +19,7 @@ the object's id as their hash tag: they lie on all servers (`x:{<client>:<id>}<t
 | `r:{client}` | hash | deleted objects whose buffers or refs are to be let go | when that is done (client, janitor) |
 | `x:{client}:<id><token>:<n>` | string | chunk number n of a large value | with the object |
 | `v:{client}:<id>` | string | a copy of a large value is being made, or cannot be | by itself, in seconds |
+| `z:{client}` | string | whether all results of a commit were written (`commit_many.lua`) | in the same transaction |
 | `n:{client}:<id>` | string | items of a stream that were read; with backpressure | with the stream, or the client |
 | `s:{client}` | hash | start marks of its tasks that may run once only | with the client |
 | `a:{client}` | hash | crash counts of its redelivered tasks | with the client |

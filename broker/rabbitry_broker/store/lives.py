@@ -80,6 +80,10 @@ class Lives:
         functions: which clients hold.
         aside: for what cannot be read.
         room: what Redis has room for.
+
+    Attributes:
+        on_actor_released: hears of actors whose last handle went.
+        on_gone: hears of clients that are cleared up after, once they count as dead.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Lives:
         self._aside = aside
         self._room = room
         self.on_actor_released: Callable[[bytes], None] | None = None
+        self.on_gone: Callable[[Sequence[bytes]], None] | None = None
 
     # -- holding -----------------------------------------------------------------------------------------------------
 
@@ -343,6 +348,8 @@ class Lives:
             if not is_full(error):
                 raise
         server.pipeline([(b"DEL", keys.client(client)) for client in clients] + [(b"ZREM", keys.drivers, *clients)])
+        if self.on_gone is not None:
+            self.on_gone(list(clients))
         for client in clients:
             self._undo_pending(client)
             self._functions.leave(client)

@@ -151,12 +151,14 @@ class ObjectStore:
         self.keep_clients = self.clients.keep
         self.known_by_connection = self.clients.known_by_connection
         self.condemn = self.clients.condemn
+        self.lapse = self.clients.lapse
         self.is_alive = self.clients.is_alive
         self.registered = self.clients.registered
         self.tell = self.clients.tell
 
         self.begin_job = self.announcements.begin_job
         self.end_job = self.announcements.end_job
+        self.clients_gone = self.announcements.clients_gone
         self.announce_cancel = self.announcements.cancel
         self.announce_environment = self.announcements.environment
         self.announce_queue = self.announcements.queue

@@ -44,6 +44,8 @@ def completion(*numbers: int) -> Completion:
 class FakeRedis:
     """A list that blocks, and records of objects."""
 
+    server_version = (7, 0)
+
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self.entries: deque[Completion] = deque()
@@ -60,13 +62,13 @@ class FakeRedis:
         return taken or None
 
     def call_blocking(self, command: bytes, *arguments: Any, timeout: float) -> Any:
-        """BLPOP."""
-        assert command == b"BLPOP"
+        """BLMPOP."""
+        assert command == b"BLMPOP"
         if not self._scheduler.block(lambda: bool(self.entries), timeout):
             return None
-        entry = self.entries.popleft()
+        taken = [self.entries.popleft() for _ in range(min(len(self.entries), arguments[-1]))]
         self._scheduler.switch()
-        return [b"", entry]
+        return [b"", taken]
 
     def limit_replies(self, seconds: float) -> None:
         """Nothing: replies come at once."""

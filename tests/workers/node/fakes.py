@@ -91,6 +91,7 @@ class FakeStore:
         self.large = SimpleNamespace(
             memory=lambda: 0, trim=lambda: None, sweep=lambda: None, look_after=lambda: False, shared=None
         )
+        self.lives = SimpleNamespace(on_gone=None)
         self.connection = self
         self.events = SimpleNamespace(send=lambda recorder, who: list(recorder.take()))
         self.sent: list[tuple[Any, ...]] = []
@@ -98,6 +99,8 @@ class FakeStore:
         self.met: dict[bytes, None] = {}  # nodes that others have read of
         self.queue_counts = (0, 0)
         self.silent = 0
+        self.renewed: set[bytes] = set()  # clients whose lease has not ended after all
+        self.gone: list[bytes] = []  # clients that others were told of
 
     def _check(self) -> None:
         if self.away:
@@ -154,6 +157,13 @@ class FakeStore:
     def announce_queue(self, queue: str) -> None:
         self._check()
         self.announced.append(queue)
+
+    def lapse(self, clients: Sequence[bytes]) -> list[bytes]:
+        self._check()
+        return [each for each in clients if each not in self.renewed]
+
+    def clients_gone(self, clients: Sequence[bytes]) -> None:
+        self.gone += clients
 
     def keep_clients(self, clients: Sequence[bytes], lease: float) -> None:
         self.sent.append((b"keep", tuple(clients), lease))

@@ -35,7 +35,7 @@ def life() -> Any:
 
 @pytest.fixture
 def handlers(heard: list[Any], life: Any) -> dict[str, Any]:
-    names = ("cancelling", "ends", "pool", "environments", "planner", "keeping")
+    names = ("cancelling", "owners", "ends", "pool", "environments", "planner", "keeping")
     parts: dict[str, Any] = {name: Told(name, heard) for name in names}
     node: Any = SimpleNamespace(id=WHO)
     return Words(

@@ -19,7 +19,7 @@ from rabbitry_broker.events import RunTimes
 from rabbitry_broker.ids import CLIENT_BYTES
 from rabbitry_broker.messages import Completion, Task, encode_completion
 from rabbitry_broker.store import scripts
-from rabbitry_broker.store.results import NO_CONTINUATION, NOT_DURABLE, OWNER_GONE
+from rabbitry_broker.store.results import NO_CONTINUATION, NOT_DURABLE, OWNER_GONE, PlainCommits
 from rabbitry_broker.store.server import Connection, Script, takes_no_writes
 from rabbitry_broker.store.store import ObjectStore
 from rabbitry_workers.channel import DONE, DONE_SET, BlockingChannel
@@ -37,6 +37,8 @@ FLUSH_SECONDS = 0.01  # results that were not committed for one to two of these 
 FULL_RETRY_SECONDS = 0.2
 COMMIT_TASKS = 100
 COMMIT_BYTES = 512 * 1024
+WAITED_SECONDS = 1.0  # so long after somebody waited for results of an owner, somebody may wait for others
+WAITED_KEPT = 256  # owners
 REPLICAS_SECONDS = 1.0  # whoever waits for a result looks at its key after that time
 REPLICAS_SECONDS_MAX = 25.0  # a reply that takes longer counts as lost
 REPLICAS_TOLD_SECONDS = 30.0  # between two warnings that replicas are not there
@@ -155,6 +157,9 @@ class Committer:
         self._continuations = b"" if node is None else store.keys.continuations(node)
         self._connection: Connection | None = None
         self._script: Script | None = None
+        self._plain: PlainCommits | None = None
+        self._owed: list[int] = []  # of each commit that was sent: how many replies to a plain one; 0 for commit.lua
+        self._waited: dict[bytes, float] = {}  # owners of whose results some were waited for -> until when that counts
         self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None
         self._sent_done: tuple[Any, ...] = ()
         self._commits = 0
@@ -254,7 +259,6 @@ class Committer:
         self.tasks = self.bytes = 0
         self.retries = []
         self._sent = []
-        commands = []
         parts = [each for each in _by_tag(gathered) if each[1].items or each[1].ended]
         if self.state is None:  # a durable actor's results and state are one step
             parts = [(owner, part) for owner, results in parts for part in _sliced(results)]
@@ -271,9 +275,8 @@ class Committer:
                 ends if at == len(parts) else NO_CONTINUATION,
             )
             self._sent.append((owner, results, entry, arguments))
-            commands.append(arguments)
-        if commands:
-            self._send(commands)
+        if self._sent:
+            self._send([(owner, arguments) for owner, *_, arguments in self._sent])
         if last:
             self._settle()
 
@@ -298,19 +301,47 @@ class Committer:
             ends=ends,
         )
 
-    def _send(self, commands: list[list[bytes]]) -> None:
+    def _send(self, commits: list[tuple[bytes, list[bytes]]], *, plain: bool = True) -> None:
+        """Send commits (owner, arguments of `commit.lua`); what can be plain is, unless it was that before."""
         try:
             connection = self._connection
             if connection is None or connection.closed:
                 connection = self._connection = self._store.open_connection("commit")
                 self._script = connection.script(scripts.source_of("commit"))
+                self._plain = PlainCommits(connection)
             assert self._script is not None
-            scripts_to_run: list[tuple[Any, ...]] = [self._script.command((), arguments) for arguments in commands]
+            assert self._plain is not None
+            plain = plain and self.state is None and not self.replicas
+            self._owed = []
+            commands: list[tuple[Any, ...]] = []
+            for owner, arguments in commits:
+                if plain and self._plain.takes(arguments) and not self._is_waited_for(owner):
+                    cheap = self._plain.commands(arguments)
+                    self._owed.append(len(cheap))
+                    commands += cheap
+                else:
+                    self._owed.append(0)
+                    commands.append(self._script.command((), arguments))
             if self.replicas:
-                scripts_to_run.append((b"WAIT", self.replicas, round(1000 * replicas_seconds())))
-            connection.send_many(scripts_to_run)
+                commands.append((b"WAIT", self.replicas, round(1000 * replicas_seconds())))
+            connection.send_many(commands)
         except (ConnectionLost, ConnectionError):
             self._connection = None  # `_replies` sends them again
+
+    def _is_waited_for(self, owner: bytes) -> bool:
+        """True if somebody waited for results of an owner lately: a plain commit would be one for nothing."""
+        until = self._waited.get(owner)
+        if until is None:
+            return False
+        if time.monotonic() < until:
+            return True
+        del self._waited[owner]
+        return False
+
+    def _is_waited_for_now(self, owner: bytes) -> None:
+        if len(self._waited) >= WAITED_KEPT:
+            self._waited.clear()
+        self._waited[owner] = time.monotonic() + WAITED_SECONDS
 
     def _settle(self) -> None:
         """Read the replies of the commit under way, do what they leave to do, tell the agent."""
@@ -361,28 +392,26 @@ class Committer:
     def _replies(self, sent: list[tuple[bytes, Results, bytes, list[bytes]]]) -> list[list[Any]]:
         """Return the replies; after a lost connection all are committed again (a commit may run twice)."""
         deadline = time.monotonic() + COMMIT_PATIENCE_SECONDS
+        commits = [(owner, arguments) for owner, *_, arguments in sent]
         while True:
             try:
                 if self._connection is None:
-                    self._send([arguments for *_, arguments in sent])
+                    self._send(commits, plain=False)
                 if self._connection is None:
                     raise ConnectionLost("Redis cannot be reached")
-                connection = self._connection
-                replies: list[Any] = []
-                full: StoreError | None = None
-                for _ in sent:
-                    try:
-                        replies.append(connection.read())
-                    except ConnectionLost:
-                        raise
-                    except StoreError as error:
-                        if "OOM" not in str(error) and "NOSCRIPT" not in str(error) and not takes_no_writes(error):
-                            raise
-                        full = without_frames(error)
-                if self.replicas:
-                    self._look_at_replicas(connection.read())
+                replies, full = self._read(self._connection, self._owed)
+                left = [at for at, reply in enumerate(replies) if reply is None]
+                if left and full is None:
+                    # These were more than plain: the whole of it for them.
+                    self._send([commits[at] for at in left], plain=False)
+                    if self._connection is None:
+                        raise ConnectionLost("Redis cannot be reached")
+                    again, full = self._read(self._connection, self._owed)
+                    for at, reply in zip(left, again, strict=False):
+                        self._is_waited_for_now(commits[at][0])
+                        replies[at] = reply
                 if full is None:
-                    return replies
+                    return [reply or [] for reply in replies]
                 if time.monotonic() > deadline:
                     raise anew(full)
                 # Redis takes no writes now (nothing of that script ran), or forgot the script: again. Closed at once:
@@ -395,6 +424,27 @@ class Committer:
                 if time.monotonic() > deadline:
                     raise StoreError(f"results could not be committed: {error}") from error
                 time.sleep(0.05)
+
+    def _read(self, connection: Connection, owed: list[int]) -> tuple[list[list[Any] | None], StoreError | None]:
+        """Return the reply to each commit (None: it was more than plain), and an error that may be over soon."""
+        replies: list[list[Any] | None] = []
+        full: StoreError | None = None
+        for plain in owed:
+            if plain:
+                assert self._plain is not None
+                replies.append([] if self._plain.read(plain) else None)
+                continue
+            try:
+                replies.append(connection.read())
+            except ConnectionLost:
+                raise
+            except StoreError as error:
+                if "OOM" not in str(error) and "NOSCRIPT" not in str(error) and not takes_no_writes(error):
+                    raise
+                full = without_frames(error)
+        if self.replicas:
+            self._look_at_replicas(connection.read())
+        return replies, full
 
     def _look_at_replicas(self, have: int) -> None:
         """So many replicas have what was committed. Too few: callers are told all the same, and people now and then."""

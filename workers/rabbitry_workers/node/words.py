@@ -14,6 +14,7 @@ from rabbitry_workers.node.dispatch.pool import ExecutorPool
 from rabbitry_workers.node.groups.keeping import Keeping
 from rabbitry_workers.node.groups.planner import Planner
 from rabbitry_workers.node.intake.cancelling import Cancelling
+from rabbitry_workers.node.intake.owners import Owners
 from rabbitry_workers.node.model.life import Life
 from rabbitry_workers.node.model.node import Node
 
@@ -27,6 +28,7 @@ class Words:
         node: which node this is.
         life: tells whether it is leaving.
         cancelling: ends tasks.
+        owners: drops work whose owner is gone.
         ends: ends actors.
         pool: its executors.
         environments: its environments.
@@ -45,6 +47,7 @@ class Words:
         life: Life,
         *,
         cancelling: Cancelling,
+        owners: Owners,
         ends: Ends,
         pool: ExecutorPool,
         environments: Environments,
@@ -59,6 +62,7 @@ class Words:
         self._node = node
         self._life = life
         self._cancelling = cancelling
+        self._owners = owners
         self._ends = ends
         self._pool = pool
         self._environments = environments
@@ -78,6 +82,7 @@ class Words:
             "drain": self._drain,
             "flush-output": self._flush_output,
             "job-ended": self._job_ended,
+            "clients-gone": self._owners.told,
             "group-asked": self._planner.on_asked,
             "group-planned": self._keeping.on_planned,
             "group-kept": self._keeping.on_kept,

@@ -24,7 +24,14 @@ from rabbitry.core.identity import Identity
 from rabbitry.core.resolve.notes import WAKE
 from rabbitry.core.resolve.values import Values
 from rabbitry.exceptions import RabbitrySystemError
-from rabbitry_broker.errors import ConnectError, ConnectionLost, RabbitryBrokerError, StoreError, is_wrong_type
+from rabbitry_broker.errors import (
+    ConnectError,
+    ConnectionLost,
+    RabbitryBrokerError,
+    StoreError,
+    is_refused,
+    is_wrong_type,
+)
 from rabbitry_broker.messages import Completion, MalformedMessage, decode_completion, encode_completion
 
 KEY_POLL_SECONDS = 1.0  # the first look at the keys; each next one comes after twice the time
@@ -33,6 +40,9 @@ POP_COUNT = 64
 PAUSE_SHARE = 0.05  # of the time waited so far: so much later at most the end of a long wait is noticed
 PAUSE_MIN_SECONDS = 0.0003
 PAUSE_MAX_SECONDS = 0.005
+LONG_PAUSE_SHARE = 0.01  # the same of waits of more than half a second
+LONG_PAUSE_MAX_SECONDS = 0.05
+POPS_MANY = (7, 0)  # the first Redis that has BLMPOP
 KEYS_A_POLL = 5000
 
 log = logging.getLogger("rabbitry")
@@ -40,6 +50,10 @@ log = logging.getLogger("rabbitry")
 
 class InboxConnection(Protocol):
     """The leader's own connection."""
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """Which Redis it is."""
 
     def call(self, *args: Any) -> Any:
         """Run one command and return its reply."""
@@ -130,6 +144,8 @@ class Inbox:
         self._connection: InboxConnection | None = None
         self._poll_from = 0
         self._gathered = False  # several completions may be there: not to be popped one by one
+        self._more = False  # the last look took all it could at a time
+        self._may_pop_many = True  # unless that is refused
         self._closed = False
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -204,8 +220,13 @@ class Inbox:
 
         Each look wakes this process, and takes its turn at Redis, while those work that are waited for.
         """
+        if self._more:
+            return
         now = time.monotonic()
-        pause = min(PAUSE_SHARE * (now - started), PAUSE_MAX_SECONDS)
+        waited = now - started
+        pause = max(
+            min(PAUSE_SHARE * waited, PAUSE_MAX_SECONDS), min(LONG_PAUSE_SHARE * waited, LONG_PAUSE_MAX_SECONDS)
+        )
         if deadline is not None:
             pause = min(pause, deadline - now)
         if pause > PAUSE_MIN_SECONDS and not self._followers and not self._known.callbacks:
@@ -263,16 +284,17 @@ class Inbox:
                 self._connection = connection
             connection.limit_replies(self._store.reply_seconds(max(0.0, timeout)))
             entries = None
-            if timeout <= 0 or self._gathered or self._flight.count > POP_COUNT:
-                self._gathered = False
+            many = self._may_pop_many and connection.server_version >= POPS_MANY
+            if timeout <= 0 or self._more or (not many and (self._gathered or self._flight.count > POP_COUNT)):
                 entries = connection.call(b"LPOP", self._key, POP_COUNT)
+            self._gathered = False
             if not entries and timeout > 0:
                 # First we say that we block, then we look; who makes something known does it, then looks if we block.
                 self._blocking = True
                 if self._known.generation is generation:
-                    reply = connection.call_blocking(b"BLPOP", self._key, f"{timeout:.3f}", timeout=timeout)
-                    entries = reply[1:] if reply else None
+                    entries = self._pop_blocking(connection, timeout, many=many)
                 self._blocking = False
+            self._more = entries is not None and len(entries) >= POP_COUNT
         except (ConnectionLost, ConnectError) as error:
             self._connection = None
             self._blocking = False
@@ -298,6 +320,22 @@ class Inbox:
                 self._take(entry)
             self.wake()
         return bool(entries)
+
+    def _pop_blocking(self, connection: InboxConnection, timeout: float, *, many: bool) -> list[bytes] | None:
+        """Wait up to `timeout` seconds for completions. Several at a time save a look that would often find nothing."""
+        limit = f"{timeout:.3f}"
+        if many:
+            try:
+                reply = connection.call_blocking(
+                    b"BLMPOP", limit, 1, self._key, b"LEFT", b"COUNT", POP_COUNT, timeout=timeout
+                )
+                return list(reply[1]) if reply else None
+            except StoreError as error:
+                if not is_refused(error):
+                    raise
+                self._may_pop_many = False  # rights of before
+        reply = connection.call_blocking(b"BLPOP", self._key, limit, timeout=timeout)
+        return list(reply[1:]) if reply else None
 
     def _take(self, entry: bytes) -> None:
         try:

@@ -7,6 +7,12 @@ local look = look_inside == '1'
 local gate, holders, objects = prefix .. 'hg' .. tag, prefix .. 'h' .. tag .. ':', prefix .. 'o' .. tag .. ':'
 local any = redis.call('EXISTS', gate) == 1
 local kept, failed, graves = {}, {}, {}
+if not any and not look then -- what most of them are
+  local names = {}
+  for i = FIRST_SUFFIX, #ARGV do names[i - FIRST_SUFFIX + 1] = objects .. ARGV[i] end
+  if #names > 0 then redis.call('UNLINK', unpack(names)) end
+  return {kept, failed, graves}
+end
 for i = FIRST_SUFFIX, #ARGV do
   local suffix = ARGV[i]
   if any and redis.call('SISMEMBER', gate, suffix) == 1 then

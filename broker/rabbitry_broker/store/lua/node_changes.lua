@@ -37,16 +37,22 @@ end
 local function nodes_changed(prefix, key, since, limit, me)
   local found = redis.call('ZRANGEBYSCORE', key, '(' .. since, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
   local reply = {found[#found] or since, #found / 2}
+  local others, keys = {}, {}
   for i = 1, #found, 2 do
-    local hex = found[i]
-    if hex ~= me then
-      local record = redis.call('MGET', prefix .. 'n:' .. hex)[1] -- unlike GET, not offended by another type
-      if not record then
-        record = redis.call('HEXISTS', prefix .. 'nodes', nodes_id(hex)) == 1 and '-' or ''
-      end
-      reply[#reply + 1] = nodes_id(hex)
-      reply[#reply + 1] = record
+    if found[i] ~= me then
+      others[#others + 1] = found[i]
+      keys[#keys + 1] = prefix .. 'n:' .. found[i]
     end
+  end
+  if #others == 0 then return reply end
+  local records = redis.call('MGET', unpack(keys)) -- unlike GET, not offended by another type
+  for i, hex in ipairs(others) do
+    local record = records[i]
+    if not record then
+      record = redis.call('HEXISTS', prefix .. 'nodes', nodes_id(hex)) == 1 and '-' or ''
+    end
+    reply[#reply + 1] = nodes_id(hex)
+    reply[#reply + 1] = record
   end
   return reply
 end

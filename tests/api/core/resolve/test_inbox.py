@@ -26,6 +26,8 @@ class Connection:
         self.entries: deque[bytes] = deque()
         self.fails: BaseException | None = None
         self.closed = False
+        self.server_version = (7, 0, 15)
+        self.commands: list[bytes] = []
 
     def _fail(self) -> None:
         if self.fails is not None:
@@ -34,12 +36,17 @@ class Connection:
 
     def call(self, command: bytes, key: bytes, count: int) -> Any:
         self._fail()
+        self.commands.append(command)
         taken = [self.entries.popleft() for _ in range(min(count, len(self.entries)))]
         return taken or None
 
-    def call_blocking(self, command: bytes, key: bytes, seconds: str, *, timeout: float) -> Any:
+    def call_blocking(self, command: bytes, *arguments: Any, timeout: float) -> Any:
         self._fail()
-        return [key, self.entries.popleft()] if self.entries else None
+        self.commands.append(command)
+        if command == b"BLPOP":
+            return [arguments[0], self.entries.popleft()] if self.entries else None
+        taken = [self.entries.popleft() for _ in range(min(arguments[-1], len(self.entries)))]
+        return [arguments[2], taken] if taken else None
 
     def limit_replies(self, seconds: float) -> None:
         pass
@@ -143,6 +150,39 @@ def test_what_is_unreadable_is_put_aside_and_others_are_read(case: Case) -> None
     case.arrives(1)
     case.inbox.drain()
     assert case.heard == [("aside", "inbox")] and result_id(1) in case.around.values
+
+
+def test_several_are_taken_at_a_look(case: Case) -> None:
+    case.arrives(1)
+    case.arrives(2)
+    assert case.wait(2, None)
+    assert case.connection.commands == [b"BLMPOP"]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_redis_that_pops_one_at_a_time_is_read_as_well(case: Case, refused: bool) -> None:
+    if refused:
+        case.connection.fails = StoreError("NOPERM this user has no permissions to run the 'blmpop' command")
+    else:
+        case.connection.server_version = (6, 2, 6)
+    case.arrives(1)
+    case.arrives(2)
+    assert case.wait(2, None)
+    assert case.connection.commands == [b"BLPOP", b"BLPOP"]
+
+
+def test_who_took_all_that_a_look_takes_looks_again_without_a_pause(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POP_COUNT", 2)
+    monkeypatch.setattr(module, "PAUSE_MIN_SECONDS", -1.0)
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    for number in range(1, 6):
+        case.arrives(number)
+    assert case.wait(5, None)
+    assert case.connection.commands == [b"BLMPOP", b"LPOP", b"LPOP"]
+    assert not pauses
 
 
 def test_notes_are_handed_on(case: Case) -> None:

@@ -39,7 +39,7 @@ from rabbitry_workers.node.intake.handback import HandBack
 from rabbitry_workers.node.intake.inside import InsideGroups
 from rabbitry_workers.node.intake.intake import Intake
 from rabbitry_workers.node.intake.locality import Locality
-from rabbitry_workers.node.intake.owners import Owners
+from rabbitry_workers.node.intake.owners import CONFIRM_SECONDS, Owners
 from rabbitry_workers.node.intake.sources import Sources
 from rabbitry_workers.node.model.in_hand import InHand
 from rabbitry_workers.node.model.lanes import State
@@ -381,14 +381,45 @@ def test_work_whose_owner_is_gone_is_dropped_and_its_executor_ends(door: Door):
     assert set(ids(chunk.tasks)) <= executor.cancelled
 
 
-def test_an_owner_whose_lease_only_has_ended_gets_some_time(door: Door, monkeypatch: pytest.MonkeyPatch):
+def test_an_owner_whose_lease_only_has_ended_is_made_known_as_dead_the_next_time(door: Door):
     door.comes(1)
     door.store.data[door.node.keys.clients] = {OWNER: 5.0}
     door.owners.run_once()
     assert door.waiting()
-    door.owners._missing[OWNER] -= 60
+    door.owners._missing[OWNER] -= CONFIRM_SECONDS
+    door.store.renewed.add(OWNER)
+    door.owners.run_once()
+    assert door.waiting(), "it renewed its lease since"
+    door.store.renewed.clear()
     door.owners.run_once()
     assert not door.waiting()
+    assert door.store.gone == [OWNER], "others are told"
+
+
+def test_an_owner_that_is_met_after_its_lease_has_ended_is_made_known_as_dead(door: Door):
+    unknown = new_client_id()
+    door.store.data[door.node.keys.clients] = {unknown: 5.0}
+    assert not door.owners.has_met(header(unknown))
+    door.owners._unmet[unknown] -= CONFIRM_SECONDS
+    assert door.owners.has_met(header(unknown))
+    assert door.store.gone == [unknown] == list(door.owners.gone)
+
+
+def test_work_of_an_owner_leaves_when_its_end_is_told(door: Door):
+    door.sources.consider(QUEUE)
+    door.comes(1)
+    source = door.sources.by_queue[QUEUE]
+    assert source.outstanding == 1
+    door.store.data[door.node.keys.client(OWNER)] = b""
+    door.owners.told([new_client_id(), OWNER])
+    assert door.waiting(), "it is not so"
+    del door.store.data[door.node.keys.client(OWNER)]
+    door.owners.told([new_client_id()])
+    assert door.waiting(), "it is about others"
+    door.owners.told([new_client_id(), OWNER])
+    assert not door.waiting()
+    assert source.outstanding == 0
+    assert len(door.consumer.acknowledged) == 1
 
 
 def test_nobody_is_gone_while_leases_are_not_trusted(door: Door):

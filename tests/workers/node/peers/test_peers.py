@@ -344,6 +344,7 @@ MESSAGES: dict[str, list[Any]] = {
     "node-room": [b"node", b"record"],
     "flush-output": [b"job", b"token"],
     "job-ended": [b"job"],
+    "clients-gone": [[b"client"]],
     "set-up": [b"job", b"code"],
     "ask": [b"node", b"question"],
     "copy": [b"host", b"object", False],

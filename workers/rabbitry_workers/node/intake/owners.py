@@ -1,9 +1,10 @@
 """Work whose owner is gone is dropped: nobody could ever read its results.
 
 An owner is a client: a driver, an executor or an actor's process. It is gone when it was cleared away or that has
-begun: at once with a goodbye, and when its end was noticed (see `drivers`, `clients`). One whose lease has ended and
-that nobody has cleared away is gone if that stays so for `CONFIRM_SECONDS`: a Redis that was away may have let it end.
-Detached work is never dropped.
+begun: at once with a goodbye, and when its end was noticed (see `drivers`, `clients`). Who notices tells all nodes
+(control word `clients-gone`), so that its work holds no places here any longer. One whose lease has ended, and whom
+nobody has noticed, is made known as dead (`lapse.lua`) if that stays so for `CONFIRM_SECONDS`: if it came back after
+its work was dropped, it would wait for that for ever. Detached work is never dropped.
 
 Work of an owner that this node has not met waits until it is known that there is one: what an ended driver left on a
 queue must not begin. That is one look at Redis for each owner, not for each message.
@@ -23,7 +24,7 @@ from rabbitry_workers.node.model.node import Node
 from rabbitry_workers.node.model.ports import Settle
 
 INTERVAL_SECONDS: Final = 1.0
-CONFIRM_SECONDS: Final = 5.0  # more than the pause between two renewals of a client's lease
+CONFIRM_SECONDS: Final = 0.5  # so that it is seen twice; leases of which this is said are trusted
 GONE_KEPT: Final = 10_000
 MET_KEPT: Final = 10_000
 
@@ -66,6 +67,7 @@ class Owners:
         self._missing: dict[bytes, float] = {}
         self.gone: dict[bytes, None] = {}
         self._met: dict[bytes, None] = {}
+        self._unmet: dict[bytes, float] = {}  # whose lease had ended when their first message came, since when
 
     def start(self) -> None:
         """Look after owners from now on."""
@@ -83,15 +85,28 @@ class Owners:
         now = time.monotonic()
         standing = self._standing(wanted)
         self._missing = {owner: self._missing.get(owner, now) for owner in wanted if standing[owner] is not True}
-        for owner, since in list(self._missing.items()):
-            if standing[owner] is False or now - since >= self._confirm:
-                del self._missing[owner]
-                self._is_gone_now(owner)
-        while len(self.gone) > GONE_KEPT:
-            del self.gone[next(iter(self.gone))]
+        known = [owner for owner in self._missing if standing[owner] is False]
+        lapsed = [
+            owner for owner, since in self._missing.items() if standing[owner] is None and now - since >= self._confirm
+        ]
+        if lapsed:
+            lapsed = self._node.store.lapse(lapsed)
+        for owner in (*known, *lapsed):
+            del self._missing[owner]
+            self._is_gone_now(owner)
+        for table, kept in ((self.gone, GONE_KEPT), (self._unmet, MET_KEPT)):
+            while len(table) > kept:
+                del table[next(iter(table))]
         if self.gone:
             self._drop_waiting()
             self._end_running()
+        if lapsed:
+            self._node.store.clients_gone(lapsed)
+
+    def told(self, clients: Sequence[bytes]) -> None:
+        """Somebody says that these clients are gone: look whether it is so, if there is work of theirs."""
+        if not self._in_hand.owners().isdisjoint(clients):
+            self.run_once()
 
     def has_met(self, header: TaskHeader) -> bool:
         """True if work may be taken (and dropped, if its owner is gone); False: it is not known yet, ask again soon."""
@@ -102,13 +117,25 @@ class Owners:
         if standing and self._is_silent(owner):
             return False
         if standing is None and self._node.store.trusts_leases(self._node.config.client_lease):
-            return False
+            return self._has_lapsed(owner)
         if standing is False and self._node.store.trusts_leases(self._node.config.client_lease):
             self._is_gone_now(owner)
             return True
         self._met[owner] = None
         while len(self._met) > MET_KEPT:
             del self._met[next(iter(self._met))]
+        return True
+
+    def _has_lapsed(self, owner: bytes) -> bool:
+        """True if an owner not met yet, whose lease has ended, is gone now: what waits here holds places meanwhile."""
+        now = time.monotonic()
+        if now - self._unmet.setdefault(owner, now) < self._confirm:
+            return False
+        del self._unmet[owner]
+        if not self._node.store.lapse([owner]):
+            return False
+        self._is_gone_now(owner)
+        self._node.store.clients_gone([owner])
         return True
 
     def _standing(self, owners: Sequence[bytes]) -> dict[bytes, bool | None]:

@@ -72,6 +72,7 @@ class ServiceParts(IntakeParts):
             node,
             self.life,
             cancelling=self.cancelling,
+            owners=self.owners,
             ends=self.ends,
             pool=self.pool,
             environments=self.environments,
@@ -85,6 +86,7 @@ class ServiceParts(IntakeParts):
         )
         self.controls = Controls(node, self.words.handlers())
         self.watch = ControlWatch(node, self.sources, self.controls.act)
+        self.store.lives.on_gone = self.store.clients_gone
         self.janitor = Janitor(node, self.consumer, self.commits.orphan, self._take_over)
         self.submissions = SubmittedJobs(node, job_ttl())
         self.memory = MemoryWatch(node, self.executors, node.config.executor_memory)

@@ -5,6 +5,7 @@ kill-actor    actor id, without a restart, stored error that says why
 drain         node id
 flush-output  job id, token to publish behind what is there
 job-ended     job id
+clients-gone  ids of clients that count as dead
 group-asked   group id: it is to be planned
 group-planned group id, token of the plan, for each node (id, index and resource class of bundles)
 group-kept    group id, and the same: it waits for long, what becomes free there is for it
@@ -38,6 +39,7 @@ FORMS: Final[dict[str, Any]] = {
     "drain": tuple[str, bytes],
     "flush-output": tuple[str, bytes, bytes],
     "job-ended": tuple[str, bytes],
+    "clients-gone": tuple[str, list[bytes]],
     "group-asked": tuple[str, bytes],
     "group-planned": tuple[str, bytes, bytes, list[tuple[bytes, list[tuple[int, str]]]]],
     "group-kept": tuple[str, bytes, list[tuple[bytes, list[tuple[int, str]]]]],

@@ -116,8 +116,13 @@ class Drivers:
         try:
             if not self._node.store.trusts_leases(self._node.config.client_lease):
                 return
-            for client in set(self.keep_connected()) & set(absent):
-                if self._node.store.condemn(client, absent[client]):
-                    log.info("driver %s has ended without a goodbye", client.hex())
+            dead = [
+                client
+                for client in set(self.keep_connected()) & set(absent)
+                if self._node.store.condemn(client, absent[client])
+            ]
+            for client in dead:
+                log.info("driver %s has ended without a goodbye", client.hex())
+            self._node.store.clients_gone(dead)
         except RabbitryBrokerError as error:
             log.warning("%s: %s", TROUBLE, error)
