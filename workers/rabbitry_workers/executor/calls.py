@@ -32,6 +32,7 @@ from rabbitry.exceptions import (
 from rabbitry.exit import ActorExit
 from rabbitry.generators import DynamicObjectRefGenerator, StreamingGeneratorStats
 from rabbitry.object_ref import ObjectRef, made_here
+from rabbitry.util.node_address import get_node_ip_address
 from rabbitry_broker import records, retry_policy
 from rabbitry_broker.ids import FIRST_INDEX, object_id
 from rabbitry_broker.messages import DYNAMIC, KIND_ACTOR_CALL, KIND_TASK, STREAMING, Task, TaskHeader
@@ -89,7 +90,9 @@ class TaskExited(ProcessCountsAsDead):
 class CallRunner:
     """Runs calls in the name of one client. Any thread may use it."""
 
-    def __init__(self, client: Client, committer: Committer, node_id: bytes, interrupts: Interrupts) -> None:
+    def __init__(
+        self, client: Client, committer: Committer, node_id: bytes, interrupts: Interrupts, *, as_ray: bool
+    ) -> None:
         self.client = client
         self.store = client.store
         self.committer = committer
@@ -97,6 +100,8 @@ class CallRunner:
         self.interrupts = interrupts
         self.is_cancelled: Callable[[bytes], bool] = lambda task_id: False  # tasks are interrupted; actors set it
         self.on_exit: Callable[[SystemExit], None] = lambda error: None  # a call has left by that; actors set it
+        self.actor_repr: Callable[[], str | None] = lambda: None  # what errors show of the actor; actors set it
+        self.as_ray = as_ray
         self._forked = False
         os.register_at_fork(after_in_child=self._on_fork)
 
@@ -413,7 +418,13 @@ class CallRunner:
         if isinstance(error, ObjectStoreFull):
             return store_error(store_full(error))
         return capture_task_error(
-            error, header.name, os.getpid(), self.node_id.hex(), actor_id=header.actor.hex() or None
+            error,
+            header.name,
+            os.getpid(),
+            self.node_id.hex(),
+            ip=get_node_ip_address() if self.as_ray else "",
+            actor_repr=self.actor_repr() if header.actor else None,
+            actor_id=header.actor.hex() or None,
         )
 
 

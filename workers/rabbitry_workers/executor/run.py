@@ -115,7 +115,7 @@ class Executor:
         set_node_address(config["address"])
         self.committer = Committer(self.client.store, channel, self.client.id, self.node_id)
         self.continuing = self.committer.continuing = Continuing(self.client.signer)
-        self.runner = CallRunner(self.client, self.committer, self.node_id, interrupts)
+        self.runner = CallRunner(self.client, self.committer, self.node_id, interrupts, as_ray=config["as_ray"])
         self.task_id: bytes | None = None
         self.leaving = ""
         self.hosting = False
