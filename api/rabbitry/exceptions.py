@@ -11,6 +11,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Final
 
+from rabbitry import program
 from rabbitry.task_error import (
     RAYS_MODULE,
     RabbitryError,
@@ -18,8 +19,8 @@ from rabbitry.task_error import (
     UnserializableException,
     UserCodeException,
     capture_task_error,
+    forget_names,
     load_task_error,
-    say_ray,
     store_error,
     store_input_failure,
 )
@@ -578,11 +579,12 @@ def use_rays_names() -> None:
     Tracebacks, `type(error).__name__` and texts then have Ray's names; both names stay in this module. Errors that are
     pickled name neither, so that any process reads them.
     """
-    say_ray()
+    program.say_ray()
     for cls in RABBITRY_EXCEPTION_TYPES:
         cls.__module__ = RAYS_MODULE
     for name, cls in _BY_RAYS_NAME.items():
         cls.__name__ = cls.__qualname__ = name
+    forget_names()
 
 
 __all__ = [

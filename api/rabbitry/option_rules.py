@@ -126,7 +126,8 @@ def check_options(rules: Mapping[str, Rule], options: Mapping[str, Any], what: s
 def unknown_option(keyword: str, known: Iterable[str], what: str) -> str:
     """Return the message for an option that does not exist."""
     valid = sorted(known)
-    return f"Unknown option {shown(keyword)} for {what}.{closest(keyword, valid)} Valid ones are: {', '.join(valid)}."
+    named = keyword if isinstance(keyword, str) and keyword.isidentifier() else shown(keyword)
+    return f"Invalid option keyword {named} for {what}.{closest(keyword, valid)} Valid ones are {valid}."
 
 
 def deprecated(message: str) -> None:

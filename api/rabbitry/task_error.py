@@ -26,7 +26,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from rabbitry import late_paths
+from rabbitry import late_paths, program
 from rabbitry.exception_state import class_of, dump_exception, fields_of, native_args, rebuild, reduce_exception
 
 _PUBLIC_MODULE: Final = "rabbitry.exceptions"
@@ -42,13 +42,9 @@ _OWN_PACKAGES: Final = ("rabbitry", "rabbitry_broker", "rabbitry_workers")
 
 log = logging.getLogger("rabbitry")
 
-_program = "rabbitry"  # how names of processes begin
 
-
-def say_ray() -> None:
-    """From now on errors read as Ray's do: this process runs a program that says `ray`."""
-    global _program
-    _program = "ray"
+def forget_names() -> None:
+    """Classes of errors are made anew when they are needed: TaskError has got another name."""
     _dual_class.cache_clear()
 
 
@@ -213,7 +209,7 @@ class TaskError(RabbitryError):
         where = [f"pid={self.pid}"]
         if self.ip:
             where.append(f"ip={self.ip}")
-        if self.node_id and not (self.ip and _program == "ray"):
+        if self.node_id and not (self.ip and program.name() == "ray"):
             where.append(f"node={self.node_id[:8]}")
         if self.actor_repr:
             where += [f"actor_id={self.actor_id}", f"repr={self.actor_repr}"]
@@ -513,8 +509,8 @@ def _process_title(function_name: str, *, method: bool = False) -> str:
     parts = function_name.rsplit(".", 2)
     # `Class.method` keeps both parts, `module.function` the last alone.
     if len(parts) > 1 and (method or parts[-2][:1].isupper()):
-        return f"{_program}::{parts[-2]}.{parts[-1]}"
-    return f"{_program}::{parts[-1]}"
+        return f"{program.name()}::{parts[-2]}.{parts[-1]}"
+    return f"{program.name()}::{parts[-1]}"
 
 
 def _class_name(error: BaseException) -> str:

@@ -203,7 +203,7 @@ class ActorHost:
             return ""  # it does not matter so much
 
     def _repr_for_errors(self) -> str | None:
-        """Return what errors of calls show of the actor: its `repr` if its class defines one, for Ray's programs always."""
+        """Return what errors of calls show of the actor: its `repr` if its class has one, for Ray's programs always."""
         label = "" if self.instance is None else self._label()
         if label or not self.runner_of_calls.as_ray:
             return label or None

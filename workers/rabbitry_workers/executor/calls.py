@@ -331,14 +331,14 @@ class CallRunner:
                     f"it returned one object of type {type(value).__name__}"
                 ) from None
             if length != count:
-                raise ValueError(f"{header.name} has num_returns={count} but returned {length} values")
+                raise ValueError(f"Task returned {length} objects, but num_returns={count} for {header.name}.")
         made = 0
         try:
             for each in value:
                 self.store_result(object_id(task[0], made + 1), each, out)
                 made += 1
             if made < count:
-                raise ValueError(f"{header.name} has num_returns={count} but yielded {made} values")
+                raise ValueError(f"Task returned {made} objects, but num_returns={count} for {header.name}.")
         except Exception as error:
             record = self._item_failed(header, task, error, out)
             for at in range(made, count):
