@@ -100,6 +100,7 @@ class CallRunner:
         self.interrupts = interrupts
         self.is_cancelled: Callable[[bytes], bool] = lambda task_id: False  # tasks are interrupted; actors set it
         self.on_exit: Callable[[SystemExit], None] = lambda error: None  # a call has left by that; actors set it
+        self.spares_children_of: Callable[[bytes], bool] = lambda task_id: False  # executors of tasks set it
         self.actor_repr: Callable[[], str | None] = lambda: None  # what errors show of the actor; actors set it
         self.as_ray = as_ray
         self._forked = False
@@ -185,7 +186,7 @@ class CallRunner:
                 if header.events and self.client.events.on:
                     self.committer.times.failed(task[0], task[2], *error_types.of(error))
                 raise Retry((task[0], task[1], attempts, task[3], task[4], task[5])) from None
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and not self.spares_children_of(task[0]):
                 self.client.cancel_children(task[0], force=False)
             record = records.ERROR + self.error_of(header, task, error)
         self.client.failed()

@@ -116,6 +116,7 @@ class Executor:
         self.committer = Committer(self.client.store, channel, self.client.id, self.node_id)
         self.continuing = self.committer.continuing = Continuing(self.client.signer)
         self.runner = CallRunner(self.client, self.committer, self.node_id, interrupts, as_ray=config["as_ray"])
+        self.runner.spares_children_of = progress.spares_children_of
         self.task_id: bytes | None = None
         self.leaving = ""
         self.hosting = False

@@ -91,8 +91,8 @@ class Words:
             "copy": self._on_copy,
         }
 
-    def _cancel(self, tasks: list[bytes], client: bytes, force: bool, _: Any) -> None:
-        self._cancelling.cancel(tasks, client, force=force)
+    def _cancel(self, tasks: list[bytes], client: bytes, force: bool, recursive: bool) -> None:
+        self._cancelling.cancel(tasks, client, force=force, recursive=recursive)
 
     def _kill_actor(self, actor: bytes, no_restart: bool, cause: bytes) -> None:
         self._ends.kill(actor, no_restart=no_restart, cause=cause)
