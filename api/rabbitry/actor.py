@@ -159,6 +159,11 @@ class ActorClassMetadata(msgspec.Struct, frozen=True):
 
     modified_class: type
 
+    @property
+    def class_name(self) -> str:
+        """The name of the class."""
+        return self.modified_class.__name__
+
 
 class _Creation(RemoteCall):
     """`Class.remote`: creates an actor; returns its handle at once.

@@ -95,7 +95,11 @@ def test_the_default_of_max_retries_can_be_set_from_outside(monkeypatch: pytest.
     [
         ({"num_cpu": 1}, ValueError, r"keyword num_cpu for remote functions\. Did you mean 'num_cpus'\?.*retry_delay"),
         ({"max_restarts": 1}, ValueError, "Invalid option keyword max_restarts for remote functions"),
-        ({"num_cpus": "2"}, TypeError, "The type of keyword 'num_cpus' must be .* a number of 0 or more, or None, not '2'"),
+        (
+            {"num_cpus": "2"},
+            TypeError,
+            "The type of keyword 'num_cpus' must be .* a number of 0 or more, or None, not '2'",
+        ),
         ({"num_cpus": -1}, ValueError, "The quantity of resource num_cpus cannot be negative, but is -1"),
         ({"num_cpus": float("nan")}, ValueError, "finite"),
         ({"num_cpus": float("inf")}, ValueError, "finite"),
@@ -111,7 +115,11 @@ def test_the_default_of_max_retries_can_be_set_from_outside(monkeypatch: pytest.
         ({"resources": {"TPU": 3}}, ValueError, "TPU chips"),
         ({"num_returns": -1}, ValueError, "only accepts None, a non-negative integer"),
         ({"num_returns": "all"}, TypeError, "'streaming', 'dynamic' or None, not 'all'"),
-        ({"max_retries": -2}, ValueError, "only accepts None, 0, -1 or a positive integer, where -1 represents infinity, but is -2"),
+        (
+            {"max_retries": -2},
+            ValueError,
+            "only accepts None, 0, -1 or a positive integer, where -1 represents infinity, but is -2",
+        ),
         ({"retry_exceptions": [1]}, ValueError, "classes of exceptions"),
         ({"retry_exceptions": [KeyboardInterrupt]}, ValueError, "classes of exceptions"),
         ({"retry_exceptions": ValueError}, TypeError, "list of exception classes"),
@@ -209,7 +217,7 @@ def test_only_generators_stream(returns: str) -> None:
 
 
 def test_async_functions_are_no_tasks() -> None:
-    with pytest.raises(ValueError, match="'async def' should not be used for remote tasks: .*coroutine"):
+    with pytest.raises(ValueError, match=r"'async def' should not be used for remote tasks: .*coroutine"):
         TaskOptions.from_kwargs().for_function(coroutine)
 
 
@@ -320,7 +328,7 @@ def test_actor_options_are_checked_together_after_merging() -> None:
     assert merged.concurrency_groups == {"io": 2}
     with pytest.raises(ValueError, match="name must be specified to use `get_if_exists`"):
         merged.merged(name=None)
-    with pytest.raises(ValueError, match="Setting 'concurrency_groups' is not supported in '.options"):
+    with pytest.raises(ValueError, match=r"Setting 'concurrency_groups' is not supported in '\.options"):
         named.merged(concurrency_groups={})
 
 

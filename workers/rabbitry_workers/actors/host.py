@@ -308,6 +308,8 @@ class ActorHost:
             for sequence, task in tasks:
                 self.arrive(Call(sequence, header, tuple(task)), start)
         elif message[0] == CANCEL:
+            if not self.executor.progress.spares_children_of(message[1]):
+                self.client.cancel_children(message[1], force=False)
             self.cancel(message[1])
             self._drop_waiting(message[1], start)
         return True

@@ -41,7 +41,7 @@ def create() -> int:
 
 
 def _spared(task_id: bytes) -> bytes:
-    """Return the mark beside a cancelled task whose children are spared: all bits of its id turned, as no id has them."""
+    """Return the mark of a cancelled task whose children are spared: its id with all bits turned, as no id has them."""
     return bytes(0xFF ^ each for each in task_id)
 
 

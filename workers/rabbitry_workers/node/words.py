@@ -6,7 +6,6 @@ Most words are for one part. Some are for several, in an order that stands here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from rabbitry_workers.node.actors.ends import Ends
 from rabbitry_workers.node.dispatch.environments import Environments
