@@ -58,7 +58,7 @@ def actors(actor_id: str | None = None, job_id: Any = None, actor_state_name: st
     if actor_id is not None:
         found = get_actor(actor_id)
         return {} if found is None else _actor(found, places)
-    wanted = [("state", "=", actor_state_name)] if actor_state_name is not None else []
+    wanted: list[tuple[str, str, Any]] = [("state", "=", actor_state_name)] if actor_state_name is not None else []
     if job_id is not None:
         wanted.append(("job_id", "=", job_id.hex()))
     return {each.actor_id: _actor(each, places) for each in list_actors(filters=wanted, limit=10_000, detail=True)}
