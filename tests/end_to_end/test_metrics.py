@@ -189,6 +189,7 @@ def test_metrics_travel_and_refuse_nonsense():
     ):
         with pytest.raises(error):
             wrong()
+    counter.inc(tags={"a": "x", "b": "y"})  # more tags than were named are no error in Ray, either
     with pytest.warns(UserWarning, match="is invalid"):
         Counter("not a name").inc()
 
