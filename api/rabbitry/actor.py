@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import msgspec
 
-from rabbitry import current
+from rabbitry import current, program
 from rabbitry.actor_handle import ActorHandle as Handle
 from rabbitry.actor_handle import (
     ActorMethod,
@@ -138,7 +138,7 @@ def exit_actor() -> NoReturn:
     """
     context = task_context()
     if context is None or not context.header.actor:
-        raise TypeError("exit_actor() is for code inside actors; this is a driver or a task.")
+        raise TypeError("exit_actor API is called on a non-actor worker: this is a driver or a task.")
     if context.exit is not None:
         context.exit()
     if threading.current_thread() is not threading.main_thread() and task_of_call.get() is None:
@@ -158,6 +158,11 @@ class ActorClassMetadata(msgspec.Struct, frozen=True):
     """
 
     modified_class: type
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class."""
+        return self.modified_class.__name__
 
 
 class _Creation(RemoteCall):
@@ -229,8 +234,8 @@ class ActorClass(Creates[T, P]):
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
         raise ActorClassInheritanceException(
-            f"Inheriting from the actor class '{self._rabbitry_cls.__name__}' is not possible. Inherit from the plain "
-            "class, and put @remote on the subclass."
+            "Inheriting from actor classes is not currently supported. Inherit from the plain class behind "
+            f"'{self._rabbitry_cls.__name__}', and put @remote on the subclass."
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -388,7 +393,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
         TypeError: not text.
     """
     if name is None or (isinstance(name, str) and not name):
-        raise ValueError("get_actor() needs the name of an actor, got an empty one.")  # Ray's class for both
+        raise ValueError("Please supply a non-empty value to get_actor: the name of an actor.")  # Ray's class for both
     name = text("the name of an actor", name)
     namespace = optional_namespace("the namespace", namespace)
     actor_id, facts = current.client().actors.lookup(name, namespace)
@@ -407,7 +412,9 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
         ValueError: not a handle.
     """
     if not isinstance(actor, Handle):
-        raise ValueError(f"kill() takes an actor's handle, got {type(actor).__name__}. For tasks there is cancel().")
+        raise ValueError(
+            f"{program.name()}.kill() only supported for actors, got {type(actor)}. For tasks there is cancel()."
+        )
     no_restart = flag("no_restart", no_restart)
     client = current.client()
     actor._rabbitry_check_session(client)

@@ -116,7 +116,7 @@ def seconds(what: str, value: Any) -> float | None:
     if math.isnan(number):
         raise ValueError(f"{what} is NaN; it must be a number of seconds of 0 or more, or None to wait for ever.")
     if number < 0:
-        raise ValueError(f"{what} must be nonnegative, but is {shown(value)}; None waits for ever.")
+        raise ValueError(f"The {what!r} argument must be nonnegative, but is {shown(value)}; None waits for ever.")
     return None if number >= FOR_EVER_SECONDS else number
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from rabbitry.exceptions import use_rays_names
 from rabbitry.ray_alias.finder import RayFinder
 
 VARIABLE = "RABBITRY_AS_RAY"
@@ -51,6 +52,7 @@ def install(*, children: bool = True) -> None:
         for name in [name for name in sys.modules if name == "ray" or name.startswith("ray.")]:
             del sys.modules[name]
         sys.meta_path.insert(0, RayFinder())
+        use_rays_names()
     importlib.import_module("ray")
     if children:
         os.environ[VARIABLE] = "1"

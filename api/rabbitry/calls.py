@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
-from rabbitry import current
+from rabbitry import current, program
 from rabbitry.arguments import flag, seconds, shown, whole, wrong_type
 from rabbitry.client import Client
 from rabbitry.exceptions import GetTimeoutError
@@ -72,13 +72,13 @@ def get(object_refs: Any, *, timeout: float | None = None, progress: bool = Fals
         return compiled[0]
     if not isinstance(refs, list):
         raise ValueError(
-            f"Invalid type of object refs, {type(refs)}, is given. 'refs' must be an ObjectRef or a list of ObjectRefs."
-            + _instead(refs)
+            f"Invalid type of object refs, {type(refs)}, is given. 'object_refs' must either be an ObjectRef "
+            "or a list of ObjectRefs." + _instead(refs)
         )
     for ref in refs:
         if not isinstance(ref, ObjectRef):
             raise TypeError(
-                f"get() takes a list of ObjectRefs, but an element is {shown(ref)} of type {type(ref).__name__}."
+                f"Attempting to call `get` on the value {shown(ref)}, which is not an {program.name()}.ObjectRef."
                 + _instead(ref)
             )
     if timeout is not None:
@@ -167,9 +167,9 @@ def wait(
     refs: Any = ray_waitables
     client = current.client()
     if isinstance(refs, (ObjectRef, ObjectRefGenerator)):
-        raise TypeError("wait() expected a list of ObjectRefs or ObjectRefGenerators, got a single one")
+        raise TypeError(f"{_wait_expects()}, got a single one: {shown(refs)}")
     if not isinstance(refs, list):
-        raise TypeError(f"wait() expected a list of ObjectRefs or ObjectRefGenerators, got {type(refs)}")
+        raise TypeError(f"{_wait_expects()}, got {type(refs)}")
     timeout = seconds("timeout", timeout)
     if not client.remainder.knows(refs):
         _check_waitables(refs, client.references)
@@ -177,11 +177,18 @@ def wait(
         return [], []
     num_returns = whole("num_returns", num_returns, least=1, expected="an int of 1 or more")
     if num_returns > len(refs):
-        raise ValueError(f"num_returns is {num_returns}, but only {len(refs)} refs were given.")
+        raise ValueError(
+            f"num_returns cannot be greater than the number of refs, but is {num_returns} for {len(refs)} refs."
+        )
     ready, rest = client.wait(refs, num_returns, timeout)
     if flag("fetch_local", fetch_local) and timeout != 0:
         client.bring_here(ready)
     return ready, rest
+
+
+def _wait_expects() -> str:
+    ray = program.name()
+    return f"wait() expected a list of {ray}.ObjectRef or {ray}.ObjectRefGenerator"
 
 
 def _check_waitables(refs: list[Any], references: Handles) -> None:
@@ -200,7 +207,7 @@ def _check_waitables(refs: list[Any], references: Handles) -> None:
         elif isinstance(ref, ObjectRefGenerator):
             ids.add(ref._task_id)
         else:
-            raise TypeError(f"wait() expected a list of ObjectRefs or ObjectRefGenerators, an element is {type(ref)}")
+            raise TypeError(f"{_wait_expects()}, got list containing {type(ref)}")
     if len(ids) != len(refs):
         raise ValueError("Wait requires a list of unique object refs.")
 
@@ -246,7 +253,9 @@ def cancel(
         client.cancel(ref._task_id, force=force, recursive=recursive, results=STREAMING)
         return
     if not isinstance(ref, ObjectRef):
-        raise TypeError(f"cancel() takes an ObjectRef or an ObjectRefGenerator, got {type(ref)}")
+        raise TypeError(
+            f"{program.name()}.cancel() only supported for object refs (kill() ends actors), got {type(ref)}"
+        )
     if ref._id in client.inbox.values:
         return
     if ref._references is not client.references and ref._references is not None:

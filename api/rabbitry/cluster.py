@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from rabbitry import current
+from rabbitry import current, program
 from rabbitry.nodes import labels_of, name_of, read_nodes
 from rabbitry.outages import with_public_errors
 from rabbitry_broker import queue_names as names
@@ -115,7 +115,7 @@ def connected() -> Client:
     if client is None:
         from rabbitry.exceptions import RabbitrySystemError
 
-        raise RabbitrySystemError("rabbitry has not been started yet. Call rabbitry.init() first.")
+        raise RabbitrySystemError(program.not_started())
     return client
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rabbitry import program
 from rabbitry.object_ref import process
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def client() -> Client:
     if _client is None:
         from rabbitry.exceptions import RabbitrySystemError
 
-        raise RabbitrySystemError("rabbitry has not been started yet. Call rabbitry.init() first.")
+        raise RabbitrySystemError(program.not_started())
     return _client
 
 

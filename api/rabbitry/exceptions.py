@@ -11,12 +11,15 @@ import traceback
 from dataclasses import dataclass
 from typing import Final
 
+from rabbitry import program
 from rabbitry.task_error import (
+    RAYS_MODULE,
     RabbitryError,
     TaskError,
     UnserializableException,
     UserCodeException,
     capture_task_error,
+    forget_names,
     load_task_error,
     store_error,
     store_input_failure,
@@ -202,7 +205,7 @@ class ActorDiedError(ActorError):
 
     def __init__(self, cause: TaskError | ActorDeath | None = None) -> None:
         if isinstance(cause, TaskError):
-            text = f"The actor died because its constructor raised:\n{cause}"
+            text = f"The actor died because of an error raised in its creation task, {cause}"
             super().__init__(cause.actor_id, text, actor_init_failed=True)
         elif cause is None:
             super().__init__(None, self.BASE_ERROR_MSG)
@@ -562,6 +565,27 @@ RABBITRY_EXCEPTION_TYPES: Final[list[type[RabbitryError]]] = [
 
 RAY_EXCEPTION_TYPES: Final[list[type[RabbitryError]]] = RABBITRY_EXCEPTION_TYPES
 """The same list under Ray's name (Ray's own has 30 of its 42 classes)."""
+
+_BY_RAYS_NAME: Final = {
+    name: cls
+    for name, cls in vars().items()
+    if isinstance(cls, type) and issubclass(cls, RabbitryError) and name != cls.__name__ and name[0] != "_"
+}
+
+
+def use_rays_names() -> None:
+    """Let errors read as Ray's do, for the rest of this process: it runs a program that says `ray`.
+
+    Tracebacks, `type(error).__name__` and texts then have Ray's names; both names stay in this module. Errors that are
+    pickled name neither, so that any process reads them.
+    """
+    program.say_ray()
+    for cls in RABBITRY_EXCEPTION_TYPES:
+        cls.__module__ = RAYS_MODULE
+    for name, cls in _BY_RAYS_NAME.items():
+        cls.__name__ = cls.__qualname__ = name
+    forget_names()
+
 
 __all__ = [
     "RABBITRY_EXCEPTION_TYPES",

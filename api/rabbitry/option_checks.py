@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, Final
 
 from rabbitry.arguments import MAX_COUNT, MAX_RETURNS, amount, optional_namespace, shown, text, whole, wrong_type
@@ -44,12 +45,20 @@ _STRATEGIES: Final = (
 )
 
 
+def _wrong_type(keyword: str, value: object, types: tuple[type, ...], expected: str) -> TypeError:
+    """Return the error of an option's type. Programs look for the beginning, which is as in Ray."""
+    return TypeError(
+        f"The type of keyword {keyword!r} must be {types}, but received type {type(value)}: "
+        f"it is {expected}, not {shown(value)}."
+    )
+
+
 def instance_of(types: type | tuple[type, ...], expected: str) -> Check:
     """Return a check that the value is an instance of `types`."""
 
     def check(keyword: str, value: Any) -> Any:
         if not isinstance(value, types):
-            raise wrong_type(keyword, value, expected)
+            raise _wrong_type(keyword, value, types if isinstance(types, tuple) else (types,), expected)
         return value
 
     return check
@@ -59,6 +68,10 @@ def count(*, infinite: bool = False, default: int | None = None, least: int = 0)
     """Return a check for a whole number of `least` or more, or -1 if `infinite`; None stands for `default`."""
     lowest = -1 if infinite else least
     expected = f"an int of {least} or more" + (", or -1 for no limit" if infinite else "")
+    accepts = ["None", *(["0"] if least == 0 else []), *(["-1"] if infinite else [])]
+    accepted = f"only accepts {', '.join(accepts)} or a positive integer"
+    if infinite:
+        accepted += ", where -1 represents infinity"
 
     def check(keyword: str, value: Any) -> int | None:
         if value is None:
@@ -67,9 +80,9 @@ def count(*, infinite: bool = False, default: int | None = None, least: int = 0)
             remedy = " -1 is for no limit." if infinite else ""
             raise ValueError(f"{keyword} must be {expected}; {shown(value)} is more than 2**63 - 1.{remedy}")
         if not isinstance(value, int):
-            raise wrong_type(keyword, value, f"{expected}, or None")
+            raise _wrong_type(keyword, value, (int, NoneType), f"{expected}, or None")
         if value < lowest:
-            raise ValueError(f"{keyword} must be {expected}, but is {shown(value)}.")
+            raise ValueError(f"The keyword {keyword!r} {accepted}, but is {shown(value)}.")
         return int(value)
 
     return check
@@ -88,13 +101,20 @@ def quantity(keyword: str, value: Any) -> float | None:
     """
     if value is None:
         return None
+    if not isinstance(value, (int, float)):
+        raise _wrong_type(keyword, value, (float, int, NoneType), "a number of 0 or more, or None")
     return _checked_amount(keyword, "GPU" if keyword == "num_gpus" else keyword, value)
 
 
 def _checked_amount(what: str, resource: str, given: Any) -> float:
+    named = what if what.isidentifier() else resource
+    if isinstance(given, (int, float)) and given < 0:
+        raise ValueError(f"The quantity of resource {named} cannot be negative, but is {shown(given)}.")
     value = amount(what, given)
     if 0 < value < _FINEST:
-        raise ValueError(f"{what} cannot be finer than {_FINEST}, but is {value}.")
+        raise ValueError(
+            f"The precision of the fractional quantity of resource {named} cannot go beyond {_FINEST}, but is {value}."
+        )
     if resource in _WHOLE and value != int(value):
         raise ValueError(f"{what} must be a whole number, but is {value}: {resource} cannot be shared.")
     if resource in _SHARED and value > 1 and value != int(value):
@@ -115,7 +135,7 @@ def resources(keyword: str, value: Any) -> dict[str, float]:
         if not isinstance(name, str):
             raise TypeError(f"{keyword}: the names of resources are text, but one is {shown(name)}.")
         if name in _RESERVED:
-            raise ValueError(f"{keyword} must not have {name!r}: use the option {_RESERVED[name]} for it.")
+            raise ValueError(f"Use the {_RESERVED[name]!r} keyword instead of {name!r} in {keyword!r} keyword.")
         if not name or name == "bundle" or not name.isprintable():
             raise ValueError(
                 f"{keyword}: {shown(name)} cannot be the name of a resource; it must be printable text, and not "
@@ -136,9 +156,13 @@ def num_returns(keyword: str, value: Any) -> int | str | None:
         return str.__str__(value)
     # Any other text is a TypeError in Ray, too.
     if not isinstance(value, int):
-        raise wrong_type(keyword, value, "an int of 0 or more, 'streaming', 'dynamic' or None")
+        expected = "an int of 0 or more, 'streaming', 'dynamic' or None"
+        raise _wrong_type(keyword, value, (int, str, NoneType), expected)
     if value < 0:
-        raise ValueError(f"{keyword} must be 0 or more, 'streaming' or 'dynamic', but is {shown(value)}.")
+        raise ValueError(
+            f"The keyword {keyword!r} only accepts None, a non-negative integer, 'streaming' (for generators), or "
+            f"'dynamic', but is {shown(value)}."
+        )
     if value > MAX_RETURNS:
         raise ValueError(
             f"{keyword} must be {MAX_RETURNS} at most, but is {shown(value)}: each result is an object of its own. "
@@ -255,6 +279,8 @@ def items_per_yield(keyword: str, value: Any) -> int:
 
 def name(keyword: str, value: Any) -> str | None:
     """Check a name that may be empty. What is no Unicode text is refused here, in Ray when submitting."""
+    if value is not None and not isinstance(value, str):
+        raise _wrong_type(keyword, value, (str, NoneType), "text, or None")
     return None if value is None else text(keyword, value, "text, or None")
 
 
@@ -262,7 +288,7 @@ def proper_name(keyword: str, value: Any) -> str | None:
     """Check a name that must not be empty. Ray says so when the actor is created, rabbitry at once."""
     checked = name(keyword, value)
     if checked == "":
-        raise ValueError(f"{keyword} cannot be empty: leave it out, or give it a text.")
+        raise ValueError(f"Actor {keyword} cannot be an empty string: leave it out, or give it a text.")
     return checked
 
 
@@ -276,7 +302,9 @@ def lifetime(keyword: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise wrong_type(keyword, value, "'detached', 'non_detached' or None")
     if value not in (None, "detached", "non_detached"):
-        raise ValueError(f"{keyword} must be 'detached', 'non_detached' or None, but is {shown(value)}.")
+        raise ValueError(
+            f"The {keyword!r} argument must be one of 'detached', 'non_detached' and 'None', but is {shown(value)}."
+        )
     return None if value is None else str.__str__(value)
 
 

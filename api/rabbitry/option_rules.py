@@ -13,6 +13,7 @@ from rabbitry import option_checks as checks
 from rabbitry.arguments import shown
 from rabbitry.suggestions import closest
 
+_LONG_NAME: Final = 100
 _HERE: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -126,12 +127,16 @@ def check_options(rules: Mapping[str, Rule], options: Mapping[str, Any], what: s
 def unknown_option(keyword: str, known: Iterable[str], what: str) -> str:
     """Return the message for an option that does not exist."""
     valid = sorted(known)
-    return f"Unknown option {shown(keyword)} for {what}.{closest(keyword, valid)} Valid ones are: {', '.join(valid)}."
+    plain = str.__str__(keyword)
+    named = plain if plain.isidentifier() and len(plain) < _LONG_NAME else shown(keyword)
+    return f"Invalid option keyword {named} for {what}.{closest(keyword, valid)} Valid ones are {valid}."
 
 
 def deprecated(message: str) -> None:
     """Warn at the line of the user's that called into rabbitry."""
+    from rabbitry.util.annotations import RayDeprecationWarning
+
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, DeprecationWarning, stacklevel=level)
+    warnings.warn(message, RayDeprecationWarning, stacklevel=level)

@@ -142,7 +142,8 @@ class TaskOptions(_Placed, frozen=True, kw_only=True):
         """
         if "max_calls" in options:
             raise ValueError(
-                "max_calls belongs to the decorator, not to .options(): it is about the function's process."
+                "Setting 'max_calls' is not supported in '.options()': it is about the function's process. "
+                "Give it to the decorator."
             )
         values = _task_values(options)
         if options.get("_num_objects_per_yield", self.objects_per_yield) != self.objects_per_yield:
@@ -159,7 +160,7 @@ class TaskOptions(_Placed, frozen=True, kw_only=True):
         """
         if inspect.iscoroutinefunction(function):
             raise ValueError(
-                f"{_name(function)} is `async def`, which a task cannot be: make it a plain function that calls "
+                f"'async def' should not be used for remote tasks: make {_name(function)} a plain function that calls "
                 "asyncio.run(...), or a method of an actor."
             )
         return msgspec.structs.replace(self, num_returns=_settled_returns(self.num_returns, function))
@@ -221,7 +222,10 @@ class ActorOptions(_Placed, frozen=True, kw_only=True):
             ValueError: an unknown option, an impossible value, or one that only the decorator takes.
         """
         if "concurrency_groups" in options:
-            raise ValueError("concurrency_groups belongs to the decorator, not to .options(): methods name its groups.")
+            raise ValueError(
+                "Setting 'concurrency_groups' is not supported in '.options()': methods name its groups. "
+                "Give it to the decorator."
+            )
         explicit = {**self.explicit, **options}
         merged = msgspec.structs.replace(self, **_actor_values(options), explicit=explicit)
         merged._check_together()
@@ -229,7 +233,7 @@ class ActorOptions(_Placed, frozen=True, kw_only=True):
 
     def _check_together(self) -> None:
         if self.get_if_exists and not self.name:
-            raise ValueError("get_if_exists=True needs a name: it asks for the live actor of that name.")
+            raise ValueError("The actor name must be specified to use `get_if_exists`: that asks for the actor.")
         if self.durable_replicas and not self.durable:
             raise ValueError("durable_replicas needs durable=True or 'explicit': nothing is committed otherwise.")
         if self.max_concurrency is not None:
@@ -359,7 +363,7 @@ def is_generator_function(function: Callable[..., Any]) -> bool:
 
 
 def _task_values(options: dict[str, Any]) -> dict[str, Any]:
-    values = check_options(TASK, options, "tasks")
+    values = check_options(TASK, options, "remote functions")
     values.pop("object_store_memory", None)
     _use_placement_group(values)
     return values
@@ -396,7 +400,8 @@ def _settled_returns(num_returns: int | str | None, function: Callable[..., Any]
         return "streaming" if generator else 1
     if isinstance(num_returns, str) and not generator:
         raise ValueError(
-            f"num_returns={num_returns!r} is for generators only, and {_name(function)} has no `yield`. "
+            f"num_returns={num_returns!r} can only be used with generator functions, and {_name(function)} has "
+            "no `yield`. "
             "Give the number of values that it returns."
         )
     return num_returns

@@ -122,7 +122,7 @@ class RemoteFunction(Calls[P, R]):
         Raises:
             TypeError: always.
         """
-        name = self._function.__name__
+        name = f"{self._function.__module__}.{self._function.__qualname__}"
         raise TypeError(
             f"Remote functions cannot be called directly. Instead of running '{name}()', try '{name}.remote()'."
         )

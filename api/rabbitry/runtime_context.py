@@ -156,7 +156,7 @@ class RuntimeContext:
         code = getattr(function, "__code__", None)
         if module == "__main__" and code is not None:
             module = PurePath(code.co_filename).stem
-        name = getattr(function, "__qualname__", _context.header.name)
+        name = getattr(function, "__qualname__", _context.header.name).rpartition("<locals>.")[2]
         return f"{module}.{name}" if module else name
 
     def get_actor_id(self) -> str | None:

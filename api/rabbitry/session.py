@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from rabbitry import current, environment, init_checks, job_environment, job_shares, late_paths, submitted_job
+from rabbitry import current, environment, init_checks, job_environment, job_shares, late_paths, program, submitted_job
 from rabbitry.arguments import optional_text, wrong_type
 from rabbitry.client import Client
 from rabbitry.context import RabbitryContext
@@ -170,7 +170,7 @@ def init(
         hint = closest(unknown[0], _names_of_arguments())
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}.{hint}")
     if local_mode:
-        raise RuntimeError("local_mode was removed (as in Ray): call init() without it; tasks run in processes.")
+        raise RuntimeError("`local_mode` is no longer supported: call init() without it; tasks run in processes.")
     hook = optional_text("_tracing_startup_hook", kwargs.get("_tracing_startup_hook"))
     address = init_checks.address(address)
     store = optional_text("store", store)
@@ -210,7 +210,8 @@ def init(
                 assert _session.context is not None
                 return _session.context
             raise RuntimeError(
-                "init() was called twice without shutdown() between. Pass ignore_reinit_error=True to allow it."
+                f"Maybe you called {program.name()}.init twice by accident? Call shutdown() between, or pass "
+                "ignore_reinit_error=True to allow it."
             )
         if hook:
             from rabbitry.tracing import enable

@@ -26,10 +26,12 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from rabbitry import late_paths
+from rabbitry import late_paths, program
 from rabbitry.exception_state import class_of, dump_exception, fields_of, native_args, rebuild, reduce_exception
 
 _PUBLIC_MODULE: Final = "rabbitry.exceptions"
+RAYS_MODULE: Final = "ray.exceptions"
+"""Where the classes say they are once `rabbitry.exceptions.use_rays_names` was called."""
 _RECORD_VERSION: Final = 1
 _MAX_TEXT_CHARACTERS: Final = 256 * 1024
 # A failure at the head of a long chain is passed down it; each link adds a name, so only both ends are kept.
@@ -41,13 +43,26 @@ _OWN_PACKAGES: Final = ("rabbitry", "rabbitry_broker", "rabbitry_workers")
 log = logging.getLogger("rabbitry")
 
 
+def forget_names() -> None:
+    """Classes of errors are made anew when they are needed: TaskError has got another name."""
+    _dual_class.cache_clear()
+
+
+def _make_error(name: str, *parts: Any) -> BaseException:
+    """Put together an exception that was pickled where it was called by Ray's name, which need not be known here."""
+    from rabbitry import exceptions
+
+    return cast("BaseException", rebuild(getattr(exceptions, name), *parts))
+
+
 class RabbitryError(Exception):
     """Base of every exception that rabbitry itself raises (Ray's name: `RayError`)."""
 
     __module__ = _PUBLIC_MODULE
 
     def __reduce__(self) -> Any:
-        return reduce_exception(self)
+        make, (cls, *parts) = reduce_exception(self)
+        return (_make_error, (cls.__name__, *parts)) if cls.__module__ == RAYS_MODULE else (make, (cls, *parts))
 
     def to_bytes(self) -> bytes:
         """Return this error as the store keeps it."""
@@ -194,7 +209,7 @@ class TaskError(RabbitryError):
         where = [f"pid={self.pid}"]
         if self.ip:
             where.append(f"ip={self.ip}")
-        if self.node_id:
+        if self.node_id and not (self.ip and program.name() == "ray"):
             where.append(f"node={self.node_id[:8]}")
         if self.actor_repr:
             where += [f"actor_id={self.actor_id}", f"repr={self.actor_repr}"]
@@ -240,10 +255,10 @@ class _RaisedTaskError(TaskError):
 
 @functools.lru_cache(maxsize=512)
 def _dual_class(cause_class: type[Any]) -> type[TaskError]:
-    name = f"TaskError({cause_class.__name__})"
+    name = f"{TaskError.__name__}({cause_class.__name__})"
 
     def body(namespace: dict[str, Any]) -> None:
-        namespace["__module__"] = _PUBLIC_MODULE
+        namespace["__module__"] = TaskError.__module__
         namespace["__qualname__"] = name
         namespace["__doc__"] = f"A task raised {cause_class.__qualname__}."
 
@@ -308,7 +323,7 @@ def capture_task_error(
         cause,
         text,
         _encodable(function_name),
-        _encodable(proctitle or _process_title(function_name)),
+        _encodable(proctitle or _process_title(function_name, method=actor_id is not None)),
         pid,
         ip,
         node,
@@ -490,12 +505,12 @@ def _own_directories() -> tuple[str, ...]:
     return tuple(directory + os.sep for directory in directories)
 
 
-def _process_title(function_name: str) -> str:
+def _process_title(function_name: str, *, method: bool = False) -> str:
     parts = function_name.rsplit(".", 2)
     # `Class.method` keeps both parts, `module.function` the last alone.
-    if len(parts) > 1 and parts[-2][:1].isupper():
-        return f"rabbitry::{parts[-2]}.{parts[-1]}"
-    return f"rabbitry::{parts[-1]}"
+    if len(parts) > 1 and (method or parts[-2][:1].isupper()):
+        return f"{program.name()}::{parts[-2]}.{parts[-1]}"
+    return f"{program.name()}::{parts[-1]}"
 
 
 def _class_name(error: BaseException) -> str:

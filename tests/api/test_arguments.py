@@ -289,7 +289,7 @@ def test_arguments_of_calls(client: NoClient, name: str) -> None:
         (lambda: calls.wait([A], timeout=NAN), ValueError, "timeout is NaN"),
         (lambda: calls.get(A, timeout="1"), TypeError, "timeout must be a number of seconds, or None, but is '1'"),
         (lambda: calls.wait([A], timeout="1"), TypeError, "timeout must be a number of seconds"),
-        (lambda: calls.wait([A], timeout=-1), ValueError, "timeout must be nonnegative"),
+        (lambda: calls.wait([A], timeout=-1), ValueError, "The 'timeout' argument must be nonnegative"),
         (lambda: calls.wait([A], num_returns=None), TypeError, "num_returns must be an int of 1 or more, but is None"),
         (lambda: calls.wait([A], num_returns=0.5), TypeError, "num_returns must be an int"),
         (lambda: calls.wait([A], num_returns=0), ValueError, "num_returns must be an int of 1 or more, but is 0"),

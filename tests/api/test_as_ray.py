@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
+from rabbitry import exceptions
 
 ROOTS = [str(Path(__file__).parents[2] / root) for root in ("broker", "api", "workers")]
 TIMEOUT = 30
@@ -308,3 +311,34 @@ def test_rays_libraries_are_rabbitrys_in_programs_and_in_tasks(tmp_path: Path) -
     assert output(program, cwd=tmp_path, path=installed_ray(tmp_path)) == [
         "[[2, 4], [1, 2], 'rabbitry.util.joblib'] rabbitry.util.queue rabbitry.util.multiprocessing.pool"
     ]
+
+
+ERRORS = """
+import pickle, sys
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayTaskError
+
+class Own(GetTimeoutError):
+    pass
+
+errors = [ActorDiedError(), GetTimeoutError("late"), RayTaskError("f", "text", ValueError("x")).as_instanceof_cause()]
+print([f"{type(each).__module__}.{type(each).__name__}" for each in errors], type(errors[2].cause).__name__)
+print(pickle.dumps(errors).hex())
+again = pickle.loads(pickle.dumps([Own("own"), *errors]))
+print([type(each).__name__ for each in again], pickle.loads(pickle.dumps(RayTaskError)) is RayTaskError)
+"""
+
+
+def test_errors_go_by_rays_names_and_are_read_by_who_does_not_know_them(tmp_path: Path) -> None:
+    write(tmp_path / "errors.py", ERRORS)
+    shown, pickled, again = output("errors.py", cwd=tmp_path)
+    assert shown == (
+        "['ray.exceptions.ActorDiedError', 'ray.exceptions.GetTimeoutError', "
+        "'ray.exceptions.RayTaskError(ValueError)'] ValueError"
+    )
+    assert again == "['Own', 'ActorDiedError', 'GetTimeoutError', 'RayTaskError(ValueError)'] True"
+    # Here nothing is called `ray`.
+    died, late, failed = pickle.loads(bytes.fromhex(pickled))
+    assert (type(died), type(late), str(late)) == (exceptions.ActorDiedError, exceptions.GetTimeoutError, "late")
+    assert isinstance(failed, exceptions.TaskError) and isinstance(failed, ValueError)
+    assert type(failed).__name__ == "TaskError(ValueError)"

@@ -148,6 +148,50 @@ def test_calls_are_cancelled_wherever_they_are(tmp_path, kind):
     (tmp_path / "never").touch()
 
 
+@rabbitry.remote
+def child(began: Path, go_on: Path) -> str:
+    began.touch()
+    while not go_on.exists():
+        time.sleep(0.01)
+    return "went on"
+
+
+class Parent:
+    def run(self, *paths: Path) -> Any:
+        self.child = child.remote(*paths)
+        return rabbitry.get(self.child)
+
+    def outcome(self) -> Any:
+        return rabbitry.get(self.child)
+
+
+class AsyncParent:
+    async def run(self, *paths: Path) -> Any:
+        self.child = child.remote(*paths)
+        return await self.child
+
+    async def outcome(self) -> Any:
+        return await self.child
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+@pytest.mark.parametrize("cls", [Parent, AsyncParent])
+def test_what_a_cancelled_call_submitted_is_cancelled_if_so_asked(tmp_path, cls, recursive):
+    actor = rabbitry.remote(max_concurrency=2)(cls).remote()
+    running = actor.run.remote(tmp_path / "began", tmp_path / "go on")
+    wait_until((tmp_path / "began").exists, "its child runs")
+    rabbitry.cancel(running, recursive=recursive)
+    if recursive or cls is AsyncParent:
+        with pytest.raises(TaskCancelledError):
+            rabbitry.get(running, timeout=30)
+    if not recursive:
+        (tmp_path / "go on").touch()
+        assert rabbitry.get(actor.outcome.remote(), timeout=30) == "went on"
+    else:
+        with pytest.raises(TaskCancelledError):
+            rabbitry.get(actor.outcome.remote(), timeout=30)
+
+
 def test_a_call_that_is_cancelled_before_its_first_step(tmp_path):
     actor = rabbitry.remote(Async).remote()
     rabbitry.get(actor.ping.remote(), timeout=30)

@@ -150,3 +150,21 @@ def test_the_loop_of_an_asyncio_actor_never_seems_to_stand_still(session):
 
     watched = [Watched.options(num_cpus=0).remote() for _ in range(4)]
     assert rabbitry.get([each.seen.remote() for each in watched], timeout=TIMEOUT) == [0] * 4
+
+
+@rabbitry.remote
+class Known:
+    def ping(self) -> None: ...
+
+
+def test_tables_of_actors_and_jobs(session):
+    actor = Known.options(name="known").remote()
+    rabbitry.get(actor.ping.remote(), timeout=TIMEOUT)
+    key = actor._actor_id.hex()
+    job = global_worker.current_job_id
+    found = state.actors(key)
+    assert (found["State"], found["Name"], found["NumRestarts"], found["IsDetached"]) == ("ALIVE", "known", 0, False)
+    assert found["Address"]["IPAddress"] and found["Pid"] > 0
+    assert key in state.actors(job_id=job) and key not in state.actors(actor_state_name="DEAD")
+    assert [each["IsDead"] for each in state.jobs() if each["JobID"] == job.hex()] == [False]
+    assert state.GlobalState().job_table() and key in state.GlobalState().actor_table()

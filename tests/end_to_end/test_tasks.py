@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -264,6 +265,29 @@ def test_cancel_of_a_running_task(tmp_path):
     rabbitry.cancel(ref)
     with pytest.raises(TaskCancelledError):
         rabbitry.get(ref, timeout=20)
+
+
+@rabbitry.remote
+def child_of_a_cancelled_task(began: Path, go_on: Path, done: Path) -> None:
+    began.touch()
+    wait_for(go_on)
+    done.touch()
+
+
+@rabbitry.remote
+def parent_that_is_cancelled(*paths: Path) -> None:
+    rabbitry.get(child_of_a_cancelled_task.remote(*paths))
+
+
+def test_what_a_cancelled_task_submitted_goes_on_if_so_asked(tmp_path):
+    began, go_on, done = (tmp_path / name for name in ("began", "go on", "done"))
+    ref = parent_that_is_cancelled.remote(began, go_on, done)
+    wait_for(began)
+    rabbitry.cancel(ref, recursive=False)
+    with pytest.raises(TaskCancelledError):
+        rabbitry.get(ref, timeout=20)
+    go_on.touch()
+    wait_for(done)
 
 
 def test_cancel_with_force(tmp_path):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rabbitry import current
+from rabbitry import current, program
 from rabbitry.arguments import shown, wrong_type
 from rabbitry.demand import Need, write_request
 from rabbitry.labels import selector_text
@@ -45,7 +45,7 @@ def request_resources(
     """
     client = current.peek()
     if client is None:
-        raise RuntimeError("rabbitry has not been started yet. Call rabbitry.init() first.")
+        raise RuntimeError(program.not_started())
     write_request(
         client.store, client.keys, client.signer, client.job, _needs(num_cpus, bundles, bundle_label_selectors)
     )

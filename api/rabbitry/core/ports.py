@@ -80,7 +80,7 @@ class Executing(NamedTuple):
     """What a client knows of the executor that it serves; a driver's has none.
 
     Attributes:
-        current_task: returns the id of the task that runs on the main thread, None between two.
+        current_task: returns the id of the task that this thread runs, None between two.
         blocked: called before a `get` or `wait` blocks, with True for `wait`.
         unblocked: called after it.
         interrupts: holds back the cancellation of what runs, while something must not be left half done.

@@ -33,6 +33,8 @@ class Face(ModuleType):
             __path__=[],
             logger=logging.getLogger("ray"),
         )
+        if (wheel_at := wheel.directory()) is not None:
+            own["__file__"] = str(wheel_at / "__init__.py")  # programs look for files beside it
         self.__dict__.update(own)
 
     def __getattr__(self, name: str) -> Any:

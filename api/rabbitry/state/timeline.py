@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, Final, NamedTuple
 
-from rabbitry import current
+from rabbitry import current, program
 from rabbitry.outages import with_public_errors
 from rabbitry.state import tasks as states
 from rabbitry.state.cluster import ClusterState
@@ -215,7 +215,7 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[Event] | No
     """
     client = current.peek()
     if client is None:
-        raise RuntimeError("rabbitry has not been started yet. Call rabbitry.init() before timeline().")
+        raise RuntimeError(program.not_started("before timeline()"))
     client.send_events()
     events = timeline_of(ClusterState(client.endpoint, source=client.store))
     if filename is None:

@@ -40,6 +40,10 @@ def python(folder: Path, code: str, **changed: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_the_file_of_ray_is_that_of_the_wheel(tmp_path: Path) -> None:
+    assert python(tmp_path, "import ray\nprint(ray.__file__)") == [str(tmp_path / "ray" / "__init__.py")]
+
+
 def test_libraries_come_from_the_wheel_and_the_core_from_us(tmp_path: Path) -> None:
     code = """
 import ray, ray.data, rabbitry

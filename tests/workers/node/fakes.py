@@ -374,7 +374,12 @@ class FakeExecutor(Executor):
         self.outputs = (-1, -1)
         self.tails = {0: b"", 1: b""}
         self.progress = SimpleNamespace(
-            started=[0], revocations=[0, 0, 0], cancel=self.skipped.append, close=lambda: None, tail=self.tails.get
+            started=[0],
+            revocations=[0, 0, 0],
+            cancel=self.skipped.append,
+            spare_children_of=lambda task_id: None,
+            close=lambda: None,
+            tail=self.tails.get,
         )
 
     def send(self, message: list[Any]) -> None:

@@ -106,6 +106,7 @@ class ActorHost:
         self.context.exit = lambda: self.end("exit_actor")
         self.runner_of_calls.is_cancelled = self.was_cancelled
         self.runner_of_calls.on_exit = self._on_exit_of_call
+        self.runner_of_calls.actor_repr = self._repr_for_errors
         runtime_context.set_context(self.context)
 
     def _handle(self) -> Any:
@@ -200,6 +201,13 @@ class ActorHost:
             return repr(self.instance)[:LABEL_CHARACTERS].replace("\n", " ")
         except Exception:
             return ""  # it does not matter so much
+
+    def _repr_for_errors(self) -> str | None:
+        """Return what errors of calls show of the actor: its `repr` if its class has one, for Ray's programs always."""
+        label = "" if self.instance is None else self._label()
+        if label or not self.runner_of_calls.as_ray:
+            return label or None
+        return f"<{self.spec.class_name} object>" if self.instance is None else object.__repr__(self.instance)
 
     def _never_made(self, error: BaseException) -> bytes:
         """Return the stored error of calls to an actor whose constructor, or an argument of it, failed so."""
@@ -300,6 +308,8 @@ class ActorHost:
             for sequence, task in tasks:
                 self.arrive(Call(sequence, header, tuple(task)), start)
         elif message[0] == CANCEL:
+            if not self.executor.progress.spares_children_of(message[1]):
+                self.client.cancel_children(message[1], force=False)
             self.cancel(message[1])
             self._drop_waiting(message[1], start)
         return True

@@ -161,6 +161,7 @@ class Group:
                         host.committer.before_user_code()
                 else:
                     host.committer.before_user_code()
+                host.client.children[task[0]] = []  # what it submits, until `finished`
                 value = host.method(header)(*args, **kwargs)
                 if inspect.isawaitable(value):
                     value = await value

@@ -163,6 +163,7 @@ class ThreadRunner:
         host = self._host
         try:
             if not host.ending:
+                host.client.children[call.task[0]] = []  # what it submits, until `finished`
                 host.perform(call)
             elif host.refuse_after_end(call, out := Results()):
                 host.finished(call, out, 0.0)

@@ -32,6 +32,7 @@ from rabbitry.exceptions import (
 from rabbitry.exit import ActorExit
 from rabbitry.generators import DynamicObjectRefGenerator, StreamingGeneratorStats
 from rabbitry.object_ref import ObjectRef, made_here
+from rabbitry.util.node_address import get_node_ip_address
 from rabbitry_broker import records, retry_policy
 from rabbitry_broker.ids import FIRST_INDEX, object_id
 from rabbitry_broker.messages import DYNAMIC, KIND_ACTOR_CALL, KIND_TASK, STREAMING, Task, TaskHeader
@@ -89,7 +90,9 @@ class TaskExited(ProcessCountsAsDead):
 class CallRunner:
     """Runs calls in the name of one client. Any thread may use it."""
 
-    def __init__(self, client: Client, committer: Committer, node_id: bytes, interrupts: Interrupts) -> None:
+    def __init__(
+        self, client: Client, committer: Committer, node_id: bytes, interrupts: Interrupts, *, as_ray: bool
+    ) -> None:
         self.client = client
         self.store = client.store
         self.committer = committer
@@ -97,6 +100,9 @@ class CallRunner:
         self.interrupts = interrupts
         self.is_cancelled: Callable[[bytes], bool] = lambda task_id: False  # tasks are interrupted; actors set it
         self.on_exit: Callable[[SystemExit], None] = lambda error: None  # a call has left by that; actors set it
+        self.spares_children_of: Callable[[bytes], bool] = lambda task_id: False  # executors of tasks set it
+        self.actor_repr: Callable[[], str | None] = lambda: None  # what errors show of the actor; actors set it
+        self.as_ray = as_ray
         self._forked = False
         os.register_at_fork(after_in_child=self._on_fork)
 
@@ -180,7 +186,7 @@ class CallRunner:
                 if header.events and self.client.events.on:
                     self.committer.times.failed(task[0], task[2], *error_types.of(error))
                 raise Retry((task[0], task[1], attempts, task[3], task[4], task[5])) from None
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and not self.spares_children_of(task[0]):
                 self.client.cancel_children(task[0], force=False)
             record = records.ERROR + self.error_of(header, task, error)
         self.client.failed()
@@ -326,14 +332,14 @@ class CallRunner:
                     f"it returned one object of type {type(value).__name__}"
                 ) from None
             if length != count:
-                raise ValueError(f"{header.name} has num_returns={count} but returned {length} values")
+                raise ValueError(f"Task returned {length} objects, but num_returns={count} for {header.name}.")
         made = 0
         try:
             for each in value:
                 self.store_result(object_id(task[0], made + 1), each, out)
                 made += 1
             if made < count:
-                raise ValueError(f"{header.name} has num_returns={count} but yielded {made} values")
+                raise ValueError(f"Task returned {made} objects, but num_returns={count} for {header.name}.")
         except Exception as error:
             record = self._item_failed(header, task, error, out)
             for at in range(made, count):
@@ -413,7 +419,13 @@ class CallRunner:
         if isinstance(error, ObjectStoreFull):
             return store_error(store_full(error))
         return capture_task_error(
-            error, header.name, os.getpid(), self.node_id.hex(), actor_id=header.actor.hex() or None
+            error,
+            header.name,
+            os.getpid(),
+            self.node_id.hex(),
+            ip=get_node_ip_address() if self.as_ray else "",
+            actor_repr=self.actor_repr() if header.actor else None,
+            actor_id=header.actor.hex() or None,
         )
 
 

@@ -40,6 +40,11 @@ def create() -> int:
     return fd
 
 
+def _spared(task_id: bytes) -> bytes:
+    """Return the mark of a cancelled task whose children are spared: its id with all bits turned, as no id has them."""
+    return bytes(0xFF ^ each for each in task_id)
+
+
 class Progress:
     """One end of the page."""
 
@@ -56,6 +61,14 @@ class Progress:
         at = _CANCELLED + self.revocations[2] % _CANCELLED_SLOTS * TASK_BYTES
         self._map[at : at + TASK_BYTES] = task_id
         self.revocations[2] += 1
+
+    def spare_children_of(self, task_id: bytes) -> None:
+        """Say of a task, before it is named as cancelled, that what it submitted goes on. For the agent."""
+        self.cancel(_spared(task_id))
+
+    def spares_children_of(self, task_id: bytes) -> bool:
+        """True if what a cancelled task submitted is to go on."""
+        return self.is_cancelled(_spared(task_id))
 
     def is_cancelled(self, task_id: bytes) -> bool:
         """True if the task was named."""

@@ -100,7 +100,7 @@ class Executor:
             lease=config["client_lease"],
             session=config["session"],
             host=config["host"],
-            executing=Executing(lambda: self.task_id, self._blocked, self._unblocked, interrupts, current_group),
+            executing=Executing(self._current_task, self._blocked, self._unblocked, interrupts, current_group),
             traced=traces.of_client(config["tracing"]),
             events=config["events"],
             node=config["node_id"],
@@ -115,7 +115,8 @@ class Executor:
         set_node_address(config["address"])
         self.committer = Committer(self.client.store, channel, self.client.id, self.node_id)
         self.continuing = self.committer.continuing = Continuing(self.client.signer)
-        self.runner = CallRunner(self.client, self.committer, self.node_id, interrupts)
+        self.runner = CallRunner(self.client, self.committer, self.node_id, interrupts, as_ray=config["as_ray"])
+        self.runner.spares_children_of = progress.spares_children_of
         self.task_id: bytes | None = None
         self.leaving = ""
         self.hosting = False
@@ -310,6 +311,14 @@ class Executor:
         return task_of_call.get() or self.task_id, "" if context is None else context.header.name
 
     # -- blocking, interrupting --------------------------------------------------------------------------------------
+
+    def _current_task(self) -> bytes | None:
+        """Return the task whose child it is that this thread submits; None between two."""
+        if self.task_id is not None:
+            return self.task_id
+        call = task_of_call.get()
+        # Of an async or threaded actor. What goes on in its background after a call's end submits nobody's children.
+        return call if call in self.client.children else None
 
     def _blocked(self, in_wait: bool) -> None:
         """Before a `get` or `wait` blocks: others may wait for what finished earlier, and for our CPU."""

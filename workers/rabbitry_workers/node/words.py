@@ -6,7 +6,6 @@ Most words are for one part. Some are for several, in an order that stands here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from rabbitry_workers.node.actors.ends import Ends
 from rabbitry_workers.node.dispatch.environments import Environments
@@ -96,8 +95,8 @@ class Words:
             "copy": self._on_copy,
         }
 
-    def _cancel(self, tasks: list[bytes], client: bytes, force: bool, _: Any) -> None:
-        self._cancelling.cancel(tasks, client, force=force)
+    def _cancel(self, tasks: list[bytes], client: bytes, force: bool, recursive: bool) -> None:
+        self._cancelling.cancel(tasks, client, force=force, recursive=recursive)
 
     def _kill_actor(self, actor: bytes, no_restart: bool, cause: bytes) -> None:
         self._ends.kill(actor, no_restart=no_restart, cause=cause)

@@ -155,7 +155,7 @@ class ActorCreating:
         if taken is not None:
             if not options.get_if_exists:
                 raise ActorAlreadyExistsError(
-                    f"The name {options.name!r} (namespace {namespace!r}) is taken by a living actor. "
+                    f"The name {options.name!r} (namespace {namespace!r}) is already taken by a living actor. "
                     "Choose another name, or pass get_if_exists=True to get that actor."
                 )
             return taken[0], None, identity.signer.open(b"facts" + taken[0], taken[1])

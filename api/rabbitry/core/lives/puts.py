@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from rabbitry import program
 from rabbitry.core.failures import store_full
 from rabbitry.core.lives.references import DELETE_AT, References
 from rabbitry.object_ref import ObjectRef, made_here
@@ -113,11 +114,11 @@ class Puts:
         """
         if type(value) is ObjectRef:
             raise TypeError(
-                "Calling 'put' on an ObjectRef is not allowed: it is a handle already. "
+                f"Calling 'put' on an {program.name()}.ObjectRef is not allowed: it is a handle already. "
                 "Put the ref inside a list, or pass it as it is."
             )
         if isinstance(value, ObjectRef):
-            raise TypeError("Calling 'put' on an ObjectRef is not allowed.")
+            raise TypeError(f"Calling 'put' on an {program.name()}.ObjectRef is not allowed.")
         packed = pack(value)
         key = self._ids.next() + FIRST_INDEX
         if packed.refs:

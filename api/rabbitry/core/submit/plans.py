@@ -93,6 +93,7 @@ class Plans:
         amounts = options.resource_request()
         request = ResourceRequest.from_floats(amounts)
         called = writable(getattr(function, "__qualname__", None) or type(function).__name__)
+        called = called.rpartition("<locals>.")[2]  # as in Ray, where it was defined is no part of its name
         place = self._placements.of(options, request, what=called, holds=amounts)
         self._note_queue(place.queue)
         priority = options.priority or self._job.priority

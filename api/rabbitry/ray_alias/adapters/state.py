@@ -14,6 +14,7 @@ __all__ = [
     "available_resources",
     "available_resources_per_node",
     "cluster_resources",
+    "jobs",
     "node_ids",
     "nodes",
     "state",
@@ -40,25 +41,61 @@ def node_ids() -> list[str]:
     ]
 
 
-def actors(actor_id: str | None = None, *_: Any) -> dict[str, Any]:
-    """Return what is known of one actor, or of all by their ids, with the fields of Ray's table."""
+def actors(actor_id: str | None = None, job_id: Any = None, actor_state_name: str | None = None) -> dict[str, Any]:
+    """Return what is known of one actor, or of all by their ids, with the fields of Ray's table.
+
+    Args:
+        actor_id: of one.
+        job_id: only those of this job.
+        actor_state_name: only those in this state.
+
+    Raises:
+        ValueError: no such state, or no id.
+    """
     from rabbitry.util.state import get_actor, list_actors
 
+    places = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes()}
     if actor_id is not None:
         found = get_actor(actor_id)
-        return {} if found is None else _actor(found)
-    return {each.actor_id: _actor(each) for each in list_actors(limit=10_000, detail=True)}
+        return {} if found is None else _actor(found, places)
+    wanted: list[tuple[str, str, Any]] = [("state", "=", actor_state_name)] if actor_state_name is not None else []
+    if job_id is not None:
+        wanted.append(("job_id", "=", job_id.hex()))
+    return {each.actor_id: _actor(each, places) for each in list_actors(filters=wanted, limit=10_000, detail=True)}
 
 
-def _actor(found: Any) -> dict[str, Any]:
+def _actor(found: Any, places: dict[str, str]) -> dict[str, Any]:
     return {
         "ActorID": found.actor_id,
         "ActorClassName": found.class_name,
+        "IsDetached": found.is_detached,
         "Name": found.name,
         "JobID": found.job_id,
+        "Address": {"IPAddress": places.get(found.node_id, ""), "Port": 0, "NodeID": found.node_id or ""},
         "State": found.state,
-        "Address": {"NodeID": found.node_id or ""},
+        "NumRestarts": found.num_restarts or 0,
+        "DeathCause": found.death_cause,
+        "Pid": found.pid or 0,
     }
+
+
+def jobs() -> list[dict[str, Any]]:
+    """Return what is known of the jobs, with the fields of Ray's table."""
+    from rabbitry.util.state import list_jobs
+
+    return [
+        {
+            "JobID": each.job_id,
+            "DriverIPAddress": each.driver_info["node_ip_address"] if each.driver_info else "",
+            "DriverPid": int(each.driver_info["pid"] or 0) if each.driver_info else 0,
+            "StartTime": each.start_time or 0,
+            "EndTime": each.end_time or 0,
+            "IsDead": each.end_time is not None,
+            "Entrypoint": each.entrypoint,
+        }
+        for each in list_jobs(limit=10_000, detail=True)
+        if each.job_id
+    ]
 
 
 class GlobalState:
@@ -78,9 +115,15 @@ class GlobalState:
         """Return one dictionary a node."""
         return nodes()
 
-    def actor_table(self, actor_id: str | None = None, *_: Any) -> dict[str, Any]:
+    def actor_table(
+        self, actor_id: str | None = None, job_id: Any = None, actor_state_name: str | None = None
+    ) -> dict[str, Any]:
         """Return what is known of actors; see `actors`."""
-        return actors(actor_id)
+        return actors(actor_id, job_id, actor_state_name)
+
+    def job_table(self) -> list[dict[str, Any]]:
+        """Return what is known of jobs; see `jobs`."""
+        return jobs()
 
     def placement_group_table(self, placement_group_id: Any = None) -> dict[str, Any]:
         """Return what is known of placement groups; see `rabbitry.util.placement_group_table`."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from rabbitry.core.failures import cancelled_error
 from rabbitry_broker import records
@@ -42,6 +42,20 @@ log = logging.getLogger("rabbitry.node")
 
 def _record(task: Task) -> bytes:
     return records.ERROR + cancelled_error(task[0])
+
+
+class _Asked(NamedTuple):
+    """How a task is to be cancelled.
+
+    Attributes:
+        client: who asked last.
+        force: kill the executor that runs it.
+        recursive: cancel what it submitted, too.
+    """
+
+    client: bytes
+    force: bool
+    recursive: bool
 
 
 class CancelsCalls(Protocol):
@@ -78,7 +92,7 @@ class Cancelling:
         self._commits = commits
         self._failing = failing
         self.known: dict[bytes, None] = {}
-        self._asked: dict[bytes, tuple[bytes, bool]] = {}  # emptied by the next look
+        self._asked: dict[bytes, _Asked] = {}  # emptied by the next look
         self._look_from = 0.0
 
     def start(self) -> None:
@@ -103,19 +117,24 @@ class Cancelling:
                 self._settle(held, len(cancelled))
         return kept
 
-    def cancel(self, task_ids: Sequence[bytes], client: bytes, *, force: bool) -> None:
+    def cancel(self, task_ids: Sequence[bytes], client: bytes, *, force: bool, recursive: bool = True) -> None:
         """Cancel tasks, soon: those that are asked for together are looked for together.
 
         Args:
             task_ids: which.
             client: who asked; it is told of each whose end will be committed here.
             force: kill the executors that run them.
+            recursive: cancel what they submitted, too.
         """
         asked = self._asked
         if not asked:
             self._node.loop.call_later(max(0.0, self._look_from - time.monotonic()), self._look)
         for task_id in task_ids:
-            asked[task_id] = (client, force or asked.get(task_id, (b"", False))[1])
+            before = asked.get(task_id)
+            if before is None:
+                asked[task_id] = _Asked(client, force, recursive)
+            else:
+                asked[task_id] = _Asked(client, force or before.force, recursive or before.recursive)
 
     def _look(self) -> None:
         """Find what was asked for. That walks everything in hand, so it takes a tenth of the loop's time at most.
@@ -132,15 +151,17 @@ class Cancelling:
         spent = time.thread_time() - began
         self._look_from = time.monotonic() + min(10 * spent, PAUSE_SECONDS_MAX)
 
-    def _ask_again(self, asked: dict[bytes, tuple[bytes, bool]]) -> None:
-        for task_id, (client, force) in asked.items():
-            self.cancel([task_id], client, force=force)
+    def _ask_again(self, asked: dict[bytes, _Asked]) -> None:
+        for task_id, (client, force, recursive) in asked.items():
+            self.cancel([task_id], client, force=force, recursive=recursive)
 
-    def _cancel_all(self, asked: dict[bytes, tuple[bytes, bool]]) -> None:
+    def _cancel_all(self, asked: dict[bytes, _Asked]) -> None:
         """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again."""
         for executor, chunk, sequence, task in self._in_hand.sent(asked):
             if task[0] in asked:  # else it was there twice
-                client, force = asked[task[0]]
+                client, force, recursive = asked[task[0]]
+                if not recursive:
+                    executor.progress.spare_children_of(task[0])
                 self.cancel_sent(executor, chunk, sequence, task, client, force=force)
                 del asked[task[0]]
         waiting = [*self._in_hand.take_waiting(asked), *self.calls.take_waiting(asked)]

@@ -74,6 +74,9 @@ class Page(Protocol):
     started: Any  # [0]: sequence number of what it began last, plus one
     revocations: Any  # [0]: how often it was revoked, [1]: what it had begun then
 
+    def spare_children_of(self, task_id: bytes) -> None:
+        """Say of a task that is to be cancelled that what it submitted goes on."""
+
     def cancel(self, task_id: bytes) -> None:
         """Have a task that has not begun skipped."""
 
