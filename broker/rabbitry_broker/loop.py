@@ -86,8 +86,8 @@ class Loop:
     Attributes:
         lock: guards all that hangs on the loop; reentrant.
         running: True while a thread is in `run`.
-        rest: seconds that `run` lets events gather after each round; 0 for none. For a loop whose events nobody waits for
-            as a rule: its thread wakes up once for many of them. Callbacks, timers and what must be written cut it short.
+        rest: seconds that `run` lets events gather after each round; 0 for none. For a loop whose events nobody waits
+            for as a rule: its thread wakes up once for many. Callbacks, timers and what must be written cut it short.
 
     Example:
         >>> loop = Loop()

@@ -194,7 +194,7 @@ def test_queues_of_actors_have_no_priorities(endpoint: Endpoint, rabbitmq_server
     assert publisher.flush(PATIENCE_S)
     node.run_until(lambda: len(node.got) == 1)
     arguments = rabbitmq_server.evaluate(
-        f'[{{element(4, amqqueue:get_name(Q)), [K || {{K, _, _}} <- amqqueue:get_arguments(Q)]}} '
+        f"[{{element(4, amqqueue:get_name(Q)), [K || {{K, _, _}} <- amqqueue:get_arguments(Q)]}} "
         f'|| Q <- rabbit_amqqueue:list(<<"{endpoint.broker_url.rpartition("/")[2]}">>)].'
     )
     assert f'{{<<"r:{calls}">>,[<<"x-single-active-consumer">>]}}' in arguments

@@ -1,7 +1,7 @@
 """What the template does once so that no executor has to: code that has run is quicker, and shares its memory.
 
-Python rewrites functions as they run (it specialises their instructions, fills caches in types and modules). In a forked
-child each first time costs a copy of a page; what has happened in the template is there for all children.
+Python rewrites functions as they run (it specialises their instructions, fills caches in types and modules). In a
+forked child each first time costs a copy of a page; what has happened in the template is there for all children.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 
 from rabbitry.client import Client
 from rabbitry.core.ports import Executing
+from rabbitry.runtime_context import current_group
 from rabbitry_broker import parent_death
 from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.ids import CLIENT_BYTES, JOB_BYTES
@@ -44,5 +45,5 @@ def _client() -> Client:
         detached_id=bytes(CLIENT_BYTES),
         namespace="",
         driver=True,
-        executing=Executing(lambda: None, lambda _: None, lambda: None, Interrupts(), lambda: None),
+        executing=Executing(lambda: None, lambda _: None, lambda: None, Interrupts(), current_group),
     )

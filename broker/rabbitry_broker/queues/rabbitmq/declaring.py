@@ -25,8 +25,8 @@ def declare(channel: Channel, prefix: str, queue: str, *, quorum: bool) -> None:
     """Declare `queue` without waiting for the answer; a refusal closes the channel.
 
     There is no `x-expires`: it would delete a queue that holds messages as soon as nobody consumes it. Queues of actors
-    have no priorities, as their calls keep their order: RabbitMQ makes a queue on disk for each priority, which costs it
-    eight times as much as one.
+    have no priorities, as their calls keep their order: RabbitMQ makes a queue on disk for each priority, which takes
+    it eight times as long as one alone.
 
     Args:
         channel: to declare it on.
