@@ -52,6 +52,7 @@ class Amounts:
         self.settle = 1.0 if quick else 4.0  # seconds
         self.idle = 2.0 if quick else 10.0  # seconds
         self.sleeps = 20 if quick else 300  # tasks of each node
+        self.alone = 50 if quick else 2000
         self.empty = 500 if quick else 20_000
         self.calls = 500 if quick else 10_000
         self.actors = 4 if quick else 200
@@ -163,6 +164,20 @@ def sleep(scene: Scene) -> dict[str, Any]:
     return found
 
 
+def lone(scene: Scene) -> dict[str, Any]:
+    """Measure a task that does nothing and is waited for before the next one is sent."""
+    ray = scene.ray
+
+    @ray.remote
+    def nothing() -> None:
+        pass
+
+    count = scene.amounts.alone
+    for _ in range(count // 10):
+        ray.get(nothing.remote())
+    return scene.measure(count, lambda: [ray.get(nothing.remote()) for _ in range(count)])
+
+
 def empty(scene: Scene) -> dict[str, Any]:
     """Measure a task that does nothing."""
     ray = scene.ray
@@ -218,7 +233,7 @@ def actors(scene: Scene) -> dict[str, Any]:
 
 
 WORK: Final[Mapping[str, Callable[[Scene], dict[str, Any]]]] = {
-    each.__name__: each for each in (idle, sleep, empty, calls, actors)
+    each.__name__: each for each in (idle, sleep, lone, empty, calls, actors)
 }
 
 
@@ -279,16 +294,23 @@ def report(measured: Mapping[int, Mapping[str, Any]]) -> str:
             if "shares" in each:
                 shares = each["shares"]
                 more += f"  {shares[0]} to {shares[-1]} tasks a node, {shares[len(shares) // 10]} at the tenth"
+            lines.append(_row(str(nodes), us, each["commands"]) + more)
             if "made" in each:
                 memory = " and ".join(f"{kib:.0f} KiB ({part})" for part, kib in each["kib"].items())
-                more = f"  made in {each['made']['seconds']:.1f} s, {memory} each"
-            lines.append(
-                f"{nodes:>6} {us['redis']:>8.1f} {us['rabbitmq']:>9.1f} {us['node']:>8.1f} {us['executor']:>9.1f} "
-                f"{us['driver']:>8.1f} {each['commands']:>9.2f}{more}"
-            )
+                made = each["made"]
+                lines.append(
+                    _row("made", made["us"], made["commands"]) + f"  in {made['seconds']:.1f} s, {memory} each"
+                )
     if all("idle" in found and "sleep" in found for found in measured.values()):
         lines += ["", *_predictions(measured)]
     return "\n".join(lines)
+
+
+def _row(what: str, us: Mapping[str, float], commands: float) -> str:
+    return (
+        f"{what:>6} {us['redis']:>8.1f} {us['rabbitmq']:>9.1f} {us['node']:>8.1f} {us['executor']:>9.1f} "
+        f"{us['driver']:>8.1f} {commands:>9.2f}"
+    )
 
 
 def _predictions(measured: Mapping[int, Mapping[str, Any]]) -> list[str]:

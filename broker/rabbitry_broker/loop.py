@@ -29,8 +29,8 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 Handler = Callable[[int, int], object]
@@ -86,6 +86,8 @@ class Loop:
     Attributes:
         lock: guards all that hangs on the loop; reentrant.
         running: True while a thread is in `run`.
+        rest: seconds that `run` lets events gather after each round; 0 for none. For a loop whose events nobody waits
+            for as a rule: its thread wakes up once for many. Callbacks, timers and what must be written cut it short.
 
     Example:
         >>> loop = Loop()
@@ -114,11 +116,16 @@ class Loop:
         self._closed = False
         self._thread: int | None = None
         self.running = False
+        self.rest = 0.0
+        self._restless = 0  # threads that wait for events
+        self._resting = False
         self._wake_lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self._poller.register(self._wake_reader, _READ)
+        self._rested = select.poll()
+        self._rested.register(self._wake_reader, _READ)
 
     # -- running
 
@@ -128,6 +135,8 @@ class Loop:
         try:
             while not self._stopping:
                 self.run_once(None)
+                if self.rest:
+                    self._rest()
         finally:
             self.running = self._stopping = False
             self._thread = None
@@ -138,6 +147,32 @@ class Loop:
         """Make `run` return after what it is dispatching. Any thread may call it."""
         self._stopping = True
         self._wake()
+
+    def _rest(self) -> None:
+        """Sleep for `rest` seconds, unless there is something to do or somebody waits."""
+        with self.lock:
+            seconds = self.rest
+            if self._timers:
+                seconds = min(seconds, self._timers[0].when - time.monotonic())
+            if seconds <= 0 or self._restless or any(each.wanted & _WRITE for each in self._watches.values()):
+                return
+            self._resting = self._asleep = True  # and look for callbacks after that, as in `run_once`
+        try:
+            if not (self._callbacks or self._stopping):
+                self._rested.poll(seconds * 1000)
+        finally:
+            self._resting = self._asleep = False
+
+    @contextmanager
+    def no_rest(self) -> Iterator[None]:
+        """While this runs, a thread waits for what the loop does: events are dispatched as they come. Hold the lock."""
+        self._restless += 1
+        if self._resting:
+            self._wake()
+        try:
+            yield
+        finally:
+            self._restless -= 1
 
     def run_once(self, timeout: float | None = 0.0) -> None:
         """Wait for something to happen, and dispatch it.
@@ -374,7 +409,7 @@ class Loop:
             # Not a mask of 0: a hung-up descriptor would be reported over and over.
             self._poller.unregister(fd)
         watch.told = watch.wanted
-        if not _HAS_EPOLL and self._asleep:
+        if (not _HAS_EPOLL and self._asleep) or (self._resting and watch.wanted & _WRITE):
             self._wake()  # poll() looks at its set only when called.
 
     # -- waking and closing

@@ -210,3 +210,81 @@ def test_a_reused_descriptor_number_gets_no_event_of_its_predecessor(loop: Loop)
     assert calls == []
     for sock in (*reused, far, far_second):
         sock.close()
+
+
+@pytest.fixture
+def running(loop: Loop) -> Iterator[Loop]:
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    yield loop
+    loop.stop()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def rests(loop: Loop) -> bool:
+    """Wait until the loop's thread lets events gather."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not loop._resting:
+        assert time.monotonic() < deadline
+        loop.add_callback(lambda: None)  # a round, after which it may rest
+        time.sleep(0.001)
+    return True
+
+
+def test_events_gather_while_a_loop_rests(running: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    got: list[bytes] = []
+    running.add_handler(ours.fileno(), lambda fd, events: got.append(ours.recv(100)), running.READ)
+    running.rest = 1000 * PATIENCE_S
+    assert rests(running)
+    for each in (b"a", b"b", b"c"):
+        theirs.send(each)
+    assert running._resting
+    assert not got
+    waited = threading.Condition(running.lock)
+    with running.lock, running.no_rest():
+        while not got:  # whoever waits gets all of it, at once
+            waited.wait(0.01)
+    assert got == [b"abc"]
+
+
+@pytest.mark.parametrize("what", ["callback", "timer", "stop", "writing"])
+def test_what_is_asked_of_a_resting_loop_is_done_at_once(
+    running: Loop, pair: tuple[socket.socket, socket.socket], what: str
+) -> None:
+    running.rest = 1000 * PATIENCE_S
+    assert rests(running)
+    done = threading.Event()
+    if what == "callback":
+        running.add_callback(done.set)
+    elif what == "timer":
+        running.call_later(0.01, done.set)
+    elif what == "writing":
+        with running.lock:
+            running.add_handler(pair[0].fileno(), lambda fd, events: done.set(), running.WRITE)
+    else:
+        running.stop()
+        done.set()
+    assert done.wait(PATIENCE_S)
+
+
+def test_a_loop_that_has_to_write_does_not_rest(running: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    sent = 0
+
+    def write(fd: int, events: int) -> None:
+        nonlocal sent
+        try:
+            sent += ours.send(bytes(100_000))
+        except BlockingIOError:
+            return
+        if sent >= 5_000_000:
+            running.update_handler(fd, 0)
+
+    running.rest = 1000 * PATIENCE_S
+    assert rests(running)
+    running.add_handler(ours.fileno(), write, running.WRITE)
+    received = 0
+    while received < 5_000_000:
+        received += len(theirs.recv(1_000_000))

@@ -183,3 +183,31 @@ def test_no_server_of_several_that_answers_is_an_error(endpoint: Endpoint) -> No
 def test_an_impossible_type_of_queues_is_refused(endpoint: Endpoint) -> None:
     with pytest.raises(ConnectError, match="auto, classic, quorum"):
         RabbitMQPublisher(replace(endpoint, broker_url=f"{endpoint.broker_url}?queue_type=stream"))
+
+
+def test_queues_of_actors_have_no_priorities(endpoint: Endpoint, rabbitmq_server: RabbitMQServer) -> None:
+    calls = names.actor_queue(bytes(16))
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(calls, prefetch=5, exclusive=True)
+    for queue in (calls, QUEUE):
+        publisher.publish(queue, b"1")
+    assert publisher.flush(PATIENCE_S)
+    node.run_until(lambda: len(node.got) == 1)
+    arguments = rabbitmq_server.evaluate(
+        f"[{{element(4, amqqueue:get_name(Q)), [K || {{K, _, _}} <- amqqueue:get_arguments(Q)]}} "
+        f'|| Q <- rabbit_amqqueue:list(<<"{endpoint.broker_url.rpartition("/")[2]}">>)].'
+    )
+    assert f'{{<<"r:{calls}">>,[<<"x-single-active-consumer">>]}}' in arguments
+    assert f'{{<<"r:{QUEUE}">>,[<<"x-max-priority">>]}}' in arguments
+    publisher.close()
+    node.close()
+
+
+def test_confirms_are_awaited_without_rest(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishers, "_REST_S", 1000 * PATIENCE_S)
+    publisher = RabbitMQPublisher(endpoint)
+    for number in range(3):
+        publisher.publish(QUEUE, b"%d" % number)
+        assert publisher.flush(PATIENCE_S)
+        assert publisher.unconfirmed == 0
+    publisher.close()

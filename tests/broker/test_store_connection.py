@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -224,3 +226,11 @@ def test_no_text_shows_a_password() -> None:
         assert "p4" not in shown
         assert "ss@" not in shown
     assert "p4ss" not in repr(parse("redis://:p4ss@host/1"))
+
+
+def test_no_tables_of_international_names_are_loaded_for_a_plain_one(redis_server: RedisServer) -> None:
+    program = (
+        "import sys; from rabbitry_broker.store.redis.connection import Connection; "
+        f"Connection.open({redis_server.url!r}).close(); assert 'encodings.idna' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

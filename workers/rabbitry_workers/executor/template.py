@@ -219,9 +219,11 @@ def preload() -> None:
     import rabbitry.generators  # noqa: F401
     import rabbitry_broker.queues.embedded.publisher  # noqa: F401
     from rabbitry_workers.actors import runners  # noqa: F401
-    from rabbitry_workers.executor import run, titles  # noqa: F401
+    from rabbitry_workers.executor import run, titles, warming  # noqa: F401
 
     titles.preload()
+    with contextlib.suppress(Exception):  # what is wrong is told where it is needed
+        warming.warm()
 
 
 if __name__ == "__main__":

@@ -101,7 +101,10 @@ def wait_on(loop: Loop, changed: threading.Condition, done: Callable[[], object]
     if loop.running:
         if loop.is_current_thread():
             return bool(done())
-        return bool(changed.wait_for(done, timeout))
+        if timeout == 0:
+            return bool(done())
+        with loop.no_rest():
+            return bool(changed.wait_for(done, timeout))
     deadline = None if timeout is None else time.monotonic() + timeout
     while not done():
         left = 1.0 if deadline is None else deadline - time.monotonic()

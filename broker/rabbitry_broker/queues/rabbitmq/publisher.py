@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 # publish() waits while so much is unconfirmed.
 MAX_UNCONFIRMED_BYTES: Final = 64 * 1024 * 1024
 
+# A thread of our own reads confirms so late: for one task at a time it would wake up for each, while others need the
+# processor. Who waits for them does not wait for that.
+_REST_S: Final = 0.005
 _CLOSE_TIMEOUT_S: Final = 2.0
 _CHANNEL_RETRY_S: Final = 0.5
 _FIRST_REFUSAL_S: Final = 0.05
@@ -324,6 +327,8 @@ class RabbitMQPublisher:
         self._last_tag = 0
         self._marshal.clear()
         self._channel = channel
+        if self._thread is not None:
+            self._loop.rest = _REST_S
         for message in messages:
             message.returned = False
             self._send(message)
@@ -360,6 +365,7 @@ class RabbitMQPublisher:
     def _on_down(self) -> None:
         if self._channel is not None:
             self._channel = None
+            self._loop.rest = 0.0
             self._away_since = self._away_since or time.monotonic()
 
     def _end_loop(self) -> None:

@@ -30,7 +30,7 @@ from rabbitry_broker.store.redis.script import SOURCES, Argument, Command, Scrip
 # AOF rewriting, an fsync on a slow disk), and below what a person waits for.
 REPLY_TIMEOUT_S: Final = 30.0
 # A read buffer starts small, since a process has several connections, and grows when replies fill it.
-_BUFFER_BYTES: Final = 64 * 1024
+_BUFFER_BYTES: Final = 16 * 1024
 _LARGEST_BUFFER_BYTES: Final = 1024 * 1024
 _RETRY_LOADING_S: Final = 0.05
 # How error replies begin that say: this server is the wrong one now, or cannot serve this at the moment. Nothing has

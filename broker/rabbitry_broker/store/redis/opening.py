@@ -43,7 +43,7 @@ def connect(address: Address, timeout: float, *, slot: int, at: tuple[str, int] 
         at = cluster.find_master(address, slot, timeout)
     if at is not None:
         address = address._replace(host=at[0], port=at[1])
-    sock = socket.create_connection((address.host, address.port), timeout)
+    sock = socket.create_connection((_plain(address.host), address.port), timeout)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -53,6 +53,11 @@ def connect(address: Address, timeout: float, *, slot: int, at: tuple[str, int] 
     except BaseException:
         sock.close()
         raise
+
+
+def _plain(host: str) -> Any:
+    """Return the name of a host as `getaddrinfo` needs it: Python loads the tables of IDNA for any `str` (3 ms)."""
+    return host.encode() if host.isascii() else host
 
 
 def greeting(address: Address, name: str) -> list[Command]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from rabbitry.core.submit.cancelling import CANCEL_GRACE_SECONDS
@@ -49,6 +51,32 @@ def test_what_is_asked_for_together_is_looked_for_together(make_agent: MakeAgent
     assert len(agent.cancelling.known) == 1
     ended = agent.node.store.fetch([task(owner, at)[0] + FIRST_INDEX for at in range(TASKS)])
     assert [record is not None for record in ended] == [True] * (TASKS - 1) + [False]
+
+
+def test_only_walking_delays_the_next_look(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch):
+    agent = make_agent()
+    owner = new_client_id()
+    submit(agent, header(owner), TASKS)
+    drive(agent, lambda: waiting(agent) == TASKS, "all tasks wait")
+    now, spent = 100.0, 0.0
+    monkeypatch.setattr(cancelling, "time", SimpleNamespace(monotonic=lambda: now, thread_time=lambda: spent))
+    fail, walk = agent.failing.add, agent.cancelling._in_hand.take_waiting
+
+    def failing(failed):
+        nonlocal spent
+        spent += 1.0
+        fail(failed)
+
+    def walking(wanted):
+        nonlocal spent
+        spent += 0.002
+        return walk(wanted)
+
+    monkeypatch.setattr(agent.cancelling._failing, "add", failing)
+    monkeypatch.setattr(agent.cancelling._in_hand, "take_waiting", walking)
+    agent.cancelling.cancel([task(owner, at)[0] for at in range(TASKS)], owner, force=False)
+    drive(agent, lambda: waiting(agent) == 0 and not agent.failing, "all are cancelled")
+    assert agent.cancelling._look_from == pytest.approx(now + 0.02)
 
 
 def test_start_marks_stay_with_the_tasks_that_have_them(make_agent: MakeAgent):

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from rabbitry.core.failures import cancelled_error
 from rabbitry_broker import records
@@ -38,6 +38,8 @@ PAUSE_SECONDS_MAX: Final = 0.1
 AGAIN_SECONDS: Final = 1.0  # until the next try when Redis is away
 
 log = logging.getLogger("rabbitry.node")
+
+Found = TypeVar("Found")
 
 
 def _record(task: Task) -> bytes:
@@ -94,6 +96,7 @@ class Cancelling:
         self.known: dict[bytes, None] = {}
         self._asked: dict[bytes, _Asked] = {}  # emptied by the next look
         self._look_from = 0.0
+        self._walked = 0.0  # seconds of the last look
 
     def start(self) -> None:
         """Learn what was cancelled lately: it may still be on a queue."""
@@ -137,19 +140,19 @@ class Cancelling:
                 asked[task_id] = _Asked(client, force or before.force, recursive or before.recursive)
 
     def _look(self) -> None:
-        """Find what was asked for. That walks everything in hand, so it takes a tenth of the loop's time at most.
+        """Find what was asked for. That walks everything in hand, so walking takes a tenth of the loop's time at most.
 
-        Processor time counts: a look that others interrupt is no reason to look later.
+        What is done about the tasks that are found has to be done anyway, and is not counted. Processor time counts: a
+        look that others interrupt is no reason to look later.
         """
-        began = time.thread_time()
+        self._walked = 0.0
         asked, self._asked = self._asked, {}
         try:
             self._cancel_all(asked)
         except RabbitryBrokerError as error:
             log.warning("cannot cancel %d tasks now: %s", len(asked), error)
             self._node.loop.call_later(AGAIN_SECONDS, lambda: self._ask_again(asked))
-        spent = time.thread_time() - began
-        self._look_from = time.monotonic() + min(10 * spent, PAUSE_SECONDS_MAX)
+        self._look_from = time.monotonic() + min(10 * self._walked, PAUSE_SECONDS_MAX)
 
     def _ask_again(self, asked: dict[bytes, _Asked]) -> None:
         for task_id, (client, force, recursive) in asked.items():
@@ -157,20 +160,27 @@ class Cancelling:
 
     def _cancel_all(self, asked: dict[bytes, _Asked]) -> None:
         """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again."""
-        for executor, chunk, sequence, task in self._in_hand.sent(asked):
+        for executor, chunk, sequence, task in self._walk(lambda: self._in_hand.sent(asked)):
             if task[0] in asked:  # else it was there twice
                 client, force, recursive = asked[task[0]]
                 if not recursive:
                     executor.progress.spare_children_of(task[0])
                 self.cancel_sent(executor, chunk, sequence, task, client, force=force)
                 del asked[task[0]]
-        waiting = [*self._in_hand.take_waiting(asked), *self.calls.take_waiting(asked)]
+        waiting = self._walk(lambda: [*self._in_hand.take_waiting(asked), *self.calls.take_waiting(asked)])
         self._failing.add([(held, header, task, _record(task)) for held, header, task in waiting])
         for _, _, task in waiting:
             asked.pop(task[0], None)
         while len(self.known) > CANCELS_KEPT:
             self.known.pop(next(iter(self.known)))
         self.known.update(dict.fromkeys(asked))
+
+    def _walk(self, walk: Callable[[], list[Found]]) -> list[Found]:
+        """Return what a walk finds; how long it takes is counted."""
+        began = time.thread_time()
+        found = walk()
+        self._walked += time.thread_time() - began
+        return found
 
     def cancel_sent(
         self, executor: Executor, chunk: Chunk, sequence: int, task: Task, client: bytes, *, force: bool
