@@ -1,6 +1,7 @@
 """The environments of the programs: one for Ray's own libraries, one for each library of others, as its user makes it.
 
-A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723).
+A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723); there it may
+also say in `[tool.compat.variables]` what the environment of nodes and program has besides.
 """
 
 from __future__ import annotations
@@ -18,12 +19,28 @@ RAYS_OWN = ("ray[data,default,rllib,serve,train,tune]", "optuna", "pandas", "pil
 RABBITRY = f"{ROOT}[dashboard,environments]"
 
 
-def dependencies(program: Path) -> tuple[str, ...] | None:
-    """Return what a program's head names, None if it has no such head."""
+def _head(program: Path) -> str:
+    """Return the inline metadata of a program, empty if it has none."""
     block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", program.read_text(), re.MULTILINE)
-    if block is None:
-        return None
-    return tuple(re.findall(r'"([^"]+)"', block[1].partition("dependencies")[2]))
+    return re.sub(r"^# ?", "", block[1], flags=re.MULTILINE) if block is not None else ""
+
+
+def dependencies(program: Path) -> tuple[str, ...] | None:
+    """Return the packages that a program's head names, None if it names none: then it wants Ray's own libraries."""
+    named = re.search(r"^dependencies = \[(.*?)\]$", _head(program), re.MULTILINE | re.DOTALL)
+    return tuple(re.findall(r'"([^"]+)"', named[1])) if named is not None else None
+
+
+def variables(program: Path, folder: Path) -> dict[str, str]:
+    """Return the variables that a program's head asks for.
+
+    Args:
+        program: the program.
+        folder: what stands for `{folder}` in them: a directory that nodes and program can write to.
+    """
+    table = _head(program).partition("[tool.compat.variables]\n")[2]
+    named = re.findall(r'^(\w+) = "([^"]*)"$', table, re.MULTILINE)
+    return {name: value.replace("{folder}", str(folder)) for name, value in named}
 
 
 @dataclass(frozen=True)
