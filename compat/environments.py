@@ -1,7 +1,7 @@
 """The environments of the programs: one for Ray's own libraries, one for each library of others, as its user makes it.
 
-A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723); there it may
-also say in `[tool.compat.variables]` what the environment of nodes and program has besides.
+A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723). There it
+may also say, in `[tool.compat.variables]`, which variables of the environment its nodes and it have besides.
 """
 
 from __future__ import annotations
