@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["prefect-ray", "fastapi<0.125"]
+# dependencies = ["prefect-ray"]
 # ///
 """Prefect: a flow whose tasks run by prefect-ray."""
 
