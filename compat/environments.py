@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".compat"
 RAYS_OWN = ("ray[data,default,rllib,serve,train,tune]", "optuna", "pandas", "pillow", "polars", "pyarrow", "torch")
 RABBITRY = f"{ROOT}[dashboard,environments]"
+WITHOUT_PAGES = f"{ROOT}[environments]"
+"""For other people's libraries: some want a web framework that is older than what the dashboard's pages need."""
 
 
 def _head(program: Path) -> str:
@@ -69,9 +71,11 @@ class Environments:
             subprocess.CalledProcessError: something could not be installed; uv has said what.
         """
         needed = dependencies(program)
-        return self.made("ray" if needed is None else program.stem, RAYS_OWN if needed is None else needed)
+        if needed is None:
+            return self.made("ray", RAYS_OWN)
+        return self.made(program.stem, needed, WITHOUT_PAGES)
 
-    def made(self, name: str, packages: Sequence[str]) -> Path:
+    def made(self, name: str, packages: Sequence[str], rabbitry: str = RABBITRY) -> Path:
         """Return the interpreter of the environment of this name, made anew if its packages are others."""
         folder = self.folder / name
         python = folder / "bin" / "python"
@@ -79,7 +83,7 @@ class Environments:
         note = folder / "packages.txt"
         if not note.exists() or note.read_text().splitlines() != wanted:
             self._uv("venv", "--allow-existing", "--python", self.base, str(folder))
-            self._uv("pip", "install", "--compile-bytecode", "--python", str(python), "-e", RABBITRY, *wanted)
+            self._uv("pip", "install", "--compile-bytecode", "--python", str(python), "-e", rabbitry, *wanted)
             note.write_text("\n".join(wanted))
         return python
 

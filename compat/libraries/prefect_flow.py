@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["prefect-ray"]
+# dependencies = ["prefect-ray", "fastapi<0.125"]
 # ///
 """Prefect: a flow whose tasks run by prefect-ray."""
 
