@@ -1,6 +1,7 @@
 """The environments of the programs: one for Ray's own libraries, one for each library of others, as its user makes it.
 
-A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723).
+A program that needs more than Ray's own libraries names it in its head, as inline script metadata (PEP 723). There it
+may also say, in `[tool.compat.variables]`, which variables of the environment its nodes and it have besides.
 """
 
 from __future__ import annotations
@@ -16,14 +17,32 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".compat"
 RAYS_OWN = ("ray[data,default,rllib,serve,train,tune]", "optuna", "pandas", "pillow", "polars", "pyarrow", "torch")
 RABBITRY = f"{ROOT}[dashboard,environments]"
+WITHOUT_PAGES = f"{ROOT}[environments]"
+"""For other people's libraries: some want a web framework that is older than what the dashboard's pages need."""
+
+
+def _head(program: Path) -> str:
+    """Return the inline metadata of a program, empty if it has none."""
+    block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", program.read_text(), re.MULTILINE)
+    return re.sub(r"^# ?", "", block[1], flags=re.MULTILINE) if block is not None else ""
 
 
 def dependencies(program: Path) -> tuple[str, ...] | None:
-    """Return what a program's head names, None if it has no such head."""
-    block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", program.read_text(), re.MULTILINE)
-    if block is None:
-        return None
-    return tuple(re.findall(r'"([^"]+)"', block[1].partition("dependencies")[2]))
+    """Return the packages that a program's head names, None if it names none: then it wants Ray's own libraries."""
+    named = re.search(r"^dependencies = \[(.*?)\]$", _head(program), re.MULTILINE | re.DOTALL)
+    return tuple(re.findall(r'"([^"]+)"', named[1])) if named is not None else None
+
+
+def variables(program: Path, folder: Path) -> dict[str, str]:
+    """Return the variables that a program's head asks for.
+
+    Args:
+        program: the program.
+        folder: what stands for `{folder}` in them: a directory that nodes and program can write to.
+    """
+    table = _head(program).partition("[tool.compat.variables]\n")[2]
+    named = re.findall(r'^(\w+) = "([^"]*)"$', table, re.MULTILINE)
+    return {name: value.replace("{folder}", str(folder)) for name, value in named}
 
 
 @dataclass(frozen=True)
@@ -52,9 +71,11 @@ class Environments:
             subprocess.CalledProcessError: something could not be installed; uv has said what.
         """
         needed = dependencies(program)
-        return self.made("ray" if needed is None else program.stem, RAYS_OWN if needed is None else needed)
+        if needed is None:
+            return self.made("ray", RAYS_OWN)
+        return self.made(program.stem, needed, WITHOUT_PAGES)
 
-    def made(self, name: str, packages: Sequence[str]) -> Path:
+    def made(self, name: str, packages: Sequence[str], rabbitry: str = RABBITRY) -> Path:
         """Return the interpreter of the environment of this name, made anew if its packages are others."""
         folder = self.folder / name
         python = folder / "bin" / "python"
@@ -62,7 +83,7 @@ class Environments:
         note = folder / "packages.txt"
         if not note.exists() or note.read_text().splitlines() != wanted:
             self._uv("venv", "--allow-existing", "--python", self.base, str(folder))
-            self._uv("pip", "install", "--compile-bytecode", "--python", str(python), "-e", RABBITRY, *wanted)
+            self._uv("pip", "install", "--compile-bytecode", "--python", str(python), "-e", rabbitry, *wanted)
             note.write_text("\n".join(wanted))
         return python
 

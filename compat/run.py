@@ -15,12 +15,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from compat.control_group import ControlGroup, control_group
-from compat.environments import ROOT, Environments
+from compat.environments import ROOT, Environments, variables
 from compat.servers import cluster
 
 HERE = Path(__file__).parent
@@ -43,7 +44,7 @@ class Outcome:
 
 
 def run(
-    python: Path, program: Path, engine: str, variables: dict[str, str], group: ControlGroup, timeout: float
+    python: Path, program: Path, engine: str, named: dict[str, str], group: ControlGroup, timeout: float
 ) -> Outcome:
     """Run a program on one engine."""
     command = [str(python), str(program)] if engine == "ray" else [str(python), "-m", "rabbitry.as_ray", str(program)]
@@ -57,7 +58,7 @@ def run(
     try:
         done = subprocess.run(
             group.command(command),
-            env={**inherited, **variables, "PYTHONPATH": roots, "PATH": path},
+            env={**inherited, **named, "PYTHONPATH": roots, "PATH": path},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -80,11 +81,13 @@ def run(
 
 def run_on(engine: str, python: Path, program: Path, timeout: float) -> Outcome:
     """Run a program on one engine, with the servers that this engine needs."""
-    with control_group("compat") as group:
+    # Not in /tmp: that may be in memory, and what is put here may be what has no room there.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, control_group("compat") as group:
+        wanted = variables(program, Path(folder))
         if engine != "rabbitmq":
-            return run(python, program, engine, {}, group, timeout)
-        with cluster(python, group) as variables:
-            return run(python, program, engine, variables, group, timeout)
+            return run(python, program, engine, wanted, group, timeout)
+        with cluster(python, group, wanted, program.stem) as servers:
+            return run(python, program, engine, {**wanted, **servers}, group, timeout)
 
 
 def verdict(engine: str, outcome: Outcome, expected: list[str] | None) -> str:

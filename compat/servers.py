@@ -15,16 +15,18 @@ from tests.servers import RabbitMQServer, RedisServer, wait_until
 
 NODES = 3
 LOGS = ROOT / ".compat" / "logs"
-"""Where each node leaves what it said in the last run."""
+"""Where the nodes leave what they said in the last run of each program."""
 
 
 @contextmanager
-def cluster(python: Path, group: ControlGroup) -> Iterator[dict[str, str]]:
+def cluster(python: Path, group: ControlGroup, wanted: dict[str, str], program: str) -> Iterator[dict[str, str]]:
     """Start RabbitMQ, Redis and nodes of two CPUs each; yield the variables that name them.
 
     Args:
         python: the interpreter of the nodes.
         group: where the nodes run.
+        wanted: further variables of the nodes.
+        program: the name of the program that they are for, which their logs get: several may run at once.
     """
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="wt-", dir="/tmp") as folder:
         redis, rabbitmq = RedisServer(Path(folder, "redis")), RabbitMQServer(Path(folder, "rabbitmq"))
@@ -37,18 +39,18 @@ def cluster(python: Path, group: ControlGroup) -> Iterator[dict[str, str]]:
             "RABBITRY_SECRET": "s" * 40,
         }
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        LOGS.mkdir(parents=True, exist_ok=True)
-        for number in range(NODES):
-            log = stack.enter_context(Path(LOGS, f"node{number}.log").open("wb"))
+        logs = [LOGS / program / f"node{number}.log" for number in range(NODES)]
+        logs[0].parent.mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate(logs):
+            log = stack.enter_context(path.open("wb"))
             node = subprocess.Popen(
                 group.command([str(python.parent / "rabbitry"), "start", "--num-cpus", "2", "--name", f"node{number}"]),
-                env={**inherited, **variables},
+                env={**inherited, **variables, **wanted},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
             stack.callback(node.wait)
             stack.callback(node.terminate)
         # As with Ray, whose nodes are there before the program: what is spread is spread over all of them.
-        logs = [Path(LOGS, f"node{number}.log") for number in range(NODES)]
         wait_until(lambda: all("takes work" in log.read_text() for log in logs), "all nodes take work", timeout=120)
         yield {**variables, "RABBITRY_ADDRESS": "auto"}

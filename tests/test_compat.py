@@ -11,7 +11,7 @@ import pytest
 
 from compat import names
 from compat.control_group import ControlGroup
-from compat.environments import dependencies
+from compat.environments import dependencies, variables
 from compat.run import PROGRAMS, Outcome, remembered, verdict
 
 TOP = Path(__file__).parents[1]
@@ -27,6 +27,19 @@ def test_a_program_says_in_its_head_what_it_needs(tmp_path: Path) -> None:
     assert dependencies(program) == ("modin[ray]", "pandas<3")
     program.write_text("print()\n")
     assert dependencies(program) is None
+
+
+def test_a_program_says_in_its_head_which_variables_its_nodes_have(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    table = '# [tool.compat.variables]\n# LIMIT = "5"\n# PLACE = "file://{folder}/x"\n'
+    program.write_text(f"# /// script\n{table}# ///\nprint()\n")
+    assert variables(program, Path("/there")) == {"LIMIT": "5", "PLACE": "file:///there/x"}
+    assert dependencies(program) is None, "variables are no packages"
+    program.write_text(f'# /// script\n# dependencies = [\n#   "one",\n#   "two[three]",\n# ]\n{table}# ///\n')
+    assert dependencies(program) == ("one", "two[three]")
+    assert variables(program, Path("/there"))["LIMIT"] == "5"
+    program.write_text("print()\n")
+    assert variables(program, Path("/there")) == {}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

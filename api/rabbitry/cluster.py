@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rabbitry import current, program
 from rabbitry.nodes import labels_of, name_of, read_nodes
@@ -28,6 +29,19 @@ UNEXPECTED_TERMINATION = 2
 
 class ClusterMismatch(RabbitryBrokerError):
     """This process cannot work with the cluster: it runs another Python, or another version of rabbitry."""
+
+
+class Mark(NamedTuple):
+    """What all processes of a cluster have to agree on, as Redis has it.
+
+    Attributes:
+        cluster_id: tells this cluster from all others, whatever their addresses, secrets and prefixes are; "" for one
+            that is older than its mark's id.
+        sealed: the mark itself.
+    """
+
+    cluster_id: str
+    sealed: bytes
 
 
 def node_records(client: Client) -> list[dict[str, Any]]:
@@ -119,7 +133,7 @@ def connected() -> Client:
     return client
 
 
-def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
+def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> Mark:
     """Check that both servers answer, that the secret is the cluster's, and that versions fit.
 
     The first process of a cluster writes its mark; all others compare. A cluster without any living process may change
@@ -128,6 +142,9 @@ def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
     Args:
         endpoint: the cluster.
         timeout: seconds to reach each server.
+
+    Returns:
+        The cluster's mark.
 
     Raises:
         ConnectError: a server is not there, refuses us or is too old; or the cluster has another secret.
@@ -139,14 +156,14 @@ def check_cluster(endpoint: Endpoint, *, timeout: float = 5.0) -> None:
             from rabbitry_broker.queues import open_publisher
 
             open_publisher(endpoint, name="check").close()
-        _check_mark(endpoint, connection)
+        return _check_mark(endpoint, connection)
     finally:
         connection.close()
 
 
-def _check_mark(endpoint: Endpoint, connection: Connection) -> None:
+def _check_mark(endpoint: Endpoint, connection: Connection) -> Mark:
     signer, keys = Signer(endpoint.secrets), Keys.of(endpoint)
-    mine: dict[str, Any] = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION}
+    mine: dict[str, Any] = {"python": list(sys.version_info[:2]), "wire": WIRE_VERSION, "id": secrets.token_hex(8)}
     sealed = signer.seal(b"cluster", encode(mine))
     connection.call(b"SET", keys.cluster, sealed, b"NX")
     stored = connection.call(b"GET", keys.cluster)
@@ -159,9 +176,12 @@ def _check_mark(endpoint: Endpoint, connection: Connection) -> None:
             f"the cluster there (prefix {endpoint.prefix!r}) has another secret",
             "Set RABBITRY_SECRET to that cluster's, or choose another RABBITRY_PREFIX for one of your own.",
         ) from None
+    # The id stays what it is: of two processes that write the mark anew, both are to have the same.
+    cluster_id = str(mark.get("id", ""))
+    sealed = signer.seal(b"cluster", encode({**mine, "id": cluster_id}))
     if (mark["python"] != mine["python"] or mark["wire"] != WIRE_VERSION) and _is_deserted(connection, keys):
         connection.call(b"SET", keys.cluster, sealed)
-        return
+        return Mark(cluster_id, sealed)
     if mark["python"] != mine["python"]:
         theirs, ours = (".".join(map(str, each)) for each in (mark["python"], mine["python"]))
         raise ClusterMismatch(
@@ -176,6 +196,7 @@ def _check_mark(endpoint: Endpoint, connection: Connection) -> None:
     if stored != sealed and not _signed_with_newest(endpoint, stored):
         # A secret is being replaced: once the old one is dropped everywhere, nobody could read the mark.
         connection.call(b"SET", keys.cluster, sealed)
+    return Mark(cluster_id, sealed)
 
 
 def _signed_with_newest(endpoint: Endpoint, stored: bytes) -> bool:

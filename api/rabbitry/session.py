@@ -357,11 +357,11 @@ def _connect(session: Session, address: str, store: str | None) -> None:
 
     settings = Settings.load(address, store)
     endpoint = settings.endpoint()
-    check_cluster(endpoint, timeout=settings.connect_timeout)
+    mark = check_cluster(endpoint, timeout=settings.connect_timeout)
     session.client = _client(
         endpoint,
         slots=1,
-        session=shared_session(endpoint),
+        session=shared_session(endpoint, mark.cluster_id),
         host=host_id(),
         object_ttl=settings.object_ttl or 0.0,
         spill_url=settings.spill_url.get_secret_value() if settings.spill_url else "",

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["lightgbm_ray", "xgboost<2.1", "pandas<3", "ray[train,tune]"]
+# dependencies = ["lightgbm_ray", "scikit-learn", "xgboost<2.1", "pandas<3", "ray[train,tune]"]
 # ///
 """lightgbm_ray: two actors train, predictions."""
 

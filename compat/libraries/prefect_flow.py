@@ -12,6 +12,7 @@ import time
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp())
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # the default is 20
 
 from prefect import flow, task
 from prefect_ray import RayTaskRunner

@@ -27,7 +27,7 @@ if __name__ == "__main__":
     begin = time.perf_counter()
     killed = 0
     for iteration in range(MOST_ITERATIONS):
-        reached = algorithm.train()["env_runners"].get("episode_return_mean", 0.0)
+        reached = algorithm.train().get("env_runners", {}).get("episode_return_mean", 0.0)
         if iteration == 1:
             pids = algorithm.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
             os.kill(pids[0], signal.SIGKILL)

@@ -157,6 +157,14 @@ def test_a_goodbye_is_read_and_leaves_nothing_once_all_are_gone(nodes: Nodes, wo
     assert left == ([nodes.keys.nodes] if work_left else [])
 
 
+def test_the_mark_of_the_cluster_is_written_again_only_if_it_is_lost(nodes: Nodes):
+    one = nodes.add()
+    one.records.mark_again(b"ours")
+    assert nodes.store.call(b"GET", nodes.keys.cluster) == b"ours"
+    one.records.mark_again(b"late")
+    assert nodes.store.call(b"GET", nodes.keys.cluster) == b"ours"
+
+
 def test_what_nobody_reads_any_more_goes(nodes: Nodes):
     one = nodes.add()
     one.beat(room=True)

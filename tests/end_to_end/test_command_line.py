@@ -7,22 +7,26 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 import rabbitry
 from rabbitry import current
-from rabbitry.cluster import delete_cluster
+from rabbitry.cluster import check_cluster, delete_cluster
 from rabbitry.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.errors import ConnectError, RabbitryBrokerError
 from rabbitry_broker.messages import encode
+from rabbitry_broker.shared_memory import SharedMemoryStore
 from rabbitry_broker.signing import Signer
+from rabbitry_broker.store.host import host_id, shared_session
 from rabbitry_broker.store.keys import Keys
 from rabbitry_broker.store.redis.connection import Connection
+from rabbitry_broker.store.store import ObjectStore
 from tests.end_to_end.conftest import node_environment
 from tests.end_to_end.where_work_runs import hold, where
 from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
@@ -193,6 +197,47 @@ def test_another_wire_version_is_told(variables, monkeypatch):
 def test_a_deserted_cluster_may_be_upgraded(variables):
     _leave_mark(variables, {"python": [3, 9], "wire": 1}, living=False)
     assert joins(variables)
+
+
+@pytest.fixture
+def alike(variables: dict[str, str], start_redis: Callable[..., RedisServer]) -> tuple[Endpoint, Endpoint]:
+    """Two clusters with the same secret and prefix on one host, each with a Redis of its own."""
+    return _endpoint(variables), _endpoint({**variables, "RABBITRY_STORE_URL": start_redis().url})
+
+
+def test_the_mark_tells_clusters_apart_that_have_the_same_secret_and_prefix(alike):
+    one, other = alike
+    first = check_cluster(one)
+    assert first.cluster_id
+    assert check_cluster(one) == first
+    assert check_cluster(other).cluster_id not in ("", first.cluster_id)
+
+
+def test_an_upgrade_leaves_the_cluster_its_id(variables):
+    _leave_mark(variables, {"python": [3, 9], "wire": 1, "id": "it"}, living=False)
+    assert check_cluster(_endpoint(variables)).cluster_id == "it"
+    assert check_cluster(_endpoint(variables)).cluster_id == "it"
+    _leave_mark(variables, {"python": list(sys.version_info[:2]), "wire": 1}, living=True)
+    assert check_cluster(_endpoint(variables)).cluster_id == "", "its nodes know of none"
+
+
+def test_nodes_leave_values_alone_that_another_cluster_with_the_same_secret_has(variables, monkeypatch, alike):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    rabbitry.init(address="auto")
+    ref = rabbitry.put(np.arange(100_000))
+    memory = SharedMemoryStore(current.client().session)
+    names = memory.names()
+    assert names, "the value is in shared memory"
+    _, other = alike
+    session = shared_session(other, check_cluster(other).cluster_id)
+    store = ObjectStore(other, Signer(other.secrets), session=session, host=host_id())
+    assert store.large.sweep() == 0, "as its nodes do every few seconds"
+    store.close()
+    assert memory.names() == names
+    memory.close()
+    assert rabbitry.get(ref)[-1] == 99_999
+    rabbitry.shutdown()
 
 
 def test_a_secret_can_be_replaced(variables):

@@ -9,7 +9,6 @@ from rabbitry.session import object_options
 from rabbitry_broker import cluster_file, local_clusters
 from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.settings import Settings
-from rabbitry_broker.store.host import shared_session
 from rabbitry_workers.node.services.memory import limit_from_environment
 
 
@@ -19,7 +18,8 @@ class Joining:
 
     Attributes:
         endpoint: where it is.
-        session: name of its shared-memory session on this host.
+        session: name of its shared-memory session on this host; "" if that depends on its mark in Redis, since other
+            clusters may have the same secret and prefix.
         node_lease: seconds without a sign of life after which a node counts as dead.
         client_lease: the same for a client.
         object_ttl: seconds after which objects are deleted whoever holds them; 0 for never.
@@ -74,7 +74,7 @@ def find_cluster(address: str | None, store: str | None, prefix: str | None, *, 
     endpoint = settings.endpoint()
     return Joining(
         endpoint,
-        shared_session(endpoint),
+        "",
         settings.node_lease,
         settings.client_lease,
         settings.object_ttl or 0.0,

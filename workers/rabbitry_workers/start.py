@@ -103,7 +103,7 @@ def _configure(options: StartOptions) -> NodeConfig:
     from rabbitry.labels import check_labels
     from rabbitry.nodes import implicit
     from rabbitry_broker.resources import detect_totals
-    from rabbitry_broker.store.host import own_host
+    from rabbitry_broker.store.host import own_host, shared_session
     from rabbitry_workers.joining import find_cluster
     from rabbitry_workers.node.model.config import NodeConfig
     from rabbitry_workers.node.services.peers import port_from_environment
@@ -113,11 +113,12 @@ def _configure(options: StartOptions) -> NodeConfig:
     cluster = find_cluster(options.address, options.store, options.prefix)
     _drain_seconds()
     port_from_environment()
-    check_cluster(cluster.endpoint, timeout=cluster.connect_timeout)
+    mark = check_cluster(cluster.endpoint, timeout=cluster.connect_timeout)
     config = NodeConfig(
         endpoint=cluster.endpoint,
         **facts,
-        session=cluster.session,
+        session=cluster.session or shared_session(cluster.endpoint, mark.cluster_id),
+        mark=mark.sealed,
         object_ttl=cluster.object_ttl,
         spill_url=cluster.spill_url,
         memory_limit=cluster.memory_limit,

@@ -27,6 +27,7 @@ Other modules of rabbitry may have a name that Ray uses for something else (`ray
 
 ADAPTERS: Final = {
     "_private.internal_api": "internal_api",
+    "_private.serialization": "serialization",
     "_private.services": "services",
     "_private.state": "state",
     "_private.worker": "worker",

@@ -25,8 +25,12 @@ class RayDeprecationWarning(DeprecationWarning):
     """Something will go, and another thing is there for it."""
 
 
-def PublicAPI(*args: Any, stability: str = "stable", api_group: str = "Others") -> Any:  # noqa: N802  Ray's name
+def PublicAPI(  # noqa: N802  Ray's name
+    *args: Any, stability: str = "stable", api_group: str = "Others", **_: Any
+) -> Any:
     """Mark a public function or class; bare, or with `stability` "alpha", "beta" or "stable".
+
+    As Ray does, it takes other keywords too and looks at none: one is misspelt in Ray 2.48.
 
     Raises:
         ValueError: another stability.
@@ -41,7 +45,9 @@ def DeveloperAPI(*args: Any, **_: Any) -> Any:  # noqa: N802  Ray's name
     return _marking(args, "DeveloperAPI", "Others")
 
 
-def Deprecated(*args: Any, message: str = "It may be removed.", warning: bool = False) -> Any:  # noqa: N802  Ray's name
+def Deprecated(  # noqa: N802  Ray's name
+    *args: Any, message: str = "It may be removed.", warning: bool = False, **_: Any
+) -> Any:
     """Mark a function or class that will go.
 
     Args:

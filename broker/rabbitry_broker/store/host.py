@@ -34,8 +34,15 @@ def own_host(session: str, node_id: bytes) -> tuple[bytes, str]:
     return host_id() + b":" + own.encode(), own
 
 
-def shared_session(endpoint: Endpoint) -> str:
-    """Return the name of a cluster's shared-memory session, the same for all of its processes of this user."""
+def shared_session(endpoint: Endpoint, cluster_id: str = "") -> str:
+    """Return the name of a cluster's shared-memory session, the same for all of its processes of this user.
+
+    Two clusters on a host must not have the same: the nodes of each delete what their own Redis knows nothing of.
+
+    Args:
+        endpoint: the cluster.
+        cluster_id: what its mark in Redis says, if others may have the same secret and prefix.
+    """
     secret = endpoint.secrets[-1] if endpoint.secrets else b""
-    text = f"{endpoint.prefix}|{os.getuid()}".encode()
+    text = f"{endpoint.prefix}|{os.getuid()}{cluster_id and '|'}{cluster_id}".encode()
     return hashlib.blake2b(text, key=hashlib.blake2b(secret).digest(), digest_size=8).hexdigest()

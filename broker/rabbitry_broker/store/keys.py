@@ -68,7 +68,7 @@ the object's id as their hash tag: they lie on all servers (`x:{<client>:<id>}<t
 | `m:<job>` | hash | what programs have measured (`util.metrics`): series -> value | an hour after the last of it |
 | `m:{client}` | string | number of the last batch of that which the client sent | by itself, in ten minutes |
 | `breakpoints` | hash | where tasks wait for a debugger, sealed | as they go on; a minute after the last sign |
-| `cluster` | string | what all processes have to agree on | never |
+| `cluster` | string | its mark: what all processes have to agree on, and its id | never |
 
 Channels: `control`, `queues:new`, `l:<job>` (its output), `answers:<token>`. The queues of the embedded engine are
 keys too (`queues/embedded`): they end with its server.

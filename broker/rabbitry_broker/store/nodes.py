@@ -157,6 +157,10 @@ class NodeRecords:
         for key in (keys.node(self._node), *([keys.head] if head else [])):
             self._store.connection.call(b"PEXPIRE", key, int(lease * 1000))
 
+    def mark_again(self, mark: bytes) -> None:
+        """Write the cluster's mark if Redis has lost it: who joins now is to join this cluster, not make another."""
+        self._store.call(b"SET", self._keys.cluster, mark, b"NX")
+
     def leave(self, *, work_left: bool) -> None:
         """Take this node's record away; while work of it is in Redis, others must know that there was this node."""
         self._store.script("node_leave", self._prefix, self._node, self._hex, b"1" if work_left else b"0")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import pytest
 
-from rabbitry.ray_alias.adapters import addresses, client, raylet, services
+from rabbitry import cloudpickle
+from rabbitry.ray_alias import table
+from rabbitry.ray_alias.adapters import addresses, client, raylet, serialization, services
 from rabbitry.ray_alias.adapters.time_series import merge_instantaneous_total, time_weighted_average
 
 UNSET = float("-inf")
@@ -112,3 +115,10 @@ def test_types_of_rays_servers_can_be_named_but_not_made() -> None:
     for make in (raylet.GlobalStateAccessor, raylet.GcsClientOptions.create):
         with pytest.raises(NotImplementedError, match=r"no head node.*ray\.nodes"):
             make("127.0.0.1:6379")
+
+
+def test_what_serve_of_an_older_ray_pickles_is_read_again_or_said_to_be_no_good() -> None:
+    assert cloudpickle.loads(serialization.pickle_dumps([1], "no")) == [1]
+    with pytest.raises(TypeError, match=r"the deployment: cannot pickle '_thread.lock'"):
+        serialization.pickle_dumps(threading.Lock(), "the deployment")
+    assert table.ADAPTERS["_private.serialization"] == "serialization"

@@ -22,12 +22,20 @@ def test_marks_change_nothing_else() -> None:
     class Options:
         pass
 
+    @PublicAPI(stablity="alpha")  # as in Ray 2.48: its libraries could not be imported else
+    def misspelt() -> int:
+        return 3
+
+    @Deprecated(mesage="Use the other.")
+    def outdated() -> int:
+        return 4
+
     @DeveloperAPI
     def developers() -> int:
         return 2
 
     marks: list[Any] = [bare, Options, developers]
-    assert (bare(), developers()) == (1, 2)
+    assert (bare(), developers(), misspelt(), outdated()) == (1, 2, 3, 4)
     assert [each._annotated_type for each in marks] == ["PublicAPI", "PublicAPI", "DeveloperAPI"]
     with pytest.raises(ValueError, match="stability"):
         PublicAPI(stability="solid")

@@ -13,6 +13,7 @@ from rabbitry import current
 from rabbitry.client import Client
 from rabbitry_broker import local_clusters
 from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.store.host import shared_session
 from rabbitry_broker.store.reader import Reader
 from rabbitry_workers.joining import Joining
 
@@ -38,7 +39,7 @@ class ClusterAccess:
         self.joining = joining
         self.endpoint: Endpoint = joining.endpoint
         self.timeout = joining.connect_timeout
-        self.name = f"session_{joining.session}"
+        self.name = f"session_{joining.session or shared_session(joining.endpoint)}"
         self._address = address or local_clusters.AUTO
         self._store = store
         self._lock = threading.Lock()

@@ -101,6 +101,15 @@ def test_a_head_that_leaves_makes_room_for_another(world: Alive, draining: bool)
     assert world.node.keys.head not in world.store.data
 
 
+def test_a_node_that_was_forgotten_writes_the_clusters_mark_again(world: Alive):
+    world.node.config.mark = b"ours"
+    world.heartbeat.run_once()
+    assert world.node.keys.cluster not in world.store.data, "it may be another's by now"
+    world.dies(world.node.id)  # Redis has lost all that it had
+    world.heartbeat.run_once()
+    assert world.store.data[world.node.keys.cluster] == b"ours"
+
+
 def test_what_runs_keeps_its_part_of_the_head(world: Alive):
     world.heartbeat.run_once()
     grant = world.ledger.acquire(ResourceRequest.from_floats({HEAD: 0.25}))

@@ -28,6 +28,7 @@ class NodeConfig:
         address: of its host, for other hosts.
         labels: key to value, for label selectors.
         session: shared-memory session on this host.
+        mark: of the cluster, sealed, as Redis had it when the node came; b"" for a cluster that needs none.
         host: id of this host.
         object_ttl: seconds after which objects are deleted whoever holds them; 0 never.
         spill_url: directory or URL that large values go to when the store is full; "" for none.
@@ -46,6 +47,7 @@ class NodeConfig:
     address: str = "127.0.0.1"
     labels: dict[str, str] = field(default_factory=dict)
     session: str = ""
+    mark: bytes = b""
     host: bytes = field(default_factory=host_id)
     object_ttl: float = 0.0
     spill_url: str = ""

@@ -203,6 +203,8 @@ class Heartbeat:
                 "over its work",
                 self._beat_at - before,
             )
+            if self._node.config.mark:
+                self._records.mark_again(self._node.config.mark)
             self._doubt()
         self._take(beaten, now)
         for key, left in zip(self._turns, beaten.turns, strict=True):
