@@ -267,6 +267,21 @@ def test_so_many_are_made_at_a_time_and_more_work_is_taken_meanwhile(around: Env
     assert not around.failed
 
 
+def test_what_was_given_up_before_its_turn_and_asked_for_again_is_made_once(around: Environs, hanging: Record) -> None:
+    for number in range(module.AT_ONCE + 1):
+        around.records[digest_code(bytes([number]) * 16)[1:]] = hanging
+    for number in range(module.AT_ONCE):
+        around.environments.set_up(JOB, digest_code(bytes([number]) * 16))
+    late = (b"late", digest_code(bytes([module.AT_ONCE]) * 16))
+    around.environments.set_up(*late)
+    around.environments.end_job(late[0])
+    around.environments.run_once()
+    around.environments.set_up(*late)
+    around.environments.end_job(JOB)
+    around.environments.run_once()
+    assert [build.key for build in around.environments._builds] == [late]
+
+
 @pytest.mark.parametrize("state", ["making", "warming"])
 def test_work_that_outlives_its_driver_gets_its_environment(around: Environs, tmp_path: Path, state: str) -> None:
     (tmp_path / "code.zip").write_bytes(b"PK\x05\x06" + b"\0" * 18)
