@@ -381,12 +381,39 @@ def faults(names: str) -> Iterator[Any]:
         yield strikes
 
 
+def _ray_on_free_ports() -> None:
+    """Have Ray's agent, which takes jobs, listen on a free port: it does not begin if another cluster's has its usual one."""
+    from ray._private.parameter import RayParams
+
+    begin = RayParams.__init__
+
+    def anywhere(self: Any, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **{"dashboard_agent_listen_port": 0, **options})
+
+    RayParams.__init__ = anywhere
+
+
+def _wait_for_the_service(client: Any) -> None:
+    """Wait until jobs are taken: with Ray the agent of the node has to be there first."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            client.submit_job(entrypoint="true")
+            return
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
+
+
 def main(engine: str, path: str) -> None:
     """Run the programs of a file."""
     os.environ.setdefault("RABBITRY_DASHBOARD_TOKEN", secrets.token_hex(8))
     if engine == "ray":
         import ray
         from ray.job_submission import JobSubmissionClient
+
+        _ray_on_free_ports()
     else:
         import rabbitry as ray
         from rabbitry.job_submission import JobSubmissionClient
@@ -398,6 +425,8 @@ def main(engine: str, path: str) -> None:
         where = {"address": "local", "num_cpus": 4, "resources": {"x": 2}}
     context = ray.init(**where, include_dashboard=True, dashboard_port=port, log_to_driver=False, namespace=NAMESPACE)
     client = JobSubmissionClient(f"http://{context.dashboard_url}")
+    if engine == "ray":
+        _wait_for_the_service(client)
     wanted = json.loads(Path(path).read_text())
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-jobs-") as directory:
