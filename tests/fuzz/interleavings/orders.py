@@ -3,7 +3,7 @@
 | variable | what it says |
 |---|---|
 | `FUZZ_ORDERS` | how many times as many as in `make test`; default 1 |
-| `FUZZ_FIRST_ORDER` | the first of them; default 0. A failure names its order: `FUZZ_FIRST_ORDER=12345` tries that first |
+| `FUZZ_FIRST_ORDER` | the first of them; default 0. A failure names its order, which is to be tried first then |
 """
 
 from __future__ import annotations

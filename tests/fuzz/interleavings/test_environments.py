@@ -1,4 +1,4 @@
-"""A node's environments over fakes, in thousands of orders of what may happen to them, to their jobs and their processes.
+"""A node's environments over fakes, in thousands of orders of what happens to them, their jobs and their processes.
 
 A lease on entries of the cache is a descriptor: each is let go of exactly once, not while processes of the environment
 live, and whatever waits for an environment is served or failed.

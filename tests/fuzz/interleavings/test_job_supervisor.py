@@ -1,7 +1,8 @@
 """Supervisors of jobs in thousands of orders: entrypoints end or are stopped while records change under them.
 
-Beside the threads of a supervisor somebody stops the job, a node takes its process for dead, somebody deletes it when it has ended
-and uses its id again at once. Each submission has one end, its own; nobody moves another's; nothing runs on in the end.
+Beside the threads of a supervisor somebody stops the job, a node takes its process for dead, somebody deletes it when
+it has ended and uses its id again at once. Each submission has one end, its own; nobody moves another's; nothing runs
+on in the end.
 """
 
 from __future__ import annotations

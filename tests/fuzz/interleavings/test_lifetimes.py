@@ -1,7 +1,8 @@
 """Lives of objects in thousands of orders: handles come and go on several threads, while values come and are collected.
 
-The store is a fake that keeps what the real one does: an object stays as long as its owner has not let go of it, or somebody
-holds it. Nobody with a registered handle finds the object gone, and in the end nothing is left of any, here or there.
+The store is a fake that keeps what the real one does: an object stays as long as its owner has not let go of it, or
+somebody holds it. Nobody with a registered handle finds the object gone, and in the end nothing is left of any, here or
+there.
 """
 
 from __future__ import annotations

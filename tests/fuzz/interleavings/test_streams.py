@@ -1,7 +1,7 @@
 """Streams in thousands of orders: their items come, are read or dropped, while other threads take and collect.
 
-One thread takes what comes, one reads a generator and drops it, somewhere, one is the service thread. Each item is handed
-out once and in its order, and in the end nothing is kept of the stream, here or in the store.
+One thread takes what comes, one reads a generator and drops it, somewhere, one is the service thread. Each item is
+handed out once and in its order, and in the end nothing is kept of the stream, here or in the store.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Story:
     def consume(self, generator: Any) -> None:
         """Read some, and drop the generator."""
         if self.peeks:
-            generator._ahead.watch = lambda ids: generator._ahead.ids.update(dict.fromkeys(ids))  # it knows no session
+            ahead = generator._ahead
+            ahead.watch = lambda ids: ahead.ids.update(dict.fromkeys(ids))  # there is no session to call back
             generator._get_next_ref_n(self.peeks)
         kept = []
         for _ in range(self.wanted):

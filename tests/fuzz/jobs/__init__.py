@@ -8,6 +8,7 @@
 | `session` | a process that runs programs in one session with a dashboard, and reports what it saw |
 | `run` | starts engines and sessions, judges reports: `python -m tests.fuzz.jobs.run --help` |
 
-What it cannot find: how long anything takes, but that it hangs; what goes wrong only with many jobs (`soak`), with a node that is
-lost as a whole (`tests/end_to_end/test_jobs.py`), or between two services. Environments are variables and a directory.
+What it cannot find: how long anything takes, but that it hangs; what goes wrong only with many jobs, with a node that
+is lost as a whole (`tests/end_to_end/test_jobs.py`), or between two services. Environments are variables and a
+directory.
 """

@@ -1,8 +1,9 @@
 """What may become of a program's jobs: each answer is judged in its order, then how everything ended.
 
 A job is what `broker/rabbitry_broker/submissions.py` draws: PENDING, RUNNING, and one of three ends, of which
-STOPPED needs somebody who stopped it, and the others are its driver's own. A process that was killed meanwhile (`struck`)
-may have cost any job its driver or its supervisor; then it has failed, but it has ended, and everything else holds.
+STOPPED needs somebody who stopped it, and the others are its driver's own. A process that was killed meanwhile
+(`struck`) may have cost any job its driver or its supervisor; then it has failed, but it has ended, and everything else
+holds.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def judge(program: Program, report: dict[str, Any]) -> list[str]:
         except AssertionError as error:
             wrong.append(f"answer {at}, {_short(entry)}: {error}")
     if "broken" not in report:
-        wrong += [f"{name} has not ended: {each.status}" for name, each in known.items() if each.exists and not each.ended]
+        wrong += [
+            f"{name} has not ended: {each.status}" for name, each in known.items() if each.exists and not each.ended
+        ]
         wrong += _ran(program, known, report, harmed)
     if report.get("children"):
         wrong.append(f"what a stopped job has started runs still: {report['children']}")
@@ -154,9 +157,11 @@ def _read(one: _Known, entry: dict[str, Any], harmed: bool) -> None:
         return  # it went with its node
     assert "error" not in entry, "its log cannot be had"
     said, expected = entry["result"], lines_of(one.job)
-    # Of the last line maybe a part only.
     whole = said[:-1] if said and not one.ended else said
     assert whole == expected[: len(whole)], "that is not what it says"
+    if len(whole) < len(said):  # of the last line maybe a part only
+        assert len(said) <= len(expected), "it says no more"
+        assert expected[len(said) - 1].startswith(said[-1]), "that is not what it says"
     if one.status in (SUCCEEDED, FAILED) and not harmed:
         assert said == expected, f"of {len(expected)} lines {len(said)} are there"
 

@@ -1,9 +1,9 @@
 """Runs programs that submit jobs on an engine, and judges what they report.
 
-    python -m tests.fuzz.jobs.run embedded --seeds 0-20
-    python -m tests.fuzz.jobs.run rabbitmq --minutes 10 --faults 1
-    python -m tests.fuzz.jobs.run ray --seeds 0-20       # RABBITRY_ORACLE_PYTHON names a Python that has Ray
-    python -m tests.fuzz.jobs.run embedded --program .fuzz/jobs-17.json --times 10
+python -m tests.fuzz.jobs.run embedded --seeds 0-20
+python -m tests.fuzz.jobs.run rabbitmq --minutes 10 --faults 1
+python -m tests.fuzz.jobs.run ray --seeds 0-20       # RABBITRY_ORACLE_PYTHON names a Python that has Ray
+python -m tests.fuzz.jobs.run embedded --program .fuzz/jobs-17.json --times 10
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="run new seeds for so long (default 1)")
     parser.add_argument("--program", type=Path, help="run this one: a file")
     parser.add_argument("--times", type=int, default=1, help="run each program so many times")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help=f"programs in one session (default {AT_ONCE})")
     parser.add_argument("--faults", type=int, help="kill processes meanwhile, at moments that this seed decides")
     parser.add_argument("--keep", type=Path, default=ROOT / ".fuzz", help="directory for what failed (default .fuzz)")
     arguments = parser.parse_args()
@@ -106,7 +107,7 @@ def _fuzz(name: str, arguments: argparse.Namespace, seconds: float) -> int:
     with ENGINES[name]() as engine:
         for programs in _batches(arguments, started + seconds):
             count += len(programs)
-            if wrong := run_programs(engine, programs):
+            if wrong := run_programs(engine, programs, arguments.at_once):
                 failed += 1
                 arguments.keep.mkdir(parents=True, exist_ok=True)
                 for each in programs:
@@ -123,12 +124,12 @@ def _batches(arguments: argparse.Namespace, deadline: float) -> Iterator[list[Pr
     if arguments.seeds:
         first, _, end = arguments.seeds.partition("-")
         seeds = range(int(first), int(end or int(first) + 1))
-        for at in range(0, len(seeds), AT_ONCE):
-            yield [generate(seed) for seed in seeds[at : at + AT_ONCE]] * arguments.times
+        for at in range(0, len(seeds), arguments.at_once):
+            yield [generate(seed) for seed in seeds[at : at + arguments.at_once]] * arguments.times
         return
     while time.monotonic() < deadline:
         first = random.randrange(10**9)
-        yield [generate(seed) for seed in range(first, first + AT_ONCE)]
+        yield [generate(seed) for seed in range(first, first + arguments.at_once)]
 
 
 if __name__ == "__main__":

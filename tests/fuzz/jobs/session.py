@@ -1,8 +1,8 @@
 """A process that runs programs in one session with a dashboard: `python -m tests.fuzz.jobs.session ENGINE FILE`.
 
-FILE holds a JSON list of programs. For each, one line of JSON goes to standard output: what it was answered, step by step
-(`seen`), how its jobs ended, and, for all of them, what is left. It imports nothing of this checkout at its head, so that it
-runs where only Ray is installed: `python session.py ray FILE`.
+FILE holds a JSON list of programs. For each, one line of JSON goes to standard output: what it was answered, step by
+step (`seen`), how its jobs ended, and, for all of them, what is left. It imports nothing of this checkout at its head,
+so that it runs where only Ray is installed: `python session.py ray FILE`.
 
 ENGINE is "embedded", "ray", or the address of a cluster.
 """
@@ -363,7 +363,9 @@ class Afterwards:
         if found := [each for each in self._directories if Path(each).exists()]:
             left["logs"] = found
         ours = f"fuzz-{self._programs.mark}-"
-        if found := [each.submission_id for each in self._programs.client.list_jobs() if ours in str(each.submission_id)]:
+        if found := [
+            each.submission_id for each in self._programs.client.list_jobs() if ours in str(each.submission_id)
+        ]:
             left["jobs"] = found
         return left
 
@@ -382,7 +384,7 @@ def faults(names: str) -> Iterator[Any]:
 
 
 def _ray_on_free_ports() -> None:
-    """Have Ray's agent, which takes jobs, listen on a free port: it does not begin if another cluster's has its usual one."""
+    """Have Ray's agent, which takes jobs, listen on a free port: it ends if another cluster's has its usual one."""
     from ray._private.parameter import RayParams
 
     begin = RayParams.__init__
@@ -450,7 +452,9 @@ def main(engine: str, path: str) -> None:
                     os.kill(int(each.split()[1]), signal.SIGKILL)
     ray.shutdown()
     faulthandler.cancel_dump_traceback_later()
-    left_threads = [each.name for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    left_threads = [
+        each.name for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon
+    ]
     if left_threads and engine != "ray":
         print(json.dumps({"threads": left_threads}), flush=True)
 
