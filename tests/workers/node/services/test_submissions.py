@@ -120,9 +120,8 @@ def test_logs_of_jobs_that_are_not_on_record_go(store: ObjectStore, tmp_path: Pa
     supervisors = RunDirectory.join(files)
     for name in ("kept", "gone"):
         make_log_directory(log_directory(files, name, 1.5), name)
-    make_log_directory(
-        log_directory(files, "kept", 0.5), "kept"
-    )  # of one that was deleted, before its id was used again
+    # Of one that was deleted, before its id was used again.
+    make_log_directory(log_directory(files, "kept", 0.5), "kept")
     Submissions(store).add(Submission("kept", "true", submitted=1.5))
     ours.clear_files()
     assert log_directory(files, "kept", 1.5).is_dir()
