@@ -64,8 +64,9 @@ class Story:
     def consume(self, generator: Any) -> None:
         """Read some, and drop the generator."""
         if self.peeks:
-            ahead = generator._ahead
-            ahead.watch = lambda ids: ahead.ids.update(dict.fromkeys(ids))  # there is no session to call back
+            looked_at = generator._ahead.ids
+            # There is no session to call it back.
+            generator._ahead.watch = lambda ids: looked_at.update(dict.fromkeys(ids))
             generator._get_next_ref_n(self.peeks)
         kept = []
         for _ in range(self.wanted):
