@@ -23,7 +23,7 @@ What has a lock or runs on several threads, and is not explored here, is tried b
 | publishers, `Link`, `Loop` | their waits are those of sockets and of RabbitMQ |
 | `Server`, connections, `Chunks`, peers | the same, of Redis and of other nodes |
 | files of values: `Pool`, `Recycling`, `Mappings`, claims | between processes; locks of the kernel decide |
-| `Committer`, streams and runners of an executor | user code runs on their threads |
+| `Committer`, `Channel`, streams, runners and durable state of an executor | user code runs on their threads |
 | measures, marks, logs | what is lost or doubled there decides nothing |
 | pools of `util`, dashboard | nothing but the public API is under them |
 
