@@ -16,7 +16,8 @@ help:
 	@echo "make lock    write the locked versions that make test uses into requirements/dev.txt anew"
 	@echo "make dashboard-test  look at the pages of the dashboard in a real Chromium (3 minutes)"
 	@echo "make chaos   kill servers, nodes and processes at work (10 minutes and more)"
-	@echo "make fuzz    random programs on each engine, for FUZZ_MINUTES=10; failures go to .fuzz/"
+	@echo "make fuzz    random programs on each engine, for FUZZ_MINUTES=10, and jobs, for FUZZ_JOB_MINUTES=4 (failures go to"
+	@echo "             .fuzz/); FUZZ_ORDERS=10 times as many orders of threads and events as in make test"
 	@echo "make soak    50,000 tasks and puts on each engine while executors are killed; shows what is kept (10 minutes)"
 	@echo "make compat  run Ray's own libraries and others on rabbitry and on Ray: RAY_VERSION=2.60.0"
 	@echo "make ray-versions  what of Ray's libraries runs with which Ray: RAY_VERSIONS='2.48.0 2.60.0'"
@@ -94,9 +95,16 @@ chaos: $(VENV)/dev.stamp
 	@RABBITRY_CHAOS_LONG=1 $(BIN)/python tools/test_servers.py $(BIN)/python -m pytest -m chaos tests/chaos tests/end_to_end/test_fairness.py $(PYTEST_ARGS)
 
 FUZZ_MINUTES ?= 10
+FUZZ_JOB_MINUTES ?= 4
+FUZZ_ORDERS ?= 10
 
+# New programs, new programs that submit jobs, new orders of threads and events; one that fails does not hide the others.
 fuzz: $(VENV)/dev.stamp
-	@PYTHONPATH=. $(BIN)/python tools/test_servers.py $(BIN)/python -m tests.fuzz.run all --minutes $(FUZZ_MINUTES) $(FUZZ_ARGS)
+	@code=0; export PYTHONPATH=.; \
+	$(BIN)/python tools/test_servers.py $(BIN)/python -m tests.fuzz.run all --minutes $(FUZZ_MINUTES) $(FUZZ_ARGS) || code=1; \
+	$(BIN)/python tools/test_servers.py $(BIN)/python -m tests.fuzz.jobs.run all --minutes $(FUZZ_JOB_MINUTES) || code=1; \
+	FUZZ_ORDERS=$(FUZZ_ORDERS) FUZZ_FIRST_ORDER=$$(date +%s)000 $(BIN)/python -m pytest -q -p no:cacheprovider \
+	  --timeout=0 tests/fuzz/interleavings || code=1; exit $$code
 
 soak: $(VENV)/dev.stamp
 	@PYTHONPATH=. $(BIN)/python tools/test_servers.py $(BIN)/python -m tests.end_to_end.soak $(SOAK_ARGS)

@@ -6,7 +6,8 @@
        '-------its node was lost, and it may be tried again
 
 A record is authoritative (`store/submissions.py`). Each start of the entrypoint is an attempt with a number of its own:
-a supervisor that finds another number in the record than its own is one too many, and ends what it runs.
+a supervisor that finds another number in the record than its own is one too many, and ends what it runs. An id may be
+used again when a job is deleted: when it was submitted tells two of them apart.
 """
 
 from __future__ import annotations

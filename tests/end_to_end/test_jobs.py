@@ -271,6 +271,14 @@ def test_an_id_is_good_for_one_job_and_only_what_ended_is_deleted(client: JobSub
     assert wait_for(client, job).status is JobStatus.SUCCEEDED
 
 
+def test_an_id_that_is_used_again_at_once_has_a_log_of_its_own(client: JobSubmissionClient) -> None:
+    for word in ("one", "two"):
+        assert client.submit_job(entrypoint=f"echo {word}", submission_id="used again") == "used again"
+        assert wait_for(client, "used again").status is JobStatus.SUCCEEDED
+        assert client.get_job_logs("used again") == f"{word}\n"
+        assert client.delete_job("used again")
+
+
 def _record(job: str) -> Any:
     return Submissions(current.client().store).get(job)
 

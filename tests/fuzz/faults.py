@@ -29,22 +29,28 @@ KINDS = ["worker", "worker", "worker", "template", "agent", "connections"]
 MEDDLED = 0.3
 """Share of the programs on a cluster whose messages are doubled and reordered."""
 LATEST = 0.4
-"""Seconds after the begin of a program until its last fault."""
+"""Seconds after the begin of a program until its last fault, if nothing else is said."""
 
 
 class Faults:
-    """Strikes while a program runs: `with Faults(chance, kinds) as faults: ...`.
+    """Strikes while a program runs: `with Faults(chance, agents) as faults: ...`.
+
+    Args:
+        chance: decides when, and what.
+        agents: of nodes that others watch; none for an embedded node.
+        latest: seconds until the last fault.
 
     Attributes:
         crashes: how many of the faults so far may have cost a task one of its retries.
         struck: their kinds.
     """
 
-    def __init__(self, chance: random.Random, agents: list[int]) -> None:
+    def __init__(self, chance: random.Random, agents: list[int], latest: float = LATEST) -> None:
         self.crashes = 0
         self.struck: list[str] = []
         self._chance = chance
-        self._agents = agents  # of nodes that others watch; none for an embedded node
+        self._agents = agents
+        self._latest = latest
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
         self._cleanup = ExitStack()
@@ -62,7 +68,7 @@ class Faults:
         self._cleanup.close()
 
     def _run(self) -> None:
-        for moment in sorted(self._chance.uniform(0, LATEST) for _ in range(self._chance.choice([1, 1, 2]))):
+        for moment in sorted(self._chance.uniform(0, self._latest) for _ in range(self._chance.choice([1, 1, 2]))):
             if self._over.wait(moment / 2):
                 return
             self._strike(self._chance.choice(KINDS))

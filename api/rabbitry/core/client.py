@@ -137,8 +137,12 @@ class Client(Parts):
 
     def holds_nothing(self) -> bool:
         """True if no object or task depends on this client."""
+        if self.in_flight:
+            return False
+        # All results have come, so those that nobody wants are known by now: what came in between would stay for good.
         self.collect()
-        return not self.references.counts and not self.in_flight and not self.lifetimes.borrowed
+        nothing = not self.references.counts and not self.in_flight and not self.lifetimes.borrowed
+        return nothing and not self.lifetimes.waiting
 
     def collect_quietly(self) -> None:
         """`collect` between two tasks, if there is anything to collect."""
@@ -221,9 +225,10 @@ class Client(Parts):
         if not self.liveness.registered:
             return
         self._cancelling.announce()
-        self.inbox.drain()  # second results of tasks that ran twice: nobody else would delete them
+        # Second results of tasks that ran twice: nobody else would delete them. Nor what another thread is just taking.
+        drained = self.inbox.drain()
         self.send_events()
-        if self.holds_nothing():
+        if drained and self.holds_nothing():
             self._stop()
             if len(self.exports) or len(self.environments):
                 self.store.functions.leave(self.id)

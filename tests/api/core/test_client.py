@@ -113,6 +113,42 @@ def test_an_executor_s_client_knows_what_runs(publisher: Publisher, monkeypatch:
     assert not client.holds_nothing()
 
 
+def test_a_result_that_comes_while_a_process_looks_what_it_holds_is_let_go_of(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = submit(client)
+    key = ref._id
+    del ref
+    collect, told = client.collect, []
+    monkeypatch.setattr(client.lifetimes, "_tell", lambda plain, *_: told.extend(plain))
+
+    def and_it_comes() -> None:
+        collect()
+        client.inbox.make_known([key, b"N"], tasks=client.in_flight)
+
+    client.collect = and_it_comes  # type: ignore[method-assign]
+    if client.holds_nothing():
+        assert told == [key], "nobody would delete it"
+    client.inbox.make_known([key, b"N"], tasks=client.in_flight)
+    client.collect = collect  # type: ignore[method-assign]
+    assert client.holds_nothing()
+    assert key in told
+
+
+def test_who_leaves_while_another_thread_takes_what_came_leaves_the_rest_to_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[bytes] = []
+    monkeypatch.setattr(client.store.lives, "forget", forgotten.append)
+    monkeypatch.setattr(client.inbox, "_pump", lambda timeout: False)
+    client.liveness.registered = True
+    with client.inbox._leader:
+        client.deregister()
+    assert not forgotten
+    client.deregister()
+    assert forgotten == [OURS]
+
+
 def test_the_service_s_steps_have_names_of_their_own_and_the_lease_comes_first(client: Client) -> None:
     names = [step.name for step in client._service.steps]
     assert names[0] == "renewing the lease" and len(set(names)) == len(names)

@@ -12,15 +12,14 @@ import pytest
 from rabbitry.core import flight
 from rabbitry.core.identity import Identity, Job
 from rabbitry.core.lives import references
-from rabbitry.core.resolve import callbacks, inbox
-from rabbitry.core.resolve.values import Values
+from rabbitry.core.resolve import callbacks, inbox, reading, streams, values
 from rabbitry.core.submit import outbox
 from rabbitry_broker.ids import FIRST_INDEX
 from rabbitry_broker.messages import Completion
 from tests.fuzz.interleavings.scheduler import Scheduler
 
 OWNER = b"\x01" * 12
-WATCHED = (references, flight, inbox, callbacks, outbox)
+WATCHED = (references, flight, inbox, callbacks, outbox, values, streams, reading)
 
 
 def task_id(number: int) -> bytes:
@@ -95,12 +94,14 @@ class FakeClient:
     Attributes:
         let_go: objects without handles whose results came.
         published: tasks that were sent.
+        cancelled: streaming tasks whose generators went before their end.
+        read_marks: what says how much was read of streams, and whether it expires.
     """
 
     def __init__(self, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in WATCHED:
+        for module in (references, flight, inbox, callbacks, outbox):
             monkeypatch.setattr(module, "threading", scheduler.threading)
-        for clocked in (inbox, callbacks):
+        for clocked in (inbox, callbacks, reading):
             monkeypatch.setattr(clocked, "time", scheduler.time)
         monkeypatch.setattr(inbox, "decode_completion", lambda signer, client, entry: entry)
         monkeypatch.setattr(inbox, "encode_completion", lambda signer, client, completion: completion)
@@ -122,10 +123,11 @@ class FakeClient:
         publisher: Any = SimpleNamespace(publish=self._publish)
         self.flight = flight.Flight()
         self.references = references.References(frozenset((OWNER,)))
-        values = Values(
+        open_streams: dict[bytes, streams.Stream] = {}
+        known = values.Values(
             self.references,
             self.flight,
-            {},
+            open_streams,
             records={},
             returned=set(),
             unread=FakeUnhandled(),
@@ -135,7 +137,7 @@ class FakeClient:
         self.inbox = inbox.Inbox(
             identity,
             store,
-            values,
+            known,
             self.flight,
             register=nothing,
             known_here=lambda key: True,
@@ -155,7 +157,42 @@ class FakeClient:
             register=nothing,
             kick=nothing,  # there is no service thread, unless a test plays it
         )
-        self.callbacks = callbacks.Callbacks(self.references, values, self.inbox, send_waiting=self.outbox.flush)
+        self.callbacks = callbacks.Callbacks(self.references, known, self.inbox, send_waiting=self.outbox.flush)
+
+        self.read_marks: dict[bytes, bool] = {}
+        self.cancelled: list[bytes] = []
+        marks: Any = SimpleNamespace(call=self._mark)
+        consumed: Any = SimpleNamespace(consumed=lambda task: b"consumed" + task)
+        self.streams = streams.Streams(
+            self.references,
+            known.records,
+            open_streams,
+            store=marks,
+            keys=consumed,
+            callbacks=known.callbacks,
+            unheld=lambda key, record: self.let_go.append(key),
+            cancel=lambda task, **options: self.cancelled.append(task),
+        )
+        waiting: Any = SimpleNamespace(send_waiting=nothing, until=self.inbox.wait)
+        self.reading = reading.Reading(
+            self.references,
+            known.records,
+            self.streams,
+            waiting=waiting,
+            inbox=self.inbox,
+            when_ready=self.callbacks.when_ready,
+            store=SimpleNamespace(put_records=nothing),
+            flush=nothing,
+            kick=nothing,
+        )
+        self.open_streams = open_streams
+        self.known = known
+
+    def _mark(self, command: bytes, key: bytes, *_: Any) -> None:
+        if command == b"DEL":
+            self.read_marks.pop(key, None)
+        else:
+            self.read_marks[key] = command == b"SET"  # which expires
 
     @property
     def in_flight(self) -> int:

@@ -137,7 +137,11 @@ class Scheduler:
             BaseException: what a thread raised.
         """
         self._pass_on(None)
+        steps = self._steps
         while not self._finished.wait(REAL_SECONDS):
+            if self._steps != steps:  # the machine has much else to do
+                steps = self._steps
+                continue
             self._fail(Deadlock(f"a thread waits for something that is not the scheduler's:\n{self.stacks()}"))
         self.over = True
         for thread in self._threads:

@@ -7,15 +7,12 @@ import pytest
 from rabbitry.core.submit.plan import Plan
 from rabbitry_broker.messages import TaskHeader
 from tests.fuzz.interleavings.client import OWNER, WATCHED, FakeClient, completion, result_id, task_id
+from tests.fuzz.interleavings.orders import orders
 from tests.fuzz.interleavings.scheduler import Scheduler
 
 ORDERS = 1000
 SOON = 0.5
 """Virtual seconds: less than the time after which somebody would look again, had a wake-up got lost."""
-
-
-def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, pytest.MonkeyPatch]]:
-    return [(seed, monkeypatch) for seed in range(ORDERS)]
 
 
 def new_client(seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Scheduler, FakeClient]:
@@ -24,7 +21,7 @@ def new_client(seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Scheduler, F
 
 
 def test_all_who_wait_are_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         scheduler, client = new_client(seed, monkeypatch)
         values = client.inbox.values
 
@@ -48,7 +45,7 @@ def test_all_who_wait_are_woken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_callback_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         scheduler, client = new_client(seed, monkeypatch)
         called: list[tuple[int, str]] = []
 
@@ -76,7 +73,7 @@ def test_each_callback_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_outbox_sends_each_task_once_and_counts_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         scheduler, client = new_client(seed, monkeypatch)
         outbox = client.outbox
         withdrawn: list[bytes] = []
@@ -110,7 +107,7 @@ def test_the_outbox_sends_each_task_once_and_counts_right(monkeypatch: pytest.Mo
 
 
 def test_what_is_in_flight_is_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         scheduler, client = new_client(seed, monkeypatch)
         plan = _plan("a")
 
@@ -133,7 +130,7 @@ def test_what_is_in_flight_is_counted_right(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_handles_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         scheduler, client = new_client(seed, monkeypatch)
         references = client.references
         gone: list[bytes] = []

@@ -20,6 +20,7 @@ from rabbitry_workers.node.model.work import Held
 from rabbitry_workers.node.outcome.custody import Custody
 from rabbitry_workers.node.outcome.settling import Settling
 from tests.fuzz.interleavings.happening import happen
+from tests.fuzz.interleavings.orders import orders
 from tests.workers.conftest import header, task
 from tests.workers.node.fakes import OWNER, FakeLoop, FakeStore, delivery
 
@@ -258,7 +259,7 @@ class Cluster:
 
 
 def test_nothing_is_lost_or_left_whatever_the_order_of_events() -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         cluster = Cluster(seed)
         try:
             for _ in range(STEPS):

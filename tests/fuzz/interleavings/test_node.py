@@ -28,6 +28,7 @@ from rabbitry_workers.node.model.lanes import State
 from rabbitry_workers.node.model.ledger import GrantState
 from rabbitry_workers.node.model.work import Held, Piece
 from tests.fuzz.interleavings.happening import happen
+from tests.fuzz.interleavings.orders import orders
 from tests.workers.node.fakes import OWNER, QUEUE, FakeExecutor, World, header, task
 
 ORDERS = 1000
@@ -240,7 +241,7 @@ class Node(World):
 
 
 def test_every_task_runs_whatever_the_order_of_events() -> None:
-    for seed in range(ORDERS):
+    for seed in orders(ORDERS):
         node = Node(seed)
         try:
             for _ in range(STEPS):

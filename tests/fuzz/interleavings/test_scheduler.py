@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 
 import pytest
 
@@ -86,6 +88,23 @@ def test_time_passes_only_when_all_wait() -> None:
     scheduler.spawn(waits)
     scheduler.run()
     assert seen == [(False, 1), (True, 3)]
+
+
+def test_one_that_takes_its_time_is_no_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[Scheduler.__module__], "REAL_SECONDS", 0.05)
+    scheduler = Scheduler(0)
+    ends = time.monotonic() + 0.3
+
+    def slow() -> None:
+        while time.monotonic() < ends:
+            scheduler.switch()
+
+    scheduler.spawn(slow)
+    scheduler.run()
+    waits = Scheduler(0)
+    waits.spawn(lambda: threading.Event().wait(1.0))
+    with pytest.raises(Deadlock):
+        waits.run()
 
 
 def test_what_a_thread_raises_is_raised() -> None:

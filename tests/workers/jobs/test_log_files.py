@@ -81,8 +81,8 @@ def test_only_its_user_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["raysubmit_1", "../../etc", "ü" * 300, "."])
 def test_any_name_has_a_directory_of_its_own_below_the_nodes(tmp_path: Path, name: str) -> None:
-    directory = log_directory(tmp_path, name)
+    directory = log_directory(tmp_path, name, 1.5)
     assert directory.parent == tmp_path / "jobs"
     make_log_directory(directory, name)
-    make_log_directory(log_directory(tmp_path, "other"), "other")
-    assert logs_kept(tmp_path) == {directory: name, log_directory(tmp_path, "other"): "other"}
+    make_log_directory(log_directory(tmp_path, "other", 1.5), "other")
+    assert logs_kept(tmp_path) == {directory: name, log_directory(tmp_path, "other", 1.5): "other"}

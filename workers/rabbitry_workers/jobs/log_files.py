@@ -22,14 +22,16 @@ _DIGITS: Final = 20
 _SUFFIX: Final = ".log"
 
 
-def log_directory(node_files: Path, submission_id: str) -> Path:
+def log_directory(node_files: Path, submission_id: str, submitted: float) -> Path:
     """Return where the log of a job is: any text may be an id, and no two share a directory.
 
     Args:
         node_files: the node's directory.
         submission_id: of the job.
+        submitted: when it was; an id may be used again as soon as a job is deleted, whose log goes a little later.
     """
-    return node_files / FOLDER / hashlib.blake2b(submission_id.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    one = f"{submitted!r} {submission_id}".encode("utf-8", "replace")
+    return node_files / FOLDER / hashlib.blake2b(one, digest_size=16).hexdigest()
 
 
 def make_log_directory(directory: Path, submission_id: str) -> None:

@@ -127,15 +127,16 @@ class JobManager:
                 f"Job with submission_id {job.submission_id} already exists. Please use a different submission_id."
             )
         try:
-            handle: Any = supervisor.remote(job.submission_id)
+            handle: Any = supervisor.remote(job.submission_id, job.submitted)
             actor_id = handle._actor_id.binary()
-            changed = records.change(job.submission_id, lambda now: _supervised(now, actor_id))
-            if changed is None or changed.status.is_final:  # somebody was quick to stop it
+            changed = records.change(job.submission_id, lambda now: _supervised(now, job, actor_id))
+            # Somebody may have been quick to stop it, and even to delete it and use its id again.
+            if changed is None or changed.status.is_final or changed.submitted != job.submitted:
                 self._kill(actor_id)
         except (RabbitryError, RabbitryBrokerError, ValueError, TypeError) as error:
             message = f"Failed to start supervisor actor {job.submission_id}: {error}"
             with contextlib.suppress(RabbitryBrokerError):
-                records.change(job.submission_id, lambda now: _never_started(now, message))
+                records.change(job.submission_id, lambda now: _never_started(now, job, message))
         return job.submission_id
 
     def find(self, submission_id: str) -> Submission | None:
@@ -309,12 +310,14 @@ def _read_here(directory: str, position: int) -> Part:
     return read_log(directory, position, READ_AT_ONCE)
 
 
-def _supervised(now: Submission, actor_id: bytes) -> Submission | None:
-    return None if now.actor_id or now.status.is_final else replace(now, actor_id=actor_id)
+def _supervised(now: Submission, job: Submission, actor_id: bytes) -> Submission | None:
+    if now.actor_id or now.status.is_final or now.submitted != job.submitted:
+        return None
+    return replace(now, actor_id=actor_id)
 
 
-def _never_started(now: Submission, message: str) -> Submission | None:
-    if now.status.is_final or now.attempt:
+def _never_started(now: Submission, job: Submission, message: str) -> Submission | None:
+    if now.status.is_final or now.attempt or now.submitted != job.submitted:
         return None
     return now.moved(Status.FAILED, message, error_type=SUPERVISOR_ERROR)
 

@@ -70,10 +70,12 @@ class JobSupervisor:
 
     Args:
         submission_id: of the job.
+        submitted: when it was: what is on record by that id may be a later job, if this one was deleted.
     """
 
-    def __init__(self, submission_id: str) -> None:
+    def __init__(self, submission_id: str, submitted: float) -> None:
         self._id = submission_id
+        self._submitted = submitted
         self._client = current.client()
         self._records = Submissions(self._client.store)
         self._entrypoint: Entrypoint | None = None
@@ -85,10 +87,10 @@ class JobSupervisor:
         self._node_files = RunDirectory.join(place.directory())
         self._job: Submission | None = None
         actor, node = bytes.fromhex(context.get_actor_id() or ""), context.get_node_id()
-        directory = str(log_directory(self._node_files.path, submission_id))
+        directory = str(log_directory(self._node_files.path, submission_id, submitted))
 
         def take_over(job: Submission) -> Submission | None:
-            if job.status.is_final:
+            if job.status.is_final or job.submitted != submitted:
                 return None
             if job.stopping:
                 return job.moved(Status.STOPPED, STOPPED)
@@ -101,7 +103,7 @@ class JobSupervisor:
             return job.moved(Status.PENDING, message, pid=0, **facts)
 
         job = self._records.change(submission_id, take_over)
-        if job is not None and not job.status.is_final:
+        if job is not None and not job.status.is_final and job.submitted == submitted:
             self._job = job
         context.current_actor.run.remote()
 
@@ -182,16 +184,20 @@ class JobSupervisor:
 
     def _change(self, change: Callable[[Submission], Submission]) -> Submission | None:
         """Change the record if the job is still this attempt's; None if it is not."""
-        assert self._job is not None
-        attempt = self._job.attempt
         ours: list[bool] = []
 
         def if_ours(now: Submission) -> Submission | None:
-            ours[:] = [now.attempt == attempt and not now.status.is_final]
+            ours[:] = [self._is_ours(now)]
             return change(now) if ours[0] else None
 
         changed = self._records.change(self._id, if_ours)
         return changed if changed is not None and ours[0] else None
+
+    def _is_ours(self, now: Submission) -> bool:
+        """True if that is the record of this attempt, and it goes on."""
+        job = self._job
+        assert job is not None
+        return now.submitted == job.submitted and now.attempt == job.attempt and not now.status.is_final
 
     def _on_output(self) -> None:
         if self._loop is not None:
@@ -210,11 +216,11 @@ class JobSupervisor:
 
     def _look(self) -> None:
         """See what the record says of this attempt."""
-        entrypoint, job = self._entrypoint, self._job
-        if entrypoint is None or job is None:
+        entrypoint = self._entrypoint
+        if entrypoint is None or self._job is None:
             return
         now = self._records.get(self._id)
-        if now is None or now.status.is_final or now.attempt != job.attempt:
+        if now is None or not self._is_ours(now):
             log.warning("job %s is not this supervisor's any more: its entrypoint ends", self._id)
             entrypoint.stop(signal.SIGKILL, 0.0)
         elif now.stopping:

@@ -29,7 +29,7 @@ LINES_KEPT = 1000  # of calls: from then on those of dead actors are looked for
 class CallInbox(Protocol):
     """Where the results of calls come; see `Inbox`."""
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
         """Take what is there."""
 
     def look_for(self, keys: list[bytes]) -> None:

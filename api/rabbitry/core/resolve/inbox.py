@@ -240,15 +240,17 @@ class Inbox:
             self._poll_keys(wanted())
         return done()
 
-    def drain(self) -> None:
-        """Take what is on the inbox without waiting, if no other thread is at it."""
-        if self._leader.acquire(blocking=False):
-            try:
-                if not self._closed:
-                    self._pump(0.0)
-            finally:
-                self._leader.release()
-                self.wake()  # somebody may have found it led, and wait since
+    def drain(self) -> bool:
+        """Take what is on the inbox without waiting; False if another thread is at it, and nothing was done."""
+        if not self._leader.acquire(blocking=False):
+            return False
+        try:
+            if not self._closed:
+                self._pump(0.0)
+        finally:
+            self._leader.release()
+            self.wake()  # somebody may have found it led, and wait since
+        return True
 
     def wake(self) -> None:
         """Have waiting threads look again: called by whoever made something known."""

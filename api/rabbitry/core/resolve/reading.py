@@ -24,8 +24,8 @@ class WaitsUntil(Protocol):
 class Inbox(Protocol):
     """What comes; see `rabbitry.core.resolve.inbox`."""
 
-    def drain(self) -> None:
-        """Take what is there."""
+    def drain(self) -> bool:
+        """Take what is there; False if another thread is at it."""
 
     def make_known(self, items: list[bytes]) -> None:
         """Make results known that this process found or made."""

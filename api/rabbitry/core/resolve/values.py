@@ -150,8 +150,9 @@ class Values:
             references.unpin(task_id)
             references.unpin(stream_pin(task_id))
             calls.pop(task_id, None)
-            if task_id in streams:
-                streams[task_id].ended = True
+            stream = streams.get(task_id)  # once: its generator may go at this moment, on another thread
+            if stream is not None:
+                stream.ended = True
         if any_unheld or (any_error and unread.due):
             self._kick()
 

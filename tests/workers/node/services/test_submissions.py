@@ -119,11 +119,14 @@ def test_logs_of_jobs_that_are_not_on_record_go(store: ObjectStore, tmp_path: Pa
     assert not files.exists()
     supervisors = RunDirectory.join(files)
     for name in ("kept", "gone"):
-        make_log_directory(log_directory(files, name), name)
-    Submissions(store).add(Submission("kept", "true"))
+        make_log_directory(log_directory(files, name, 1.5), name)
+    # Of one that was deleted, before its id was used again.
+    make_log_directory(log_directory(files, "kept", 0.5), "kept")
+    Submissions(store).add(Submission("kept", "true", submitted=1.5))
     ours.clear_files()
-    assert log_directory(files, "kept").is_dir()
-    assert not log_directory(files, "gone").exists()
+    assert log_directory(files, "kept", 1.5).is_dir()
+    assert not log_directory(files, "kept", 0.5).exists()
+    assert not log_directory(files, "gone", 1.5).exists()
     supervisors.leave()
     ours.close()
     assert not files.exists()

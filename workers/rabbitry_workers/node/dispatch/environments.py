@@ -79,9 +79,10 @@ class Environment:
         error: why it cannot be.
         since: when it was used last, or broke.
         lost: how many processes that were to make it ended without a word.
+        orphaned: its driver has left; what waits for it yet is detached, or about to be dropped.
     """
 
-    __slots__ = ("build", "entries", "error", "lost", "packed", "setup", "since", "state")
+    __slots__ = ("build", "entries", "error", "lost", "orphaned", "packed", "setup", "since", "state")
 
     def __init__(self) -> None:
         self.state = State.MAKING
@@ -92,6 +93,7 @@ class Environment:
         self.since = time.monotonic()
         self.build: Build | None = None
         self.lost = 0
+        self.orphaned = False
 
 
 class Environments:
@@ -217,8 +219,8 @@ class Environments:
         while self._waiting and len(self._builds) < AT_ONCE and not self._closed:
             key, record = self._waiting.popleft()
             known = self._known.get(key)
-            if known is None or known.state is not State.MAKING:
-                continue
+            if known is None or known.state is not State.MAKING or known.build is not None:
+                continue  # given up meanwhile, and maybe asked for again
             path = self.log_of(key)
             assert path is not None
             timeout = setup_seconds(record.env)
@@ -313,7 +315,18 @@ class Environments:
                     known.since = now
                 else:
                     self._give_up(key, known)
+            elif known.orphaned and known.state in (State.MAKING, State.WARMING) and not self._is_used(key):
+                self._stop_making(key, known)
         self._bound_templates()
+
+    def _stop_making(self, key: Key, known: Environment) -> None:
+        """Nobody wants it any more; somebody may later, and then it is made."""
+        if known.state is State.WARMING:
+            self._give_up(key, known)
+            return
+        del self._known[key]
+        if known.build is not None:
+            known.build.end("its job has ended")
 
     def _is_warming(self) -> bool:
         return any(known.state is State.WARMING for known in self._known.values())
@@ -333,14 +346,15 @@ class Environments:
         )
 
     def end_job(self, job: bytes) -> None:
-        """A driver said goodbye: what was for its tasks alone is of no use, once they have ended."""
+        """A driver said goodbye: what was for its tasks alone is of no use, once they have ended.
+
+        Detached work of its outlives it, and may wait for an environment yet.
+        """
         for key, known in list(self._known.items()):
             if key[0] == job and known.state is State.READY:
                 known.since = min(known.since, time.monotonic() - IDLE_SECONDS + 1.0)
-            elif key[0] == job and known.state is State.WARMING:
-                self._give_up(key, known)
-            elif key[0] == job and known.build is not None:
-                known.build.end("its job has ended")
+            elif key[0] == job:
+                known.orphaned = True
 
     def _give_up(self, key: Key, known: Environment) -> None:
         del self._known[key]

@@ -14,6 +14,7 @@ import logging
 import random
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from rabbitry_broker.environment import number
 from rabbitry_broker.run_directory import RunDirectory, RunDirectoryError, sweep
 from rabbitry_broker.store.submissions import Submissions
 from rabbitry_workers.jobs.ends import report_ends
-from rabbitry_workers.jobs.log_files import logs_kept
+from rabbitry_workers.jobs.log_files import log_directory, logs_kept
 from rabbitry_workers.node.model.node import Node
 from rabbitry_workers.node.services.turns import submissions_turn, takes_turn
 
@@ -94,8 +95,14 @@ class SubmittedJobs:
                 sweep(self._files.parent)
         kept = logs_kept(self._files)
         known = self._records.known([name for name in kept.values() if name])
+        # Of several jobs of one name, the last is on record.
+        doubled = [name for name, count in Counter(kept.values()).items() if count > 1 and name in known]
+        last = {
+            job.submission_id: log_directory(self._files, job.submission_id, job.submitted)
+            for job in self._records.some(doubled)
+        }
         for directory, name in kept.items():
-            if name and name not in known:
+            if name and (name not in known or last.get(name, directory) != directory):
                 shutil.rmtree(directory, ignore_errors=True)
 
     def close(self) -> None:
