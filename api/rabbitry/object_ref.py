@@ -276,8 +276,16 @@ class ObjectRef(Generic[T_co]):
         """Return an `asyncio.Future` of the value, on the running loop."""
         return asyncio.wrap_future(self.future())
 
-    def __await__(self) -> Generator[Any, None, T_co]:
-        return self.as_future().__await__()
+    def __await__(self) -> Generator[Any, None, T_co]:  # HOT PATH of Ray Serve
+        client = process.start()
+        if client.is_resolved(self):
+            yield  # others have their turn, as with whatever is waited for
+        else:
+            yield from self._ready().__await__()
+        try:
+            return client.get_one(self, None)
+        except BaseException as error:
+            raise without_frames(error)  # noqa: B904
 
     def _on_completed(self, callback: Callable[[Any], None]) -> None:
         """Call `callback(value or exception)` on an internal thread when the object is there."""
