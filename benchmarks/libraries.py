@@ -4,7 +4,7 @@
     python -m benchmarks.libraries --only serve --rounds 1 --quick
     python -m benchmarks.libraries --without rabbitmq --ray-python ~/ray/bin/python
 
-It is run by an interpreter that has rabbitry, Ray's wheel and the libraries; that one runs Ray too, unless another one is
+It is run by an interpreter that has rabbitry, Ray's wheel and the libraries; that one runs Ray too, unless another is
 named:
 
     uv pip install -e . 'ray[default,tune,data,train,serve,rllib]==2.60.0' torch pandas pyarrow 'modin[ray]' pytest
@@ -18,10 +18,11 @@ named:
 | `rllib` | an iteration of PPO on CartPole with two env runners |
 | `modin` | operations on a frame of 10**6 rows |
 
-Systems are Ray, rabbitry embedded, and rabbitry on RabbitMQ + Redis with one node; all of four CPUs. A round of a workload
-is a fresh process with a cluster of its own. The table has the medians of seconds on the clock and of processor time:
-that of all processes from beginning to end of the step, servers included, which only Linux' cgroup v2 can tell and for
-which this user has to be allowed to make a group.
+Systems are Ray, rabbitry embedded, and rabbitry on RabbitMQ + Redis with one node; all of four CPUs. A round of a
+workload is a fresh process with a cluster of its own. The table has the medians of seconds on the clock and of
+processor time: that of all processes from beginning to end of the step, servers included, which only Linux' cgroup v2
+can tell and for which this user has to be allowed to make a group. On a machine that does other things too it is the
+steadier number.
 """
 
 from __future__ import annotations
@@ -88,9 +89,7 @@ def run(system: str, workload: str, python: str, servers: Cluster | None, quick:
     # Ray's own workers are started by the first Python there is; its sockets want a short path.
     environment["PATH"] = os.pathsep.join((str(Path(python).parent), environment.get("PATH", "")))
     with ExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp", ignore_cleanup_errors=True)
-        )
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp", ignore_cleanup_errors=True))
         environment["RAY_TMPDIR"] = folder
         group = stack.enter_context(control_group("benchmark"))
         environment[GROUP] = str(group.folder or "")
@@ -127,7 +126,9 @@ def _start_node(stack: ExitStack, command: list[str], environment: Mapping[str, 
 
 def table(found: Mapping[str, Times]) -> str:
     """Return the medians of each step, rabbitry's with the ratio to Ray's, and the bars."""
-    lines = [f"{'':22}" + "".join(f"{f'{system}, s':>14}{'cpu, s':>8}{'x':>7}{'x cpu':>7}" for system in found) + "   bar"]
+    lines = [
+        f"{'':22}" + "".join(f"{f'{system}, s':>14}{'cpu, s':>8}{'x':>7}{'x cpu':>7}" for system in found) + "   bar"
+    ]
     for step in dict.fromkeys(step for times in found.values() for step in times):
         line = f"{step:22}"
         wall, processor = (

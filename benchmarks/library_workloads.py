@@ -1,8 +1,8 @@
 """What `benchmarks.libraries` measures, and the program that measures it: jobs of libraries that are written for Ray.
 
-A workload is a generator of steps, a name and a function to time. It calls nothing that is not Ray's or a library's, and
-runs unchanged on Ray and on rabbitry, where `rabbitry.as_ray` answers `import ray`. What it does between two steps is
-not timed.
+A workload is a generator of steps, a name and a function to time. It calls nothing that is not Ray's or a library's,
+and runs unchanged on Ray and on rabbitry, where `rabbitry.as_ray` answers `import ray`. What it does between two steps
+is not timed.
 
 As a program of the interpreter under test, `python library_workloads.py SYSTEM WORKLOAD QUICK` prints a line: `RESULT`,
 then for each step its times in seconds, each with the processor time of all processes, servers included.

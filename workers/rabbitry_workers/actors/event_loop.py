@@ -30,7 +30,7 @@ def _base() -> Any:
 def _actor_loop() -> Any:
     base = _base()
 
-    class ActorLoop(base):  # type: ignore[misc]
+    class ActorLoop(base):  # type: ignore[misc, valid-type]
         """A loop that counts as running between the actor's constructor and its first call, too.
 
         Background work that a constructor starts looks at `is_running()` before it hands something over with

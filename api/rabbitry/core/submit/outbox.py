@@ -3,8 +3,8 @@
 HOT PATH (`benchmarks/`: `async_*`, `sync`). `Outbox.add` is microseconds: it appends to the plan's list. Who sends:
 
 - the calling thread, at once, when the client has nothing in flight (a lone `get(f.remote())` pays for no batching),
-- the calling thread, at once, with an actor call when nothing was sent for a millisecond: in programs that always have a
-  call in flight (a long poll, a signal to wait for), each call would wait for another thread else,
+- the calling thread, at once, with an actor call when nothing was sent for a millisecond: in programs that always have
+  a call in flight (a long poll, a signal to wait for), each call would wait for another thread else,
 - the calling thread again when enough waits (`FLUSH_AT`), and at the start of every `get` and `wait`,
 - else the client's service thread, about a millisecond later.
 
