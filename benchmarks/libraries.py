@@ -31,6 +31,7 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import statistics
 import subprocess
 import sys
@@ -175,6 +176,7 @@ def main() -> int:
     systems = [each for each in SYSTEMS if each not in options.without.split(",")]
     found: dict[str, Times] = {system: {} for system in systems}
     failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it started ends with it
     with ExitStack() as stack:
         servers = None
         if "rabbitmq" in systems:

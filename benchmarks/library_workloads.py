@@ -233,7 +233,7 @@ WORKLOADS: dict[str, Callable[[bool], Iterator[Step]]] = {
     each.__name__: each for each in (tune, serve, data, train, rllib, modin)
 }
 
-PRELOADS = {"train": ["torch", "ray.train.torch"]}
+PRELOADS = {"train": ["torch", "ray.train.torch"], "tune": ["ray.tune"]}
 """What rabbitry's nodes import once, before they fork the processes of a workload."""
 
 

@@ -147,7 +147,7 @@ class Group:
         try:
             async with self._limit:
                 begin = time.perf_counter()
-                if task[0] in host.cancelled:
+                if host.was_cancelled(task[0]):
                     raise asyncio.CancelledError
                 if host.ending:
                     self._tasks.pop(task[0], None)

@@ -137,8 +137,11 @@ class Cancelling:
             self.cancel([task_id], client, force=force)
 
     def _cancel_all(self, asked: dict[bytes, tuple[bytes, bool]]) -> None:
-        """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again."""
-        for executor, chunk, sequence, task in self._in_hand.sent(asked):
+        """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again.
+
+        The last ones first: what waits behind what runs would begin when that ends.
+        """
+        for executor, chunk, sequence, task in reversed(list(self._in_hand.sent(asked))):
             if task[0] in asked:  # else it was there twice
                 client, force = asked[task[0]]
                 self.cancel_sent(executor, chunk, sequence, task, client, force=force)
