@@ -147,7 +147,7 @@ def data(quick: bool) -> Iterator[Step]:
 def train(quick: bool) -> Iterator[Step]:
     """Two workers of torch DDP over gloo, from the start to the end; once in a cluster that is fresh, then again."""
     import ray.train
-    from ray.train import RunConfig, ScalingConfig  # type: ignore[import-not-found]
+    from ray.train import Checkpoint, RunConfig, ScalingConfig  # type: ignore[import-not-found]
     from ray.train.torch import TorchTrainer  # type: ignore[import-not-found]
 
     def loop(config: dict[str, Any]) -> None:
@@ -158,14 +158,20 @@ def train(quick: bool) -> Iterator[Step]:
         torch.manual_seed(0)
         model = prepare_model(torch.nn.Linear(4, 1))
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        x = torch.randn(64, 4) + ray.train.get_context().get_world_rank()
+        rank = ray.train.get_context().get_world_rank()
+        x = torch.randn(64, 4) + rank
         y = x.sum(1, keepdim=True)
-        for _ in range(5):
+        for epoch in range(5):
             loss = ((model(x) - y) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            ray.train.report({"loss": loss.item()})
+            with tempfile.TemporaryDirectory() as made:
+                checkpoint = None
+                if rank == 0 and epoch == 4:  # a result has the metrics of its last checkpoint
+                    torch.save(model.state_dict(), Path(made, "model.pt"))
+                    checkpoint = Checkpoint.from_directory(made)
+                ray.train.report({"loss": loss.item()}, checkpoint=checkpoint)
 
     def fit() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -233,7 +239,7 @@ WORKLOADS: dict[str, Callable[[bool], Iterator[Step]]] = {
     each.__name__: each for each in (tune, serve, data, train, rllib, modin)
 }
 
-PRELOADS = {"train": ["torch", "ray.train.torch"], "tune": ["ray.tune"]}
+PRELOADS = {"train": ["torch", "ray.train.torch"]}
 """What rabbitry's nodes import once, before they fork the processes of a workload."""
 
 
