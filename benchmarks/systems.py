@@ -117,7 +117,7 @@ class Cluster:
         if broker_url is None or store_url is None:
             broker_url, store_url = self._start(stack, appendonly)
         self.broker_url, self.store_url = broker_url, store_url
-        self._environment = {
+        self.environment = {
             "PYTHONPATH": PATH,
             "RABBITRY_BROKER_URL": broker_url,
             "RABBITRY_STORE_URL": store_url,
@@ -146,7 +146,7 @@ class Cluster:
     def run(self, names: Sequence[str]) -> Round:
         """Run workloads once, with a node that is started for it."""
         environment = {
-            **self._environment,
+            **self.environment,
             MARKER: secrets.token_hex(8),
             SERVERS: " ".join(map(str, self.server_pids)),
         }

@@ -30,31 +30,31 @@ class ControlGroup:
     """A group; without a folder it does nothing, and knows no processor time."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def command(self, command: list[str]) -> list[str]:
         """Return what runs a command inside the group."""
-        if self._folder is None:
+        if self.folder is None:
             return command
-        join = f'echo $$ > {shlex.quote(str(self._folder / "cgroup.procs"))}; exec "$@"'
+        join = f'echo $$ > {shlex.quote(str(self.folder / "cgroup.procs"))}; exec "$@"'
         return ["sh", "-c", join, "sh", *command]
 
     def processor_seconds(self) -> float | None:
         """Return the processor time that the group's processes took so far, None if nobody counts."""
-        if self._folder is None:
+        if self.folder is None:
             return None
-        figures = dict(line.split() for line in (self._folder / "cpu.stat").read_text().splitlines())
+        figures = dict(line.split() for line in (self.folder / "cpu.stat").read_text().splitlines())
         return int(figures["usage_usec"]) / 1e6
 
     def close(self) -> None:
         """End what still runs, and remove the group."""
-        if self._folder is None:
+        if self.folder is None:
             return
-        (self._folder / "cgroup.kill").write_text("1")
+        (self.folder / "cgroup.kill").write_text("1")
         deadline = time.monotonic() + SECONDS_TO_END
         while True:
             try:
-                self._folder.rmdir()
+                self.folder.rmdir()
                 return
             except OSError:  # it is in use until the last process is gone
                 if time.monotonic() > deadline:

@@ -45,6 +45,10 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "`NO_COLOR` is heeded.",
             "cyan, on a terminal",
         ),
+        "RABBITRY_USE_UVLOOP": (
+            "`0`: asyncio actors run on asyncio's own loops even where uvloop is installed; `RAY_USE_UVLOOP` too.",
+            "`1`",
+        ),
         "RABBITRY_DISABLE_WORKER_LOG_PREFIX": ("`1`: what tasks print is shown without their name and process.", ""),
         "RABBITRY_VALUE_COPIES": (
             "`eager`: large values are in Redis before `put` returns or a task ends; `lazy`: when needed elsewhere.",

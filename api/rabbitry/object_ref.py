@@ -61,6 +61,9 @@ class Home(Protocol):
     def is_resolved(self, ref: ObjectRef[Any]) -> bool:
         """True if the record of `ref` is here."""
 
+    def is_at_hand(self, ref: ObjectRef[Any]) -> bool:
+        """True if the value of `ref` can be read without asking anybody."""
+
 
 class _Process:
     """This process's client as handles see it. `rabbitry.current`, which sets both, knows handles, not the reverse."""
@@ -276,8 +279,21 @@ class ObjectRef(Generic[T_co]):
         """Return an `asyncio.Future` of the value, on the running loop."""
         return asyncio.wrap_future(self.future())
 
-    def __await__(self) -> Generator[Any, None, T_co]:
-        return self.as_future().__await__()
+    def __await__(self) -> Generator[Any, None, T_co]:  # HOT PATH of Ray Serve
+        client = process.start()
+        if client.is_resolved(self):
+            yield  # others have their turn, as with whatever is waited for
+        else:
+            yield from self._ready().__await__()
+        if client.is_at_hand(self):
+            try:
+                return client.get_one(self, None)  # type: ignore[no-any-return]
+            except BaseException as error:
+                raise without_frames(error)  # noqa: B904
+        # It may have to be fetched: not by the loop's thread.
+        reading = asyncio.get_running_loop().run_in_executor(None, client.get_one, self, None)
+        value: T_co = yield from reading.__await__()
+        return value
 
     def _on_completed(self, callback: Callable[[Any], None]) -> None:
         """Call `callback(value or exception)` on an internal thread when the object is there."""

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -385,6 +386,46 @@ def test_more_streams_than_a_loop_has_threads_are_read_at_a_time() -> None:
         return [await (await each) for each in waiting]
 
     assert asyncio.run(asyncio.wait_for(read(), 60)) == list(range(50))
+
+
+def test_an_item_is_there_although_its_producer_then_blocks_its_loop(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    @rabbitry.remote
+    class Producer:
+        async def produce(self) -> AsyncIterator[int]:
+            yield 1
+            while not gate.exists():
+                time.sleep(0.01)
+            yield 2
+
+    items = Producer.remote().produce.options(num_returns="streaming").remote()
+    assert rabbitry.get(next(items)) == 1
+    gate.touch()
+    assert [rabbitry.get(each) for each in items] == [2]
+
+
+def test_awaited_values_come_whatever_they_are_made_of() -> None:
+    import asyncio
+
+    async def read() -> None:
+        none, small, large = identity.remote(None), identity.remote(1), identity.remote(big())
+        holding = identity.remote([rabbitry.put(2)])
+        for _ in range(2):  # the second time they are here
+            assert await none is None
+            assert await small == 1
+            assert (await large).sum() == BIG
+            assert await (await holding)[0] == 2
+            with pytest.raises(ZeroDivisionError):
+                await failed
+            assert (await asyncio.gather(small, failed, return_exceptions=True))[0] == 1
+
+    @rabbitry.remote
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    failed = fail.remote()
+    asyncio.run(read())
 
 
 @pytest.mark.filterwarnings("ignore:num_returns='dynamic':DeprecationWarning")

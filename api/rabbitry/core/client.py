@@ -20,6 +20,7 @@ from rabbitry.object_ref import ObjectRef
 from rabbitry_broker.events import SEND_SECONDS as EVENTS_SECONDS
 from rabbitry_broker.measures import SEND_SECONDS as MEASURES_SECONDS
 from rabbitry_broker.measures import measures
+from rabbitry_broker.records import ERROR_TAG, NONE_TAG, PLAIN_TAG
 from rabbitry_broker.shared_memory import ObjectStoreFull
 
 log = logging.getLogger("rabbitry")
@@ -31,6 +32,7 @@ UNKEPT_SECONDS = 2.0  # between two looks whether a node looks after our large v
 TRIM_SECONDS = 1.0  # between two looks at files that are kept for reuse
 FINISH_SECONDS = 10.0  # between two looks at what others deleted of ours and did not finish
 CONFIRM_SECONDS = 5.0  # for the last messages, when this client leaves
+AT_HAND = frozenset((NONE_TAG, PLAIN_TAG, ERROR_TAG))
 
 
 class Client(Parts):
@@ -122,6 +124,10 @@ class Client(Parts):
     def is_resolved(self, ref: ObjectRef[Any]) -> bool:
         """True if the record of `ref` is here."""
         return ref._id in self.inbox.values
+
+    def is_at_hand(self, ref: ObjectRef[Any]) -> bool:
+        """True if the value of `ref` can be read without asking anybody: its record has it, and no refs in it."""
+        return self.inbox.values.get(ref._id, b" ")[0] in AT_HAND
 
     def bring_here(self, refs: Sequence[Any]) -> None:
         """Have the large ones of resolved values on this host; one that is lost says so when it is read."""

@@ -166,6 +166,7 @@ class Parts(ABC):
         self.references = References(frozenset((client_id, detached_id)))
         self._doorbell = Doorbell()
         self.kick = self._doorbell.ring
+        self._kick_later = self._doorbell.ring_later
         self.returns, self.children = flight.returns, flight.children
         self.task_ids, self._detached_ids = TaskIds(client_id, job), TaskIds(detached_id, job)
         self._timings = Timings()
@@ -275,7 +276,7 @@ class Parts(ABC):
             returned=lifetimes.returned,
             unread=self.unhandled,
             unheld=lifetimes.unheld,
-            kick=kick,
+            kick=self._kick_later,
         )
         inbox = self.inbox = Inbox(
             identity,
@@ -353,7 +354,7 @@ class Parts(ABC):
             when_ready=self.when_ready,
             store=store,
             flush=outbox.flush,
-            kick=kick,
+            kick=self._kick_later,
         )
 
     def _build_groups(self) -> None:

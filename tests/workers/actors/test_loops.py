@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,3 +64,89 @@ def test_a_call_that_ends_with_its_actor_was_not_cancelled(begun: bool, asked: b
     assert host.outcomes == [outcome]
     assert not group._tasks
     loop.close()
+
+
+class Committer:
+    """Notes what was gathered when it committed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.state: Any = None
+        self.is_full = False
+        self.watched = 0
+        self.gathered: list[str] = []
+        self.commits: list[list[str]] = []
+
+    def full(self) -> bool:
+        return self.is_full
+
+    def before_user_code(self) -> None:
+        self.watched += 1
+
+    def commit(self, *, last: bool) -> None:
+        if self.gathered:
+            self.commits.append(self.gathered)
+        self.gathered = []
+
+
+@pytest.fixture
+def streaming() -> tuple[Group, Committer]:
+    """A group whose calls emit items: texts."""
+    host: Any = Host()
+    committer = host.committer = Committer()
+    host.runner_of_calls.gather = lambda owner, out: committer.gathered.append(out)
+
+    def emit(owner: bytes, out: Any) -> None:
+        committer.gathered.append(out)
+        committer.commit(last=False)
+
+    host.runner_of_calls.emit = emit
+    runner: Any = SimpleNamespace(host=host, threaded=False, exiting=False, fail=pytest.fail)
+    return Group(runner, asyncio.new_event_loop(), 1), committer
+
+
+def items(group: Group, *texts: str, between: Any = None) -> None:
+    """Emit items on the group's loop, which goes round after each one of `between`."""
+
+    async def emit() -> None:
+        for text in texts:
+            group._emit(OWNER, text)  # type: ignore[arg-type]
+            if text == between:
+                await asyncio.sleep(0)
+
+    async def run() -> None:
+        await emit()
+        await asyncio.sleep(0)
+
+    group.loop.run_until_complete(run())
+    group.loop.close()
+
+
+def test_items_of_one_round_of_the_loop_are_one_commit(streaming: tuple[Group, Committer]) -> None:
+    group, committer = streaming
+    items(group, "a", "b")
+    assert committer.commits == [["a", "b"]]
+    assert committer.watched == 2, "if the loop were blocked after an item, somebody else would have to commit it"
+
+
+def test_an_item_does_not_wait_for_the_next_one(streaming: tuple[Group, Committer]) -> None:
+    group, committer = streaming
+    items(group, "a", "b", between="a")
+    assert committer.commits == [["a"], ["b"]]
+
+
+def test_much_is_committed_at_once(streaming: tuple[Group, Committer]) -> None:
+    group, committer = streaming
+    committer.is_full = True
+    items(group, "a", "b")
+    assert committer.commits == [["a"], ["b"]]
+
+
+def test_items_of_a_durable_actor_are_committed_with_the_state_they_belong_to(
+    streaming: tuple[Group, Committer],
+) -> None:
+    group, committer = streaming
+    committer.state = lambda: None
+    items(group, "a", "b")
+    assert committer.commits == [["a"], ["b"]]
+    assert not committer.watched

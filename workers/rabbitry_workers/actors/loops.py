@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rabbitry.exceptions import TaskCancelledError
 from rabbitry.runtime_context import task_of_call
 from rabbitry_broker.messages import STREAMING
+from rabbitry_workers.actors.event_loop import actor_loop, group_loop
 from rabbitry_workers.executor import traces
 from rabbitry_workers.executor.calls import ProcessFails, Retry, Stream, stored, stored_async
 from rabbitry_workers.executor.commit import Results
@@ -28,7 +29,7 @@ from rabbitry_workers.executor.streams import flusher
 if TYPE_CHECKING:
     from rabbitry_workers.actors.host import ActorHost, Call
 
-COMMIT_SOON_SECONDS: Final = 0.0005
+COMMIT_SOON_SECONDS: Final = 0.001  # loops count in milliseconds: less is at once for uvloop
 BACKPRESSURE_SECONDS: Final = 0.005
 CANCELLED_SECONDS: Final = 5.0  # what does not end so long after it was cancelled is left to the end of the process
 SYSTEM_GROUP: Final = "_ray_system"  # a group that every actor has, with a limit of its own
@@ -146,7 +147,7 @@ class Group:
         try:
             async with self._limit:
                 begin = time.perf_counter()
-                if task[0] in host.cancelled:
+                if host.was_cancelled(task[0]):
                     raise asyncio.CancelledError
                 if host.ending:
                     self._tasks.pop(task[0], None)
@@ -192,18 +193,14 @@ class Group:
         if self._runner.exiting:
             return
         host.finished(call, out, time.perf_counter() - begin if begin else 0.0, retry)
-        if not self._commit_planned:
-            self._commit_planned = True
-            self.loop.call_soon(self._commit)
+        self._commit_soon()
 
     def _refused(self, call: Call, out: Results) -> None:
         self._host.finished(call, out, 0.0)
-        if not self._commit_planned:
-            self._commit_planned = True
-            self.loop.call_soon(self._commit)
+        self._commit_soon()
 
     async def _stream(self, call: Call, value: Any, out: Results) -> None:
-        stream = Stream(self._host.runner_of_calls, call.header, call.task, out)
+        stream = Stream(self._host.runner_of_calls, call.header, call.task, out, self._emit)
         try:
             if hasattr(value, "__aiter__"):
                 async for _ in stored_async(value, stream.put):
@@ -219,6 +216,28 @@ class Group:
         except BaseException as error:
             stream.fail(error)
         stream.end()
+
+    def _emit(self, owner: bytes, out: Results) -> None:
+        """Have items of a stream committed in this round of the loop, with those of other calls and with its end.
+
+        A generator that yields without ever waiting keeps the loop from its next round: the flusher commits then.
+        """
+        committer = self._host.committer
+        if committer.state is not None:
+            self._host.runner_of_calls.emit(owner, out)
+            return
+        with committer.lock:
+            self._host.runner_of_calls.gather(owner, out)
+            if committer.full():
+                committer.commit(last=False)
+                return
+            committer.before_user_code()
+        self._commit_soon()
+
+    def _commit_soon(self) -> None:
+        if not self._commit_planned:
+            self._commit_planned = True
+            self.loop.call_soon(self._commit)
 
     def _commit(self) -> None:
         """Commit what ended in this round of the loop; read the reply a little later, if nothing else comes."""
@@ -241,30 +260,6 @@ class Group:
             self._runner.fail(error)
 
 
-class ActorLoop(asyncio.SelectorEventLoop):
-    """A loop that counts as running between the actor's constructor and its first call, too.
-
-    Background work that a constructor starts looks at `is_running()` before it hands something over with
-    `call_soon_threadsafe`, which is done as soon as the loop goes on: to such work the loop never stands still.
-
-    Attributes:
-        goes_on: whatever happens to it now, it will run on.
-    """
-
-    goes_on = False
-
-    def is_running(self) -> bool:
-        """True while it runs, or will run on."""
-        return self.goes_on or super().is_running()
-
-    def _check_running(self) -> None:
-        # asyncio's own asks `is_running`.
-        if super().is_running():
-            raise RuntimeError("This event loop is already running")
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("Cannot run the event loop while another loop is running")
-
-
 class AsyncRunner:
     """Runs the calls of an asyncio actor, see the module's head."""
 
@@ -272,11 +267,11 @@ class AsyncRunner:
         self.host = host
         self.threaded = bool(host.spec.groups)  # the channel is read by another thread than the main one
         self.exiting = False  # told to end at once
-        self._loop = ActorLoop()
+        self._loop = actor_loop()
         asyncio.set_event_loop(self._loop)
         self._groups = {"": Group(self, self._loop, host.spec.concurrency)}
         for name, limit in host.spec.groups.items():
-            self._groups[name] = Group(self, asyncio.new_event_loop(), limit)
+            self._groups[name] = Group(self, group_loop(), limit)
         self._groups.setdefault(SYSTEM_GROUP, Group(self, self._loop, 1))
         self._serving = False  # its loop runs until it is stopped
         self._over = False  # and is not to run on

@@ -376,15 +376,21 @@ class CallRunner:
         out.bytes += len(record)
         return record
 
-    def emit(self, owner: bytes, out: Results) -> None:
-        """Commit in the middle of a call: its items so far, without counting it as ended."""
+    def gather(self, owner: bytes, out: Results) -> None:
+        """Put the items of a call so far to what is committed next, without counting it as ended."""
         with self.interrupts, self.committer.lock:
             part = Results()
             part.items, out.items = out.items, []
             part.prepared, out.prepared = out.prepared, []
             part.function = out.function
             self.committer.of(owner).merge(part)
+            self.committer.bytes += out.bytes
             out.bytes = 0
+
+    def emit(self, owner: bytes, out: Results) -> None:
+        """Commit in the middle of a call: its items so far, without counting it as ended."""
+        with self.interrupts, self.committer.lock:
+            self.gather(owner, out)
             self.committer.commit(last=False)
 
     # -- errors ------------------------------------------------------------------------------------------------------
@@ -430,17 +436,33 @@ class CallRunner:
 
 
 class Stream:
-    """The producer's side of a stream: items one by one, then the end. See `rabbitry.generators`."""
+    """The producer's side of a stream: items one by one, then the end. See `rabbitry.generators`.
 
-    def __init__(self, runner: CallRunner, header: TaskHeader, task: Task, out: Results) -> None:
+    Args:
+        runner: stores items.
+        header: of the call.
+        task: the call.
+        out: where items gather until they are emitted.
+        emit: takes what gathered for the owner and sees to it that it is committed; by default it is at once.
+    """
+
+    def __init__(
+        self,
+        runner: CallRunner,
+        header: TaskHeader,
+        task: Task,
+        out: Results,
+        emit: Callable[[bytes, Results], None] | None = None,
+    ) -> None:
         self._runner = runner
         self._header = header
         self._task = task
         self._out = out
+        self._emit = emit or runner.emit
         self.made = 0
 
     def put(self, value: Any) -> None:
-        """Commit the next item.
+        """Commit the next item, or have it committed soon.
 
         Raises:
             TaskCancelledError: nobody will read any more.
@@ -449,7 +471,7 @@ class Stream:
             raise TaskCancelledError(self._task[0].hex())
         self._runner.store_result(object_id(self._task[0], self.made + 1), value, self._out)
         self.made += 1
-        self._runner.emit(self._header.owner, self._out)
+        self._emit(self._header.owner, self._out)
 
     def reader_is_behind(self) -> bool:
         """True if the producer must pause (backpressure).

@@ -187,7 +187,7 @@ class Committer:
     @property
     def pending(self) -> bool:
         """True if results are gathered, or sent and the agent does not know of it yet."""
-        return bool(self.tasks or self._sent is not None or self.retries)
+        return bool(self.tasks or self._sent is not None or self.retries or self.gathered)
 
     def before_user_code(self) -> None:
         """See to it that what is finished does not wait for what runs next, which may take long. HOT PATH.

@@ -17,6 +17,7 @@ SERVICE_RETRY_SECONDS = 0.05
 SERVICE_IDLE_SECONDS = 0.4  # an actor whose last handle goes is gone within a second
 EXECUTOR_IDLE_SECONDS = 1.6
 SEND_DELAY_SECONDS = 0.001
+TIDY_DELAY_SECONDS = 0.02  # what nobody waits for: fifty scripts a second at most let go of results, whatever the rate
 JOIN_SECONDS = 2.0
 
 
@@ -106,7 +107,7 @@ class ServiceThread:
             if self._closed:
                 return
             if doorbell.is_rung():
-                time.sleep(SEND_DELAY_SECONDS)
+                doorbell.let_gather(SEND_DELAY_SECONDS, TIDY_DELAY_SECONDS)
                 doorbell.answer()
             if not self.run_once():
                 time.sleep(SERVICE_RETRY_SECONDS)

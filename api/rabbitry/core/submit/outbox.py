@@ -3,6 +3,8 @@
 HOT PATH (`benchmarks/`: `async_*`, `sync`). `Outbox.add` is microseconds: it appends to the plan's list. Who sends:
 
 - the calling thread, at once, when the client has nothing in flight (a lone `get(f.remote())` pays for no batching),
+- the calling thread, at once, with an actor call when nothing was sent for a millisecond: in programs that always have
+  a call in flight (a long poll, a signal to wait for), each call would wait for another thread else,
 - the calling thread again when enough waits (`FLUSH_AT`), and at the start of every `get` and `wait`,
 - else the client's service thread, about a millisecond later.
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Protocol
 
 from rabbitry.core.flight import Flight
@@ -26,6 +29,7 @@ from rabbitry_broker.shared_memory import ObjectStoreFull
 
 log = logging.getLogger("rabbitry")
 
+ALONE_SECONDS = 0.001  # since the last sending: then a call is not one of many
 FLUSH_AT = 200  # tasks waiting: then the caller sends them itself
 BATCH_TASKS_MAX = 200  # measured: beyond this nothing is gained
 BATCH_SECONDS = 0.010  # of work in one batch
@@ -90,6 +94,8 @@ class Outbox:
         self._lines: list[Line] = []
         self._parked: list[tuple[Plan, Task]] = []
         self._waiting = 0
+        self._sending = False
+        self._sent_at = 0.0  # when something was sent last
 
     def add(self, plan: Plan, task: Task) -> None:
         """Take a task. Sends now if the client is idle or much is waiting."""
@@ -120,7 +126,9 @@ class Outbox:
             self._waiting += 1
             waiting = self._waiting
             flight.count += 1
-            idle = flight.count == 1
+            idle = flight.count == 1 or (
+                waiting == 1 and not self._sending and monotonic() - self._sent_at > ALONE_SECONDS
+            )
         if idle or waiting >= FLUSH_AT:
             self._send_with(task[0])
         elif waiting == 1:
@@ -191,6 +199,7 @@ class Outbox:
         self._register()
         if not self._flush_lock.acquire(timeout=self._store.seconds_left()):
             return
+        self._sending = True
         try:
             try:
                 self._flush_puts(wait=False)
@@ -224,6 +233,8 @@ class Outbox:
                 self._keep(batches, lines, parked)
                 raise
         finally:
+            self._sent_at = monotonic()
+            self._sending = False
             self._flush_lock.release()
 
     def _keep(

@@ -115,7 +115,47 @@ def test_a_batch_that_is_large_travels_in_pieces(case: Case, monkeypatch: pytest
     assert case.sent() == [[task_id(0)], [task_id(1)]]
 
 
-def test_calls_to_one_actor_leave_in_order_with_a_frame_for_each_run_of_equal_methods(case: Case) -> None:
+def test_a_call_beside_others_is_sent_at_once_unless_something_was_sent_just_now(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    case.around.flight.count = 1  # a long poll, say
+    each = plan("call", line=Line("queue of the actor"))
+    case.outbox.add_call(each, task(1))
+    assert case.sent() == [[task_id(1)]], "nothing was sent for long: it is not one of many"
+    assert case.around.kicks == 0
+    now += module.ALONE_SECONDS / 2
+    case.outbox.add_call(each, task(2))
+    assert (len(case.sent()), case.around.kicks) == (1, 1), "it is: others may join it"
+    now += module.ALONE_SECONDS
+    case.outbox.add_call(each, task(3))
+    assert (len(case.sent()), case.around.kicks) == (1, 1), "the one before it waits for the service"
+    case.outbox.flush()
+    assert case.sent() == [[task_id(1)], [task_id(2), task_id(3)]]
+
+
+def test_a_call_does_not_wait_for_a_thread_that_is_sending(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case.around.flight.count = 1
+    each = plan("call", line=Line("queue of the actor"))
+    publish = case.around.publisher.publish
+
+    def publish_slowly(*args: Any, **kwargs: Any) -> Any:
+        publish(*args, **kwargs)
+        if case.outbox._sent_at < 0:
+            case.outbox.add_call(each, task(2))
+
+    monkeypatch.setattr(case.around.publisher, "publish", publish_slowly)
+    case.outbox._sent_at = -1.0
+    case.outbox.add_call(each, task(1))
+    assert case.sent() == [[task_id(1)]]
+    assert (case.outbox.waiting, case.around.kicks) == (1, 1)
+
+
+def test_calls_to_one_actor_leave_in_order_with_a_frame_for_each_run_of_equal_methods(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALONE_SECONDS", float("inf"))
     case.around.flight.count = 1
     line = Line("queue of the actor")
     first, second = plan("first", line=line), plan("second", line=line)

@@ -95,3 +95,23 @@ def test_start_marks_stay_with_the_tasks_that_have_them(make_agent: MakeAgent):
 
 def test_what_runs_is_claimed_before_its_client_gives_up_waiting_for_that():
     assert cancelling.PAUSE_SECONDS_MAX < CANCEL_GRACE_SECONDS
+
+
+def test_what_waits_behind_a_call_is_cancelled_before_that_call(monkeypatch: pytest.MonkeyPatch):
+    owner = new_client_id()
+    first, second = task(owner, 1), task(owner, 2)
+    executor = SimpleNamespace(actor=object())
+    in_hand = SimpleNamespace(
+        sent=lambda wanted: [(executor, None, number, each) for number, each in enumerate((first, second))],
+        take_waiting=lambda wanted: [],
+    )
+    told: list[bytes] = []
+    failing = SimpleNamespace(add=lambda failed: None)
+    part = cancelling.Cancelling(*[None] * 4, failing)  # type: ignore[arg-type, misc]
+    part._in_hand = in_hand  # type: ignore[assignment]
+    part.calls = SimpleNamespace(  # type: ignore[assignment]
+        cancel=lambda executor, task_id: told.append(task_id), take_waiting=lambda wanted: []
+    )
+    monkeypatch.setattr(part, "_claim", lambda client, task_id: None)
+    part._cancel_all(dict.fromkeys((first[0], second[0]), (owner, False)))
+    assert told == [second[0], first[0]], "the second one would begin when the first one ends"

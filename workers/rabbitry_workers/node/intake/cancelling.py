@@ -159,8 +159,11 @@ class Cancelling:
             self.cancel([task_id], client, force=force, recursive=recursive)
 
     def _cancel_all(self, asked: dict[bytes, _Asked]) -> None:
-        """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again."""
-        for executor, chunk, sequence, task in self._walk(lambda: self._in_hand.sent(asked)):
+        """Cancel these tasks; what is done already is no longer among them, so that the rest can be tried again.
+
+        The last ones first: what waits behind what runs would begin when that ends.
+        """
+        for executor, chunk, sequence, task in reversed(self._walk(lambda: self._in_hand.sent(asked))):
             if task[0] in asked:  # else it was there twice
                 client, force, recursive = asked[task[0]]
                 if not recursive:
