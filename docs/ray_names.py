@@ -102,6 +102,8 @@ NOTES: Final[dict[tuple[str, str], str]] = {
     ("ray", "autoscaler"): "`sdk.request_resources`, for `rabbitry autoscale`",
     ("ray.init", "address"): "`amqp://...` (with `store=`), `auto`, `local` or `unix:///...`; not `ray://`",
     ("ray.init", "local_mode"): "must be False, as in current versions of Ray",
+    ("ray.util", "connect"): "refused: `init(address=...)` connects from anywhere that reaches the servers",
+    ("ray.util", "disconnect"): "does nothing: `shutdown()` ends a session",
     ("Options of tasks", "memory"): "admits, and does not limit; `RABBITRY_EXECUTOR_MEMORY_LIMIT` limits",
     ("Options of actors", "memory"): "admits, and does not limit; `RABBITRY_EXECUTOR_MEMORY_LIMIT` limits",
     ("Options of tasks", "placement_group"): "deprecated, as in Ray: use `scheduling_strategy`",
@@ -130,7 +132,5 @@ INSTEAD: Final[dict[str, str]] = {
     "java_jars": "nodes run Python only",
     "SCRIPT_MODE": "under the alias",
     "WORKER_MODE": "under the alias",
-    "connect": "`init(address=...)` connects from anywhere that reaches the servers",
-    "disconnect": "`shutdown()`",
 }
 """Name that is not there to what to do without it."""

@@ -25,7 +25,7 @@ _RAY: Final = frozenset(
 )  # fmt: skip
 _UTIL: Final = frozenset(
     {
-        "client", "connect", "disconnect",
+        "client",
         "helpers", "lightgbm", "metrics",
         "spark", "state", "tpu", "tracing", "xgboost",
     }

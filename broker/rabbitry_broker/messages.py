@@ -85,6 +85,7 @@ class TaskHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
         captures: what it submits runs in the same group, unless it says otherwise.
         events: what becomes of them is recorded (`events.py`).
         trace: context of the span that has submitted them, "" for none (`rabbitry.tracing`).
+        written: what the function or method is called where it is written; "" if that is `name`.
     """
 
     function: bytes
@@ -113,6 +114,7 @@ class TaskHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     captures: bool = False
     events: bool = True
     trace: str = ""
+    written: str = ""
 
 
 class ActorSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -44,9 +44,22 @@ def test_fields_of_ray_that_rabbitry_lacks_say_so(field: str) -> None:
         RuntimeEnv(**dict[str, Any]({field: "x"}))
 
 
-def test_unknown_fields_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"no field 'env_var'\. Did you mean 'env_vars'\?"):
-        check_runtime_env({"env_var": {"A": "1"}})
+def test_unknown_fields_are_kept() -> None:
+    assert check_runtime_env({"of_mine": {"A": [1]}}) == {"of_mine": {"A": [1]}}
+    env = RuntimeEnv(of_mine=1)
+    env.set("other", 2)
+    assert env == {"of_mine": 1, "other": 2} and RuntimeEnv.deserialize(env.serialize()) == env
+
+
+def test_an_unknown_field_that_looks_like_a_known_one_is_told() -> None:
+    with pytest.warns(UserWarning, match=r"no field 'env_var', .* Did you mean 'env_vars'\?"):
+        assert check_runtime_env({"env_var": {"A": "1"}}) == {"env_var": {"A": "1"}}
+
+
+@pytest.mark.parametrize("fields", [{"of_mine": {1}}, {"of_mine": object()}, {5: 1}])
+def test_unknown_fields_that_cannot_travel_are_refused(fields: Any) -> None:
+    with pytest.raises(TypeError, match=r"JSON|text"):
+        check_runtime_env(fields)
 
 
 @pytest.mark.parametrize("variables", [{"A": 1}, {1: "A"}, ["A"], "A"])

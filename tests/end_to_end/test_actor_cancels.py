@@ -136,16 +136,39 @@ def test_calls_are_cancelled_wherever_they_are(tmp_path, kind):
             rabbitry.get(lacking, timeout=30)
     for each in running:
         rabbitry.cancel(each)
-        if issubclass(cls, Sync):
-            assert rabbitry.get(each, timeout=30) == "saw it"
-        else:
-            with pytest.raises(TaskCancelledError):
-                rabbitry.get(each, timeout=30)
+        with pytest.raises(TaskCancelledError):  # also where it went on to its end: what that returned is not told
+            rabbitry.get(each, timeout=30)
     for each in (behind, lacking):
         with pytest.raises(TaskCancelledError):
             rabbitry.get(each, timeout=30)
     assert rabbitry.get(actor.ping.remote(), timeout=30) == pid
     (tmp_path / "never").touch()
+
+
+class Ends:
+    """Its calls go on to their end though they are cancelled, and end in several ways."""
+
+    def run(self, began: Path, how: str) -> Any:
+        began.touch()
+        while not rabbitry.get_runtime_context().is_canceled():
+            time.sleep(0.01)
+        if how == "raises":
+            raise RuntimeError("told to stop")
+        return (1, 2) if how == "two" else b"x" * 2_000_000 if how == "large" else 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_what_a_cancelled_call_returns_is_not_told_and_what_it_raises_is(tmp_path, concurrency):
+    actor = rabbitry.remote(max_concurrency=concurrency)(Ends).remote()
+    for how, results in (("returns", 1), ("two", 2), ("large", 1), ("raises", 1)):
+        began = tmp_path / how
+        refs = actor.run.options(num_returns=results).remote(began, how)
+        refs = refs if isinstance(refs, list) else [refs]
+        wait_until(began.exists, "it runs")
+        rabbitry.cancel(refs[0])
+        for each in refs:
+            with pytest.raises(RuntimeError if how == "raises" else TaskCancelledError):
+                rabbitry.get(each, timeout=30)
 
 
 @rabbitry.remote
@@ -175,9 +198,9 @@ class AsyncParent:
 
 
 @pytest.mark.parametrize("recursive", [True, False])
-@pytest.mark.parametrize("cls", [Parent, AsyncParent])
-def test_what_a_cancelled_call_submitted_is_cancelled_if_so_asked(tmp_path, cls, recursive):
-    actor = rabbitry.remote(max_concurrency=2)(cls).remote()
+@pytest.mark.parametrize(("cls", "concurrency"), [(Parent, 1), (Parent, 2), (AsyncParent, 2)])
+def test_what_a_cancelled_call_submitted_is_cancelled_if_so_asked(tmp_path, cls, concurrency, recursive):
+    actor = rabbitry.remote(max_concurrency=concurrency)(cls).remote()
     running = actor.run.remote(tmp_path / "began", tmp_path / "go on")
     wait_until((tmp_path / "began").exists, "its child runs")
     rabbitry.cancel(running, recursive=recursive)
@@ -186,6 +209,8 @@ def test_what_a_cancelled_call_submitted_is_cancelled_if_so_asked(tmp_path, cls,
             rabbitry.get(running, timeout=30)
     if not recursive:
         (tmp_path / "go on").touch()
+        with pytest.raises(TaskCancelledError):
+            rabbitry.get(running, timeout=30)
         assert rabbitry.get(actor.outcome.remote(), timeout=30) == "went on"
     else:
         with pytest.raises(TaskCancelledError):

@@ -286,6 +286,33 @@ def test_functions_are_summed_up(session: str):
     wait_until(lambda: counts() is not None and counts()["state_counts"] == {"FINISHED": 20}, 10, lambda: str(counts()))
 
 
+def test_what_has_a_name_says_what_it_runs(session: str):
+    counter = Counter.remote()
+    refs = [add.options(name="a sum").remote(1, 2), counter.count.options(name="a count").remote()]
+    plain = [add.remote(1, 2), counter.count.remote()]
+    rabbitry.get([*refs, *plain], timeout=30)
+    for ref, expected in zip(
+        [*refs, *plain],
+        [("a sum", "add"), ("a count", "Counter.count"), ("add", "add"), ("Counter.count", "Counter.count")],
+        strict=True,
+    ):
+        task = wait_for_state(ref, "FINISHED")
+        assert (task.name, task.func_or_class_name) == expected
+    assert {each.name for each in list_tasks(filters=[("func_or_class_name", "=", "Counter.count")])} >= {"a count"}
+
+
+def test_an_actor_that_asks_for_nothing_requires_nothing(session: str):
+    @rabbitry.remote
+    class Idle:
+        def ping(self) -> int:
+            return 1
+
+    idle = Idle.remote()  # one CPU while it is placed, none while it lives
+    rabbitry.get(idle.ping.remote(), timeout=30)
+    actor = get_actor(idle._actor_id.hex())
+    assert actor is not None and actor.required_resources == {}
+
+
 def test_filters_and_limits(session: str):
     rabbitry.get([add.options(name="limited").remote(at, 1) for at in range(5)])
     mine: Any = [("name", "=", "limited")]
@@ -294,14 +321,16 @@ def test_filters_and_limits(session: str):
     assert list_tasks(filters=[*mine, ("attempt_number", "=", "1")]) == []
     assert len(list_tasks(filters=[*mine, ("attempt_number", "=", "0")])) == 5
     assert list_tasks(filters=[*mine, ("name", "!=", "limited")]) == []
-    with pytest.raises(ValueError, match="filter column colour is not supported"):
+    with pytest.raises(RayStateApiException, match="filter column colour is not supported"):
         list_tasks(filters=[("colour", "=", "red")])
     with pytest.raises(ValueError, match="Available predicates: =, !="):
         list_tasks(filters=[("name", "<", "f")])
     with pytest.raises(ValueError, match="wants a value of type int"):
         list_tasks(filters=[("attempt_number", "=", "many")])
-    with pytest.raises(ValueError, match="limit"):
+    with pytest.raises(RayStateApiException, match="limit"):
         list_tasks(limit=1_000_000)
+    with pytest.raises(ValueError, match="limit"):
+        list_tasks(limit=-1)
     with pytest.warns(UserWarning, match="nothing is both"):
         assert list_tasks(filters=[("name", "=", "a"), ("name", "=", "b")]) == []
 

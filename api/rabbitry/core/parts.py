@@ -478,6 +478,10 @@ class Parts(ABC):
         self._service.steps = self._steps()
         measures.for_another_job(self._service.start)
 
+    def serve_too(self, step: Step) -> None:
+        """Have the service thread do one more thing in its rounds, after all others."""
+        self._service.steps = (*self._service.steps, step)
+
     @abstractmethod
     def _steps(self) -> Sequence[Step]:
         """Return what the service thread does in a round, in this order."""

@@ -56,7 +56,10 @@ class Face(ModuleType):
         from rabbitry.ray_alias.finder import our_module
 
         if name in table.SHORT:
-            return importlib.import_module(f"ray.{table.SHORT[name]}")
+            try:
+                return importlib.import_module(f"ray.{table.SHORT[name]}")
+            except ModuleNotFoundError as error:  # `hasattr(ray, "worker")` is a question, not an import
+                raise AttributeError(str(error), name=name) from error
         file, folder = wheel.file(name)
         if our_module(name) is None and file is None and folder is None:
             return None

@@ -43,7 +43,7 @@ class RayFinder(MetaPathFinder):
         ours = our_module(below)
         if ours is not None:
             return ModuleSpec(name, _Alias(ours), is_package=True)
-        if below in table.NEVER:
+        if _never(below) is not None:
             return None
         file, folder = wheel.file(below)
         if file is not None:
@@ -81,9 +81,18 @@ def _why(name: str, below: str) -> str:
     if wheel.is_too_old():
         oldest = ".".join(map(str, table.OLDEST_RAY))
         return f"{name} is Ray's, and the installed Ray {wheel.version()} is older than {oldest}: {EXTRA}"
-    if below in table.NEVER:
-        return f"{name} speaks to Ray's own servers, which rabbitry does not run"
+    if (why := _never(below)) is not None:
+        return f"{name} {why}"
     return f"No module named {name!r}: neither rabbitry nor the installed Ray {wheel.version()} has it"
+
+
+def _never(below: str) -> str | None:
+    """Return why a module of the wheel cannot work here, itself or the package it is in; None if it can."""
+    while below:
+        if below in table.NEVER:
+            return table.NEVER[below]
+        below = below.rpartition(".")[0]
+    return None
 
 
 class _FaceLoader(Loader):

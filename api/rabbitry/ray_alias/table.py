@@ -27,22 +27,40 @@ Other modules of rabbitry may have a name that Ray uses for something else (`ray
 
 ADAPTERS: Final = {
     "_private.internal_api": "internal_api",
+    "_private.ray_client_microbenchmark": "client_microbenchmark",
     "_private.serialization": "serialization",
     "_private.services": "services",
     "_private.state": "state",
     "_private.worker": "worker",
     "_raylet": "raylet",
     "cross_language": "other_languages",
+    "dashboard.modules.job.sdk": "job_sdk",
     "util.client": "client",
     "util.client.common": "client_common",
+    "util.client.ray_client_helpers": "client_helpers",
 }
 """Names below `ray` that a module of `rabbitry.ray_alias.adapters` stands for."""
 
 WHEEL_FIRST: Final = frozenset({"util.debug", "util.timer"})
 """Modules of ours for which the wheel's stand where there is one: they have more names, and need no core."""
 
-NEVER: Final = frozenset({"_private.node", "_private.log_monitor"})
-"""Modules of the wheel that speak to Ray's own servers: that they are not there is said when they are imported."""
+_SERVERS: Final = "speaks to Ray's own servers, which rabbitry does not run"
+_CLIENT: Final = (
+    "is Ray Client, which rabbitry does not need: init(address=...) connects from wherever the servers can be reached"
+)
+
+NEVER: Final = {
+    "_private.log_monitor": _SERVERS,
+    "_private.node": _SERVERS,
+    "_private.state_api_test_utils": _SERVERS,
+    "scripts.scripts": "is Ray's command line, for Ray's own servers; rabbitry's is `rabbitry`, and starts nodes with "
+    "`rabbitry start`",
+    "util.client.dataclient": _CLIENT,
+    "util.client.logsclient": _CLIENT,
+    "util.client.server": _CLIENT,
+    "util.client.worker": _CLIENT,
+}
+"""Modules of the wheel that cannot work here, with what is said when one is imported."""
 
 FACE: Final = {
     "Language": "raylet",

@@ -6,7 +6,8 @@ A package names its plugin as an entry point of the group `rabbitry.runtime_env`
     dotenv = "my_package:DotenvPlugin"
 
 Ray's way, the variable `RAY_RUNTIME_ENV_PLUGINS` with a JSON list of `{"class": "my_package.DotenvPlugin"}`, works too.
-Drivers and nodes need the package: the former check the field, the latter set it up.
+Drivers and nodes need the package: the former check the field, the latter set it up. Where it is missing, the field has
+no effect, as in Ray.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Final
@@ -37,11 +38,11 @@ class RuntimeEnv(dict[str, Any]):
         image_uri: container image in which worker processes run.
         uv: as `pip`, with `uv_check`, `uv_version` and `uv_pip_install_options`.
         kwargs: `excludes` (patterns of files that are left out), `preload` (modules that processes have imported when
-            they start), fields of plugins.
+            they start), fields of plugins. What else is there is kept and inherited, without effect.
 
     Raises:
-        TypeError: a field is of the wrong type.
-        ValueError: an impossible value, a field that does not exist, or fields that cannot stand beside each other.
+        TypeError: a field is of the wrong type; the value of one that is not known is none that JSON can hold.
+        ValueError: an impossible value, or fields that cannot stand beside each other.
 
     >>> RuntimeEnv(env_vars={"A": "1"}, pip=["requests"]).to_dict()
     {'pip': {'packages': ['requests'], 'pip_check': False}, 'env_vars': {'A': '1'}}
@@ -259,8 +260,9 @@ def check_runtime_env(runtime_env: Mapping[str, Any] | None) -> dict[str, Any] |
     """Return `runtime_env` checked and copied, without what is None or empty; None if nothing is left.
 
     Raises:
-        TypeError: it is no dict, or a field is of the wrong type.
-        ValueError: an impossible value, a field that does not exist, or fields that cannot stand beside each other.
+        TypeError: it is no dict, or a field is of the wrong type; the value of one that is not known is none that JSON
+            can hold.
+        ValueError: an impossible value, or fields that cannot stand beside each other.
     """
     if runtime_env is None:
         return None
@@ -285,18 +287,19 @@ def _check_field(field: Any, value: Any) -> Any:
         raise ValueError(
             f"runtime_env field {field!r} is not supported by rabbitry. These are: {', '.join(checks.FIELDS)}."
         )
+    if not isinstance(field, str):
+        raise TypeError(f"runtime_env: names of fields must be text, not {shown(field)}.")
     known = plugins()
-    plugin = known.get(field) if isinstance(field, str) else None
-    if plugin is None:
-        hint = closest(field if isinstance(field, str) else "", [*checks.FIELDS, *known])
-        raise ValueError(
-            f"runtime_env has no field {shown(field)}.{hint} Supported: {', '.join([*checks.FIELDS, *known])}."
-        )
-    plugin.validate({field: value})
+    plugin = known.get(field)
+    if plugin is not None:
+        plugin.validate({field: value})
+    elif hint := closest(field, [*checks.FIELDS, *known]):
+        # Not refused: a node may have a plugin for it that this machine has not.
+        warnings.warn(f"runtime_env has no field {shown(field)}, so it has no effect here.{hint}", stacklevel=4)
     try:
         json.dumps(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"runtime_env[{field!r}] must be what JSON can hold, but is {shown(value)}: {error}.") from None
+        raise TypeError(f"{error}: runtime_env[{field!r}] must be what JSON can hold, but is {shown(value)}.") from None
     return value
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, get_args, get_type_hints
 
 from rabbitry.state.cluster import ClusterState, Row
+from rabbitry.state.errors import RefusedQuery
 from rabbitry.state.schemas import (
     RAY_MAX_LIMIT_FROM_API_SERVER,
     SCHEMAS,
@@ -33,11 +34,11 @@ def answer_list(state: ClusterState, resource: StateResource, options: ListApiOp
         options: what is wanted of it.
 
     Raises:
-        ValueError: a filter names a column that there is not, or is of the wrong type; the limit is too large.
+        RefusedQuery: a filter names a column that there is not, or is of the wrong type; the limit is too large.
         ConnectionLost: the store does not answer.
     """
     if not 0 <= options.limit <= RAY_MAX_LIMIT_FROM_API_SERVER:
-        raise ValueError(
+        raise RefusedQuery(
             f"The limit {options.limit} is not between 0 and {RAY_MAX_LIMIT_FROM_API_SERVER}: no answer has more. Use "
             "filters to see less."
         )
@@ -117,7 +118,7 @@ def _matcher(schema: type[StateSchema], filters: list[Filter]) -> Callable[[Row]
     """Return what tells whether a row fits all filters.
 
     Raises:
-        ValueError: a filter names a column that cannot be filtered by, or a value that the column cannot have.
+        RefusedQuery: a filter names a column that cannot be filtered by, or a value that the column cannot have.
     """
     checks: list[tuple[str, bool, Any]] = []
     possible = schema.filterable_columns()
@@ -125,7 +126,7 @@ def _matcher(schema: type[StateSchema], filters: list[Filter]) -> Callable[[Row]
     for column, predicate, value in filters:
         name = column.lower()
         if name not in possible:
-            raise ValueError(
+            raise RefusedQuery(
                 f"The given filter column {column} is not supported. Filters are key=value or key!=value. "
                 f"Supported filter columns: {', '.join(sorted(possible))}"
             )
@@ -152,7 +153,7 @@ def _converted(column: str, value: Any, hint: Any) -> Any:
                 return float(value)
         except ValueError:
             names = " or ".join(sorted(kind.__name__ for kind in kinds))
-            raise ValueError(f"The filter of column {column} wants a value of type {names}, got {value!r}.") from None
+            raise RefusedQuery(f"The filter of column {column} wants a value of type {names}, got {value!r}.") from None
     return _folded(value)
 
 

@@ -9,6 +9,10 @@ class RayStateApiException(RabbitryError):
     """The state of the cluster could not be read, or not all of it. The message says why."""
 
 
+class RefusedQuery(RayStateApiException, ValueError):
+    """What was asked for is not possible: a filter, or a limit. The message says why."""
+
+
 class ServerUnavailable(RayStateApiException):
     """The servers, or the HTTP service, cannot be reached."""
 

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from rabbitry.util.annotations import DeveloperAPI as DeveloperAPI
     from rabbitry.util.annotations import PublicAPI as PublicAPI
     from rabbitry.util.check_serialize import inspect_serializability as inspect_serializability
+    from rabbitry.util.client_connection import connect as connect
+    from rabbitry.util.client_connection import disconnect as disconnect
     from rabbitry.util.debug import (
         disable_log_once_globally as disable_log_once_globally,
     )
@@ -76,8 +78,10 @@ _HOME = {
     "Executor": "rabbitry.util.executor",
     "PublicAPI": "rabbitry.util.annotations",
     "as_completed": "rabbitry.util.iterate",
+    "connect": "rabbitry.util.client_connection",
     "deregister_serializer": "rabbitry_broker.pickling",
     "disable_log_once_globally": "rabbitry.util.debug",
+    "disconnect": "rabbitry.util.client_connection",
     "enable_periodic_logging": "rabbitry.util.debug",
     "get_node_instance_id": "rabbitry.util.node_address",
     "get_node_ip_address": "rabbitry.util.node_address",

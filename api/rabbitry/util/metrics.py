@@ -22,6 +22,25 @@ _NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _Self = TypeVar("_Self", bound="Metric")
 
 
+def _is_invalid_metric_name(name: str, stacklevel: int = 2) -> bool:
+    """Return True, and warn, if a metric cannot have this name; Ray's Python asks it, too.
+
+    Raises:
+        ValueError: it is no name at all.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"A metric needs a name, got {name!r}.")
+    if _NAME.fullmatch(name):
+        return False
+    warnings.warn(
+        f"The metric name {name!r} is invalid: only letters, digits and _ are possible, and no digit first. "
+        "What it measures is discarded.",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
+    return True
+
+
 class Metric:
     """What the kinds of metrics have in common; make one of them.
 
@@ -38,16 +57,7 @@ class Metric:
     _kind = ""
 
     def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"A metric needs a name, got {name!r}.")
-        self._discarded = _NAME.fullmatch(name) is None
-        if self._discarded:
-            warnings.warn(
-                f"The metric name {name!r} is invalid: only letters, digits and _ are possible, and no digit first. "
-                "What it measures is discarded.",
-                UserWarning,
-                stacklevel=3,
-            )
+        self._discarded = _is_invalid_metric_name(name, stacklevel=4)
         if tag_keys is not None and not isinstance(tag_keys, tuple):
             raise TypeError(f"tag_keys must be a tuple, got {type(tag_keys).__name__}.")
         for key in tag_keys or ():

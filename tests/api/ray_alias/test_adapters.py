@@ -122,3 +122,47 @@ def test_what_serve_of_an_older_ray_pickles_is_read_again_or_said_to_be_no_good(
     with pytest.raises(TypeError, match=r"the deployment: cannot pickle '_thread.lock'"):
         serialization.pickle_dumps(threading.Lock(), "the deployment")
     assert table.ADAPTERS["_private.serialization"] == "serialization"
+
+
+@pytest.mark.parametrize("name", ["scripts.scripts", "util.client.worker", "util.client.server.proxier"])
+def test_a_module_that_cannot_work_says_what_to_do(name: str) -> None:
+    from rabbitry.ray_alias.finder import _never
+
+    why = _never(name)
+    assert why is not None and ("`rabbitry start`" in why or "init(address=...)" in why)
+    assert _never("util.client.api") is None
+
+
+def test_connecting_as_a_remote_driver_says_what_to_write() -> None:
+    import rabbitry
+    from rabbitry.ray_alias.adapters import client_helpers
+
+    with pytest.raises(NotImplementedError, match=r"connect\('host:10001'\).*init\(address="):
+        rabbitry.util.connect("host:10001")
+    with pytest.raises(NotImplementedError, match=r"init\(address="):
+        client_helpers.ray_start_client_server()
+    rabbitry.util.disconnect()
+
+
+def test_a_function_descriptor_names_what_was_written() -> None:
+    import uuid
+
+    from rabbitry.ray_alias.adapters.raylet import PythonFunctionDescriptor
+
+    which = uuid.uuid4()
+    of = PythonFunctionDescriptor.from_function(test_a_function_descriptor_names_what_was_written, which)
+    assert (of.module_name, of.class_name, of.function_hash) == (__name__, "", which.hex)
+    assert of.repr == f"{__name__}.test_a_function_descriptor_names_what_was_written"
+    assert of == PythonFunctionDescriptor(of.module_name, of.function_name, "", which.hex)
+    assert of.function_id == PythonFunctionDescriptor(**{k: of.to_dict()[k] for k in of.__struct_fields__}).function_id
+    constructor = PythonFunctionDescriptor.from_class(uuid.UUID)
+    assert constructor.repr == "uuid.UUID.__init__" and constructor.is_actor_method() and not of.is_actor_method()
+
+
+def test_each_kind_of_state_has_its_class() -> None:
+    from rabbitry.util.state.common import StateResource, dict_to_state, resource_to_schema
+    from rabbitry.util.state.exception import RayStateApiException
+
+    assert {resource_to_schema(each).__name__ for each in StateResource} >= {"TaskState", "ActorState", "NodeState"}
+    with pytest.raises(RayStateApiException, match="no row of tasks"):
+        dict_to_state({"bogus": 1}, StateResource.TASKS)

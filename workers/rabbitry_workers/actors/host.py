@@ -31,7 +31,7 @@ from rabbitry.object_ref import ObjectRef
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.ids import FIRST_INDEX
-from rabbitry_broker.messages import Task, TaskHeader, decode_actor_spec, decode_header
+from rabbitry_broker.messages import STREAMING, Task, TaskHeader, decode_actor_spec, decode_header
 from rabbitry_broker.store.actors import ActorRecords
 from rabbitry_workers.actors.durable import DurableState
 from rabbitry_workers.channel import BYE, CANCEL, CREATED, EXIT, RUN
@@ -86,6 +86,7 @@ class ActorHost:
         self.gpus = gpus
         self.instance: Any = None
         self.cancelled: set[bytes] = set()
+        self._cancellations_seen = 0
         self.durable: DurableState | None = None
         self._line: dict[bytes, deque[Call]] = {}  # per caller: calls that wait for arguments, and those behind them
         self._wake_read, self._wake_write = os.pipe()
@@ -411,6 +412,21 @@ class ActorHost:
         fill(call.header, call.task, records.ERROR + record, out)
         return True
 
+    def cancel_children_of_running(self) -> None:
+        """Cancel what the running call has submitted, if it was cancelled: the main thread is busy with it. Any thread.
+
+        A next call may run by now: then there is nothing left of the children of this one.
+        """
+        progress = self.executor.progress
+        seen, running = progress.revocations[2], self.executor.task_id
+        if running is not None and progress.is_cancelled(running) and not progress.spares_children_of(running):
+            self.client.cancel_children(running, force=False)
+        self._cancellations_seen = seen
+
+    def has_new_cancellations(self) -> bool:
+        """True if a call was cancelled since `cancel_children_of_running` looked. Any thread."""
+        return self.executor.progress.revocations[2] != self._cancellations_seen
+
     def is_cancelled(self, task_id: str | None) -> bool:
         """True if this running call was cancelled. Any thread."""
         return task_id is not None and self.executor.progress.is_cancelled(bytes.fromhex(task_id))
@@ -461,6 +477,9 @@ class ActorHost:
                 if header.trace:
                     run = traces.of_run(run)
                 run(header, self.method(header), task, out)
+                if (self.cancelled or self.executor.revocations[2]) and self._returned_in_vain(call, out):
+                    self.runner_of_calls.discard(out)
+                    self.refuse(call, out)
         except Retry as again:
             retry = again.task
         except ProcessFails:
@@ -469,8 +488,18 @@ class ActorHost:
             self.runner_of_calls.fail(header, task, error, out)
         self.finished(call, out, time.perf_counter() - begin, retry)
 
+    def _returned_in_vain(self, call: Call, out: Results) -> bool:
+        """True if the call was cancelled while it ran: as in Ray, its caller hears of that, and not what it returned.
+
+        What it raised stands. So does what a durable actor's call returned: that has taken effect. And what a generator
+        yielded has been told already.
+        """
+        if self.durable is not None or call.header.num_returns == STREAMING or not self.was_cancelled(call.task[0]):
+            return False
+        return not any(record.startswith(records.ERROR) for record in out.items[1::2])
+
     def refuse(self, call: Call, out: Results) -> None:
-        """The call was cancelled before it began."""
+        """The call was cancelled: before it began, or while it ran."""
         told = cancelled_error(call.task[0])
         record = records.ERROR + told
         self.runner_of_calls.note_failure(call.header, call.task, told)

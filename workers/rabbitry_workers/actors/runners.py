@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rabbitry.core.service.thread import Step
 from rabbitry.runtime_context import task_of_call
 from rabbitry_broker.messages import STREAMING
 from rabbitry_workers.actors.host import ActorHost, Call
@@ -37,6 +38,13 @@ class SerialRunner:
         self._means: dict[str, float] = {}  # run times of a durable actor's methods, in seconds
         self._shown = ""  # the method that the title of the process names
         host.on_exit = self._ended
+        host.client.serve_too(
+            Step(
+                "cancelling what a cancelled call has submitted",
+                host.cancel_children_of_running,
+                when=host.has_new_cancellations,
+            )
+        )
 
     def _ended(self) -> None:
         """The actor is to end. Any thread."""

@@ -120,6 +120,7 @@ class Plans:
             bundle=place.bundle,
             captures=place.captures,
             events=options.enable_task_events,
+            written=_written(called, options.name),
         )
         single = isinstance(place.route, Preferred | Spread)
         return Plan(header, place.queue, single=single, route=place.route, timing=self._timings.of(digest))
@@ -177,9 +178,10 @@ class Plans:
             options: of the calls, complete.
             line: of this client's calls to the actor.
         """
+        called = f"{class_name}.{method}"
         header = TaskHeader(
             function=actor_id,
-            name=options.name or f"{class_name}.{method}",
+            name=options.name or called,
             owner=self._id,
             job=self._job_id,
             resources="",
@@ -193,6 +195,7 @@ class Plans:
             backpressure=max(0, options.generator_backpressure or 0),
             namespace=self._job.namespace,
             events=options.enable_task_events is not False,
+            written=_written(called, options.name),
         )
         return Plan(header, names.actor_queue(actor_id), line=line)
 
@@ -212,3 +215,8 @@ class Plans:
             events=False,
         )
         return Plan(header, names.actor_queue(actor_id), line=line)
+
+
+def _written(called: str, name: str | None) -> str:
+    """Return what stands in headers for the name of what is called: nothing, if the option `name` says no other."""
+    return called if name and name != called else ""

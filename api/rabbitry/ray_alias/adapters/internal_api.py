@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 from rabbitry import current
 from rabbitry.calls import free as free
@@ -50,6 +50,30 @@ def get_memory_info_reply(state: Any = None, *_: Any) -> Any:
     )
 
 
+MAX_MESSAGE_LENGTH: Final = 512 * 1024 * 1024
+
+
+def node_stats(
+    node_manager_address: str | None = None, node_manager_port: int | None = None, include_memory_info: bool = True
+) -> Any:
+    """Return the figures of the object stores of all nodes, as `get_memory_info_reply` does.
+
+    Args:
+        node_manager_address: ignored: no node listens on a port; the session says which cluster is meant.
+        node_manager_port: ignored, too.
+        include_memory_info: ignored: what single processes hold is told by `ray.util.state.list_objects`.
+    """
+    reply = get_memory_info_reply()
+    reply.core_workers_stats = []
+    return reply
+
+
+def store_stats_summary(reply: Any) -> str:
+    """Return the figures of `node_stats` in one line."""
+    stats = reply.store_stats
+    return f"objects take {stats.object_store_bytes_used} of {stats.object_store_bytes_avail} bytes"
+
+
 def get_local_ongoing_lineage_reconstruction_tasks() -> Sequence[tuple[Any, int]]:
     """Return nothing: results outlive their nodes, and are not computed anew."""
     return ()
@@ -57,8 +81,7 @@ def get_local_ongoing_lineage_reconstruction_tasks() -> Sequence[tuple[Any, int]
 
 def memory_summary(*_: Any, **__: Any) -> str:
     """Return how much memory objects take, in one line."""
-    stats = get_memory_info_reply().store_stats
-    return f"objects take {stats.object_store_bytes_used} of {stats.object_store_bytes_avail} bytes"
+    return store_stats_summary(get_memory_info_reply())
 
 
 def global_gc() -> None:

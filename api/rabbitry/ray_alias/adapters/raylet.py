@@ -33,6 +33,7 @@ from rabbitry.ray_alias.adapters.addresses import (
     is_localhost,
     parse_address,
 )
+from rabbitry.ray_alias.adapters.function_descriptor import PythonFunctionDescriptor
 from rabbitry.ray_alias.adapters.gcs import GcsClient, GcsClientOptions, GlobalStateAccessor
 from rabbitry.ray_alias.adapters.time_series import merge_instantaneous_total, time_weighted_average
 from rabbitry.util.node_address import get_node_ip_address
@@ -56,6 +57,7 @@ __all__ = [
     "ObjectRef",
     "ObjectRefGenerator",
     "PlacementGroupID",
+    "PythonFunctionDescriptor",
     "StreamingGeneratorStats",
     "TaskID",
     "UniqueID",
@@ -76,6 +78,8 @@ time_weighted_average_cython = time_weighted_average
 IMPLICIT_RESOURCE_PREFIX: Final = "node:__internal_implicit_resource_"
 RAY_INTERNAL_NAMESPACE_PREFIX: Final = "_ray_internal_"
 RESOURCE_UNIT_SCALING: Final = 10_000
+STREAMING_GENERATOR_RETURN: Final = -2
+WORKER_PROCESS_SETUP_HOOK_KEY_NAME_GCS: Final = "FunctionsToRun"
 
 RAY_NODE_ACCELERATOR_TYPE_KEY: Final = "ray.io/accelerator-type"
 RAY_NODE_GROUP_KEY: Final = "ray.io/node-group"
@@ -173,6 +177,10 @@ class Config:
 
 
 _config = Config()
+
+
+class SerializedObject:
+    """A value as Ray's core sends it: a type for those who name it, of which there is never an instance."""
 
 
 class MessagePackSerializer:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rabbitry.tracing import is_on
 
 _is_tracing_enabled = is_on
 
-__all__ = ["_DictPropagator", "_is_tracing_enabled"]
+__all__ = [
+    "_DictPropagator",
+    "_inject_tracing_into_class",
+    "_inject_tracing_into_function",
+    "_is_tracing_enabled",
+]
+
+
+def _inject_tracing_into_class(_cls: type) -> type:
+    """Return the class as it is: spans of calls are made by nodes, not by wrappers around methods."""
+    return _cls
+
+
+def _inject_tracing_into_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as it is; see `_inject_tracing_into_class`."""
+    return function
 
 
 class _DictPropagator:
