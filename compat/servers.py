@@ -19,14 +19,16 @@ LOGS = ROOT / ".compat" / "logs"
 """Where the nodes leave what they said in the last run of each program."""
 
 
-def end(node: subprocess.Popen[bytes]) -> None:
-    """End a node in good order, or by force if that takes too long."""
-    node.terminate()
-    try:
-        node.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        node.kill()
-        node.wait()
+def end(nodes: list[subprocess.Popen[bytes]]) -> None:
+    """End nodes in good order, all at the same time since each waits for its work, or by force if that takes long."""
+    for node in nodes:
+        node.terminate()
+    for node in nodes:
+        try:
+            node.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            node.kill()
+            node.wait()
 
 
 @contextmanager
@@ -52,6 +54,8 @@ def cluster(python: Path, group: ControlGroup, wanted: dict[str, str], program: 
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         logs = [LOGS / program / f"node{number}.log" for number in range(NODES)]
         logs[0].parent.mkdir(parents=True, exist_ok=True)
+        nodes: list[subprocess.Popen[bytes]] = []
+        stack.callback(end, nodes)
         for number, path in enumerate(logs):
             log = stack.enter_context(path.open("wb"))
             node = subprocess.Popen(
@@ -60,7 +64,7 @@ def cluster(python: Path, group: ControlGroup, wanted: dict[str, str], program: 
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-            stack.callback(end, node)
+            nodes.append(node)
         # As with Ray, whose nodes are there before the program: what is spread is spread over all of them.
         wait_until(lambda: all("takes work" in log.read_text() for log in logs), "all nodes take work", timeout=120)
         yield {**variables, "RABBITRY_ADDRESS": "auto"}
