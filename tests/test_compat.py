@@ -14,7 +14,7 @@ import pytest
 
 from compat import names
 from compat.control_group import ControlGroup
-from compat.environments import dependencies, variables
+from compat.environments import bounds, dependencies, variables
 from compat.run import PROGRAMS, Outcome, remembered, verdict
 from tests.server_binaries import find_rabbitmq_directory, find_redis_server
 from tests.servers import wait_until
@@ -45,6 +45,11 @@ def test_a_program_says_in_its_head_which_variables_its_nodes_have(tmp_path: Pat
     assert variables(program, Path("/there"))["LIMIT"] == "5"
     program.write_text("print()\n")
     assert variables(program, Path("/there")) == {}
+
+
+def test_an_older_ray_gets_the_packages_of_its_time() -> None:
+    assert bounds("2.48.0") == ("protobuf<7",)
+    assert bounds("2.60.0") == ()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
