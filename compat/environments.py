@@ -45,6 +45,12 @@ def variables(program: Path, folder: Path) -> dict[str, str]:
     return {name: value.replace("{folder}", str(folder)) for name, value in named}
 
 
+def bounds(ray: str) -> tuple[str, ...]:
+    """Return what a version of Ray needs to be older than the newest, and does not say."""
+    older = tuple(int(part) for part in ray.split(".")[:2]) < (2, 56)
+    return ("protobuf<7",) if older else ()  # Serve asks messages for what protobuf 7 has removed
+
+
 @dataclass(frozen=True)
 class Environments:
     """Makes environments, each once.
@@ -79,7 +85,7 @@ class Environments:
         """Return the interpreter of the environment of this name, made anew if its packages are others."""
         folder = self.folder / name
         python = folder / "bin" / "python"
-        wanted = [*packages, f"ray=={self.ray}"]
+        wanted = [*packages, *bounds(self.ray), f"ray=={self.ray}"]
         note = folder / "packages.txt"
         if not note.exists() or note.read_text().splitlines() != wanted:
             self._uv("venv", "--allow-existing", "--python", self.base, str(folder))

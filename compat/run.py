@@ -23,6 +23,7 @@ from pathlib import Path
 from compat.control_group import ControlGroup, control_group
 from compat.environments import ROOT, Environments, variables
 from compat.servers import cluster
+from compat.signals import leave_by_exception
 
 HERE = Path(__file__).parent
 PROGRAMS = {
@@ -119,6 +120,7 @@ def main() -> int:
     parser.add_argument("--uv", default=shutil.which("uv") or "uv", help="the uv that makes the environments")
     parser.add_argument("--python", default=sys.executable, help="the Python that they are made of")
     options = parser.parse_args()
+    leave_by_exception()
     environments = Environments(options.ray, options.uv, options.python)
     wrong = 0
     print(f"{'program':16}{'engine':10}{'seconds':>8}{'cpu':>8}  result")

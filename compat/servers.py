@@ -14,8 +14,21 @@ from compat.environments import ROOT
 from tests.servers import RabbitMQServer, RedisServer, wait_until
 
 NODES = 3
+SECONDS_TO_END = 60.0
 LOGS = ROOT / ".compat" / "logs"
 """Where the nodes leave what they said in the last run of each program."""
+
+
+def end(nodes: list[subprocess.Popen[bytes]]) -> None:
+    """End nodes in good order, all at the same time since each waits for its work, or by force if that takes long."""
+    for node in nodes:
+        node.terminate()
+    for node in nodes:
+        try:
+            node.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            node.kill()
+            node.wait()
 
 
 @contextmanager
@@ -31,8 +44,8 @@ def cluster(python: Path, group: ControlGroup, wanted: dict[str, str], program: 
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="wt-", dir="/tmp") as folder:
         redis, rabbitmq = RedisServer(Path(folder, "redis")), RabbitMQServer(Path(folder, "rabbitmq"))
         for server in (redis, rabbitmq):
+            stack.callback(server.stop)  # before it starts, since whoever waits for it may be told to end
             server.start()
-            stack.callback(server.stop)
         variables = {
             "RABBITRY_BROKER_URL": rabbitmq.url,
             "RABBITRY_STORE_URL": redis.url,
@@ -41,6 +54,8 @@ def cluster(python: Path, group: ControlGroup, wanted: dict[str, str], program: 
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         logs = [LOGS / program / f"node{number}.log" for number in range(NODES)]
         logs[0].parent.mkdir(parents=True, exist_ok=True)
+        nodes: list[subprocess.Popen[bytes]] = []
+        stack.callback(end, nodes)
         for number, path in enumerate(logs):
             log = stack.enter_context(path.open("wb"))
             node = subprocess.Popen(
@@ -49,8 +64,7 @@ def cluster(python: Path, group: ControlGroup, wanted: dict[str, str], program: 
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-            stack.callback(node.wait)
-            stack.callback(node.terminate)
+            nodes.append(node)
         # As with Ray, whose nodes are there before the program: what is spread is spread over all of them.
         wait_until(lambda: all("takes work" in log.read_text() for log in logs), "all nodes take work", timeout=120)
         yield {**variables, "RABBITRY_ADDRESS": "auto"}

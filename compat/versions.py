@@ -16,6 +16,7 @@ from pathlib import Path
 
 from compat.environments import RAYS_OWN, ROOT, Environments
 from compat.run import PROGRAMS, run_on
+from compat.signals import leave_by_exception
 
 VERSIONS = ("2.48.0", "2.50.1", "2.52.1", "2.54.1", "2.56.1", "2.58.1", "2.60.0")
 JOBS = ("tune", "data", "train", "serve", "rllib")
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--uv", default=shutil.which("uv") or "uv", help="the uv that makes the environments")
     parser.add_argument("--python", default=sys.executable, help="the Python that they are made of")
     options = parser.parse_args()
+    leave_by_exception()
     jobs = options.jobs.split(",")
     print(f"| Ray | names | {' | '.join(jobs)} |\n|---|---|{'---|' * len(jobs)}", flush=True)
     wrong = 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import secrets
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +14,10 @@ import pytest
 
 from compat import names
 from compat.control_group import ControlGroup
-from compat.environments import dependencies, variables
+from compat.environments import bounds, dependencies, variables
 from compat.run import PROGRAMS, Outcome, remembered, verdict
+from tests.server_binaries import find_rabbitmq_directory, find_redis_server
+from tests.servers import wait_until
 
 TOP = Path(__file__).parents[1]
 
@@ -40,6 +45,11 @@ def test_a_program_says_in_its_head_which_variables_its_nodes_have(tmp_path: Pat
     assert variables(program, Path("/there"))["LIMIT"] == "5"
     program.write_text("print()\n")
     assert variables(program, Path("/there")) == {}
+
+
+def test_an_older_ray_gets_the_packages_of_its_time() -> None:
+    assert bounds("2.48.0") == ("protobuf<7",)
+    assert bounds("2.60.0") == ()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -82,6 +92,47 @@ def test_a_group_without_a_folder_changes_nothing() -> None:
     group.close()
 
 
+def processes_of(mark: str) -> list[str]:
+    """Return the command lines of all processes that have this text in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended since
+            continue
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.skipif(not (find_redis_server() and find_rabbitmq_directory()), reason="starts servers of its own")
+def test_a_run_that_is_told_to_end_leaves_no_process(tmp_path: Path) -> None:
+    """Neither of the program, nor of its nodes, nor of the servers: Erlang's port mapper is nobody's child."""
+    mark = f"COMPAT_TEST_RUN={secrets.token_hex(8)}"
+    program = tmp_path / "program.py"
+    begun = tmp_path / "begun"
+    program.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(3600)\n")
+    code = f"""
+import pathlib, sys
+from compat import run
+run.PROGRAMS["program"] = pathlib.Path({str(program)!r})
+run.Environments.python = lambda self, program: pathlib.Path(sys.executable)
+sys.argv = ["run", "program", "--engines", "rabbitmq"]
+sys.exit(run.main())
+"""
+    name, _, value = mark.partition("=")
+    runner = subprocess.Popen([sys.executable, "-c", code], cwd=TOP, env={**os.environ, name: value})
+    try:
+        wait_until(lambda: begun.exists() or runner.poll() is not None, "the program runs", timeout=120)
+        assert len(processes_of(mark)) > 5, "nodes and servers, beside the two"
+        runner.send_signal(signal.SIGTERM)
+        assert runner.wait(120) == 128 + signal.SIGTERM
+        assert processes_of(mark) == []
+    finally:
+        runner.kill()
+        runner.wait()
+
+
 def test_names_are_looked_up_under_the_alias() -> None:
     wanted = ["ray.get", "ray.SCRIPT_MODE", "ray.util.placement_group.PlacementGroup", "ray.util.nothing", "ray.gett"]
     code = f"""
@@ -92,3 +143,31 @@ print([name for name in {wanted!r} if missing(name) is not None])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, cwd=TOP)
     assert done.stdout.strip() == "['ray.util.nothing', 'ray.gett']", done.stderr
+
+
+def test_a_module_that_cannot_be_imported_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises: a name that has moved, a package that is not there, a decorator's argument."""
+    package = tmp_path / "library_of_a_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("def decorated(*, known): ...\n")
+    (package / "argument.py").write_text("from . import decorated\ndecorated(unknown=1)\n")
+    (package / "moved.py").write_text("from . import gone\n")
+    (package / "package.py").write_text("import package_that_is_not_there\n")
+    (package / "good.py").write_text("name = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(TOP)
+    assert names.missing("library_of_a_test.good.name") is None
+    assert "unknown" in str(names.missing("library_of_a_test.argument"))
+    assert "unknown" in str(names.missing("library_of_a_test.argument.name"))
+    assert "gone" in str(names.missing("library_of_a_test.moved"))
+    assert "package_that_is_not_there" in str(names.missing("library_of_a_test.package"))
+    asked = ["library_of_a_test.good", "library_of_a_test.good.name", "library_of_a_test.argument"]
+    assert names.had_by_ray(asked) == set(asked[:2])
+
+
+def test_a_library_wants_its_own_modules_too(tmp_path: Path) -> None:
+    for path in ("data/__init__.py", "data/inner.py", "data/tests/test_inner.py", "data/__main__.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("import ray\nray.get\n" if path == "data/inner.py" else "")
+    assert set(names.wanted_by("data", tmp_path)) == {"ray.get", "ray.data", "ray.data.inner"}

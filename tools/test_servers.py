@@ -52,7 +52,9 @@ def main(command: Sequence[str]) -> int:
         install_packages([*missing, *missing_tools()])
         missing = missing_packages()
     if not missing:
-        return subprocess.call(command)
+        os.execvp(
+            command[0], command
+        )  # it takes the place of this process, and so gets the signals that are meant for it
     if not docker_answers():
         print(ADVICE.format(missing=", ".join(missing)), file=sys.stderr)
         return 1
