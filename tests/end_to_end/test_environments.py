@@ -63,7 +63,7 @@ def look() -> dict[str, Any]:
     return {
         "token": besideme.TOKEN,
         "data": Path("data.txt").read_text(),
-        "files": sorted(os.listdir()),
+        "files": sorted(set(os.listdir()) - {"__pycache__"}),  # that is Python's, unless it is told not to
         "cwd": os.getcwd(),
         "node": rabbitry.get_runtime_context().get_node_id(),
     }

@@ -26,5 +26,5 @@ def nap(seconds: float) -> str:
 def hold(directory: str, name: str) -> str:
     """Touch `<name>-began`, run until there is a file `go` beside it, and return the node."""
     Path(directory, f"{name}-began").touch()
-    wait_until(Path(directory, "go").exists, "the test lets go", 30.0)
+    wait_until(Path(directory, "go").exists, "the test lets go", 120.0)
     return str(rabbitry.get_runtime_context().get_node_id())
