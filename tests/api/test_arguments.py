@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -110,8 +111,9 @@ def refused_or(action: Callable[[], Any]) -> Any:
 
 def carried(options: Any) -> None:
     """What stands in the options can be sent; the exact types are those of the wire."""
-    skipped = ("scheduling_strategy", "retry_exceptions", "explicit")
+    skipped = ("scheduling_strategy", "retry_exceptions", "explicit", "runtime_env")
     fields = {each: getattr(options, each) for each in options.__struct_fields__ if each not in skipped}
+    json.dumps(getattr(options, "runtime_env", None), ensure_ascii=False).encode()  # which is sent so
     msgspec.msgpack.encode(fields)
 
 
@@ -151,7 +153,20 @@ def test_options_of_methods(option: str) -> None:
 def test_unknown_options_with_any_name() -> None:
     for name in ("\ud800", "", "x" * 10_000, Text("num_cpu")):
         assert refused_or(lambda name=name: TaskOptions.from_kwargs(**{name: 1})) is None
-        assert refused_or(lambda name=name: check_runtime_env({name: 1})) is None
+
+    # Of an environment they are kept, as in Ray, if they can be sent.
+    with pytest.raises(ValueError, match="surrogate"):
+        check_runtime_env({"\ud800": 1})
+    with pytest.raises(TypeError, match="what JSON can hold"):
+        check_runtime_env({"field": ["\ud800"]})
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TypeError, match="what JSON can hold"):
+        check_runtime_env({"field": deep})
+    kept = check_runtime_env({"": 1, Text("field"): 2})
+    assert kept == {"": 1, "field": 2}
+    assert {type(name) for name in kept} == {str}
 
 
 def test_subclasses_become_the_plain_types() -> None:

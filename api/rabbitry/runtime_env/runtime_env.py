@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from rabbitry.arguments import shown
+from rabbitry.arguments import shown, text
 from rabbitry.runtime_env import checks, uris
 from rabbitry.runtime_env.plugins import plugins
 from rabbitry.suggestions import closest
@@ -272,7 +272,7 @@ def check_runtime_env(runtime_env: Mapping[str, Any] | None) -> dict[str, Any] |
     for field, value in runtime_env.items():
         kept = _check_field(field, value)
         if kept is not None:
-            checked[field] = kept
+            checked[str.__str__(field)] = kept
     checks.together(checked)
     return checked or None
 
@@ -287,8 +287,7 @@ def _check_field(field: Any, value: Any) -> Any:
         raise ValueError(
             f"runtime_env field {field!r} is not supported by rabbitry. These are: {', '.join(checks.FIELDS)}."
         )
-    if not isinstance(field, str):
-        raise TypeError(f"runtime_env: names of fields must be text, not {shown(field)}.")
+    field = text("runtime_env: the name of a field", field)
     known = plugins()
     plugin = known.get(field)
     if plugin is not None:
@@ -297,8 +296,8 @@ def _check_field(field: Any, value: Any) -> Any:
         # Not refused: a node may have a plugin for it that this machine has not.
         warnings.warn(f"runtime_env has no field {shown(field)}, so it has no effect here.{hint}", stacklevel=4)
     try:
-        json.dumps(value)
-    except (TypeError, ValueError) as error:
+        json.dumps(value, ensure_ascii=False).encode()  # nor text that nobody can write
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"{error}: runtime_env[{field!r}] must be what JSON can hold, but is {shown(value)}.") from None
     return value
 
