@@ -217,3 +217,26 @@ def test_a_task_whose_process_counts_as_dead_is_run_again(start_cluster, tmp_pat
     wait_until(lambda: len(attempts()) == 2, "it is run again")
     (tmp_path / "go").touch()
     assert rabbitry.get(ref, timeout=20)
+
+
+class Opened:
+    """An actor that is there when a file is."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "began").touch()
+        wait_until((directory / "go").exists, "the test lets go", 60.0)
+
+
+def test_an_actor_that_answers_is_alive_whatever_its_node_is_at(start_cluster, tmp_path):
+    (node,) = start_cluster({"num_cpus": 1}, node_lease=60.0).list_all_nodes()
+    opened = rabbitry.remote(Opened).remote(tmp_path)
+    assert opened._get_local_state() == 1
+    wait_until((tmp_path / "began").exists, "its process has it")
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        creation = opened._rabbitry_creation_ref
+        assert rabbitry.wait([creation], timeout=30) == ([creation], [])
+        assert opened._get_local_state() == 2
+    finally:
+        os.kill(node.pid, signal.SIGCONT)

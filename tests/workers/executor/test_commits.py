@@ -161,3 +161,25 @@ def test_rights_of_before_are_enough(case: Case, count: int, redis_server: Redis
         limited.close()
     finally:
         case.store.call(b"ACL", b"DELUSER", name)
+
+
+def test_an_actor_is_alive_before_its_first_result_is_told(case: Case) -> None:
+    actor = case.store.keys.actor(secrets.token_bytes(16))
+    case.store.call(b"HSET", actor, b"epoch", 3, b"state", b"PENDING_CREATION")
+    case.committer.announce = (actor, 3, 17)
+    case.commit(case.result())
+    assert case.store.call(b"HMGET", actor, b"state", b"pid") == [b"ALIVE", b"17"]
+    assert case.committer.announce is None
+    keys = [case.result() for _ in range(MANY)]
+    case.commit(*keys)
+    assert case.store.fetch(keys) == [records.NONE] * MANY
+
+
+def test_an_actor_that_cannot_be_announced_has_its_results_committed_all_the_same(case: Case) -> None:
+    actor = case.store.keys.actor(secrets.token_bytes(16))
+    case.store.call(b"SET", actor, b"no record")
+    case.committer.announce = (actor, 3, 17)
+    key = case.result()
+    case.commit(key)
+    assert case.store.fetch([key]) == [records.NONE]
+    assert case.told(case.owner) == [key]

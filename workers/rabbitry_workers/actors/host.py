@@ -185,6 +185,9 @@ class ActorHost:
             self.committer.state = self.durable.commit_fields
             if not self.client.endpoint.traits.one_host:  # there are no replicas of a server that ends with its host
                 self.committer.replicas = self.spec.replicas
+        if not failure:
+            # The node hears of it later: nobody who has a result of this actor may find that it waits for its creation.
+            self.committer.announce = (self.client.keys.actor(header.actor), self.epoch, os.getpid())
         out.tasks = 1
         self.client.settle()
         with self.committer.lock:

@@ -150,6 +150,8 @@ class Committer:
         self.times = RunTimes()  # of what was gathered, for events
         self.state: Callable[[], tuple[bytes, bytes, bytes, bytes]] | None = None
         self.replicas = 0  # that must have a commit before anybody is told of it
+        self.announce: tuple[bytes, int, int] | None = None  # for `actor_alive.lua`, before results of the actor are told
+        self._announcing = False  # it was sent; its reply comes first
         self._told_of_replicas = -REPLICAS_TOLD_SECONDS
         self.continuing: Continuing | None = None
         self._continuation: Continuation | None = None  # to be run next; the agent knows of it
@@ -314,6 +316,9 @@ class Committer:
             plain = plain and self.state is None and not self.replicas
             self._owed = []
             commands: list[tuple[Any, ...]] = []
+            self._announcing = self.announce is not None
+            if self.announce is not None:
+                commands.append(connection.script(scripts.source_of("actor_alive")).command((), self.announce))
             for owner, arguments in commits:
                 if plain and self._plain.takes(arguments) and not self._is_waited_for(owner):
                     cheap = self._plain.commands(arguments)
@@ -429,6 +434,15 @@ class Committer:
         """Return the reply to each commit (None: it was more than plain), and an error that may be over soon."""
         replies: list[list[Any] | None] = []
         full: StoreError | None = None
+        if self._announcing:
+            self._announcing = False
+            try:
+                connection.read()
+            except ConnectionLost:
+                raise
+            except StoreError:
+                pass  # the node says it, too
+            self.announce = None
         for plain in owed:
             if plain:
                 assert self._plain is not None
