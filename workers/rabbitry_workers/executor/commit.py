@@ -150,7 +150,7 @@ class Committer:
         self.times = RunTimes()  # of what was gathered, for events
         self.state: Callable[[], tuple[bytes, bytes, bytes, bytes]] | None = None
         self.replicas = 0  # that must have a commit before anybody is told of it
-        self.announce: tuple[bytes, int, int] | None = None  # for `actor_alive.lua`, before results of the actor are told
+        self.announce: tuple[bytes, int, int] | None = None  # for `actor_alive.lua`, before results
         self._announcing = False  # it was sent; its reply comes first
         self._told_of_replicas = -REPLICAS_TOLD_SECONDS
         self.continuing: Continuing | None = None
