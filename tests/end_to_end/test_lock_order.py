@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
 import threading
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 
 import rabbitry
+import rabbitry_broker
 from rabbitry import current
 from rabbitry.core.lock_order import ORDER
 from tests.end_to_end.waiting import wait_until
 
 RANKS = {name: rank for rank, row in enumerate(ORDER) for name in row}
-PACKAGES = ("/rabbitry/", "/rabbitry_broker/")
+# Whole paths: a clone may lie in a directory of the same name, and its .venv in it.
+PACKAGES = tuple(f"{Path(package.__file__).parent}{os.sep}" for package in (rabbitry, rabbitry_broker))
 make_lock, make_rlock = threading.Lock, threading.RLock
 
 
@@ -61,7 +64,7 @@ class Watch:
         while frame.f_code.co_filename == threading.__file__ and frame.f_back is not None:
             frame = frame.f_back
         path = frame.f_code.co_filename
-        if not any(package in path for package in PACKAGES):
+        if not path.startswith(PACKAGES):
             return real()
         found = re.search(r"self\.(\w+) = threading\.(?:R?Lock|Condition)\(", linecache.getline(path, frame.f_lineno))
         if found is None:
