@@ -126,11 +126,12 @@ class Outbox:
             self._waiting += 1
             waiting = self._waiting
             flight.count += 1
-            idle = flight.count == 1 or (
-                waiting == 1 and not self._sending and monotonic() - self._sent_at > ALONE_SECONDS
-            )
+            idle = flight.count == 1
+            alone = waiting == 1 and not self._sending and monotonic() - self._sent_at > ALONE_SECONDS
         if idle or waiting >= FLUSH_AT:
             self._send_with(task[0])
+        elif alone:
+            self._send_now_or_later()
         elif waiting == 1:
             self._kick()
 
@@ -156,6 +157,14 @@ class Outbox:
                 self._flight.ended(1)
                 raise
             log.debug("what waits is sent later: %s", error)
+
+    def _send_now_or_later(self) -> None:
+        """Flush; if that fails, the service thread sees to it, as to all that is submitted beside other work."""
+        try:
+            self.flush()
+        except Exception as error:
+            log.debug("what waits is sent later: %s", error)
+            self._kick()
 
     def withdraw(self, task_id: bytes) -> bool:
         """Take a task back that was not sent yet; whoever does that tells of its end (`Flight.ended`)."""
