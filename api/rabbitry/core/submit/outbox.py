@@ -23,6 +23,7 @@ from rabbitry.core.flight import Flight
 from rabbitry.core.identity import Identity, Job
 from rabbitry.core.ports import FlushesPuts, Publishes
 from rabbitry.core.submit.plan import Line, Plan
+from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.events import Recorder
 from rabbitry_broker.messages import Task, encode_frame
 from rabbitry_broker.shared_memory import ObjectStoreFull
@@ -162,7 +163,7 @@ class Outbox:
         """Flush; if that fails, the service thread sees to it, as to all that is submitted beside other work."""
         try:
             self.flush()
-        except Exception as error:
+        except RabbitryBrokerError as error:
             log.debug("what waits is sent later: %s", error)
             self._kick()
 
