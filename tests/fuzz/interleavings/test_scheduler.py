@@ -97,6 +97,7 @@ def test_one_that_takes_its_time_is_no_deadlock(monkeypatch: pytest.MonkeyPatch)
 
     def slow() -> None:
         while time.monotonic() < ends:
+            time.sleep(0.01)  # a quick machine would use up the switches of a run
             scheduler.switch()
 
     scheduler.spawn(slow)
