@@ -56,7 +56,7 @@ def test_the_former_name_of_the_id_and_our_own_option() -> None:
         ({"entrypoint": "x", "metadata": {"a": 1}}, TypeError, "metadata"),
         ({"entrypoint": "x", "metadata": []}, TypeError, "metadata"),
         ({"entrypoint": "x", "runtime_env": []}, TypeError, "runtime_env"),
-        ({"entrypoint": "x", "runtime_env": {"envvars": {}}}, ValueError, "envvars"),
+        ({"entrypoint": "x", "runtime_env": {"env_vars": []}}, TypeError, "env_vars"),
         ({"entrypoint": "x", "entrypoint_num_cpus": -1}, ValueError, "entrypoint_num_cpus"),
         ({"entrypoint": "x", "entrypoint_num_cpus": "many"}, TypeError, "entrypoint_num_cpus"),
         ({"entrypoint": "x", "entrypoint_num_gpus": True}, TypeError, "entrypoint_num_gpus"),
