@@ -81,7 +81,7 @@ def test_who_holds_bundles_is_told_before_who_plans_them(
 def test_tasks_and_actors_end_as_they_were_asked_to(handlers: dict[str, Any], heard: list[Any]) -> None:
     handlers["cancel"](b"task", b"client", True, False)
     handlers["kill-actor"](b"actor", False, b"why")
-    assert heard == [("cancelling.cancel", b"task", b"client", True), ("ends.kill", b"actor", False, b"why")]
+    assert heard == [("cancelling.cancel", b"task", b"client", True, False), ("ends.kill", b"actor", False, b"why")]
 
 
 def test_a_node_that_leaves_sets_up_nothing(handlers: dict[str, Any], heard: list[Any], life: Any) -> None:

@@ -113,5 +113,5 @@ def test_what_waits_behind_a_call_is_cancelled_before_that_call(monkeypatch: pyt
         cancel=lambda executor, task_id: told.append(task_id), take_waiting=lambda wanted: []
     )
     monkeypatch.setattr(part, "_claim", lambda client, task_id: None)
-    part._cancel_all(dict.fromkeys((first[0], second[0]), (owner, False)))
+    part._cancel_all(dict.fromkeys((first[0], second[0]), cancelling._Asked(owner, False, True)))
     assert told == [second[0], first[0]], "the second one would begin when the first one ends"
