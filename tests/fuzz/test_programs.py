@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.engines import Embedded, Engine, RabbitMQ
+from tests.fuzz.engines import Engine
 from tests.fuzz.generate import generate
 from tests.fuzz.model import expect, judge
 from tests.fuzz.programs import Program, without
@@ -33,18 +33,6 @@ def show(failures: list[Failure]) -> str:
     """Return what is to be said of failures: what was wrong, and a script to run for the first."""
     first = render(failures[0].program)
     return "\n\n".join([*map(str, failures), "The script of the first one, to be run alone:", first])
-
-
-@pytest.fixture(params=["embedded", "rabbitmq"])
-def fuzz_engine(request: pytest.FixtureRequest) -> Engine:
-    """Both engines."""
-    if request.param == "embedded":
-        return Embedded()
-    servers = {
-        "RABBITRY_BROKER_URL": request.getfixturevalue("rabbitmq_server").url,
-        "RABBITRY_STORE_URL": request.getfixturevalue("redis_server").url,
-    }
-    return RabbitMQ(servers)
 
 
 @pytest.mark.timeout(SECONDS)

@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def orders(usual: int) -> range:
@@ -19,3 +21,12 @@ def orders(usual: int) -> range:
     """
     first = int(os.environ.get("FUZZ_FIRST_ORDER", "0"))
     return range(first, first + usual * int(os.environ.get("FUZZ_ORDERS", "1")))
+
+
+@contextmanager
+def named(seed: int) -> Iterator[None]:
+    """Have whatever goes wrong in here say in which order it did."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"order {seed}: {type(error).__name__}: {error}") from error

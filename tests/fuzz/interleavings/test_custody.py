@@ -20,7 +20,7 @@ from rabbitry_workers.node.model.work import Held
 from rabbitry_workers.node.outcome.custody import Custody
 from rabbitry_workers.node.outcome.settling import Settling
 from tests.fuzz.interleavings.happening import happen
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.workers.conftest import header, task
 from tests.workers.node.fakes import OWNER, FakeLoop, FakeStore, delivery
 
@@ -261,9 +261,7 @@ class Cluster:
 def test_nothing_is_lost_or_left_whatever_the_order_of_events() -> None:
     for seed in orders(ORDERS):
         cluster = Cluster(seed)
-        try:
+        with named(seed):
             for _ in range(STEPS):
                 cluster.step()
             cluster.end()
-        except AssertionError as error:
-            raise AssertionError(f"order {seed}: {error}") from error

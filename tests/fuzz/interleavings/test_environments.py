@@ -17,7 +17,7 @@ from rabbitry_broker.runtime_environments import Record, digest_code
 from rabbitry_workers.node.dispatch import environments as module
 from rabbitry_workers.node.dispatch.environments import AT_ONCE, Environments, State
 from tests.fuzz.interleavings.happening import happen
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.workers.node.fakes import FakeExecutor, World
 
 ORDERS = 300
@@ -303,9 +303,7 @@ def test_each_lease_is_let_go_of_once_and_nobody_waits_for_good(monkeypatch: pyt
     for seed in orders(ORDERS):
         with monkeypatch.context() as patch:
             story = Story(seed, patch)
-            try:
+            with named(seed):
                 for _ in range(STEPS):
                     story.step()
                 story.finish()
-            except Exception as error:
-                raise AssertionError(f"order {seed}: {type(error).__name__}: {error}") from error

@@ -18,7 +18,7 @@ from rabbitry_broker.store.actors import DEAD, PENDING, RESTARTING
 from rabbitry_workers.node.model.lanes import State
 from rabbitry_workers.node.model.work import Held
 from tests.fuzz.interleavings.happening import happen
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.workers.conftest import header, task
 from tests.workers.node.actors.test_actors_alone import ACTOR_ID, Stage
 from tests.workers.node.fakes import OWNER, QUEUE
@@ -180,9 +180,7 @@ class Actor:
 def test_calls_have_one_outcome_whatever_the_order_of_events() -> None:
     for seed in orders(ORDERS):
         actor = Actor(seed)
-        try:
+        with named(seed):
             for _ in range(STEPS):
                 actor.step()
             actor.end()
-        except AssertionError as error:
-            raise AssertionError(f"order {seed}: {error}") from error

@@ -18,7 +18,7 @@ import pytest
 from rabbitry_broker.submissions import STOPPED, Status, Submission
 from rabbitry_workers.jobs import supervisor as module
 from rabbitry_workers.jobs.supervisor import LOOK_SECONDS, JobSupervisor
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.fuzz.interleavings.scheduler import Scheduler
 
 ORDERS = 300
@@ -213,8 +213,6 @@ def test_each_submission_has_one_end_of_its_own(monkeypatch: pytest.MonkeyPatch)
     for seed in orders(ORDERS):
         with monkeypatch.context() as patch:
             story = Story(seed, patch)
-            try:
+            with named(seed):
                 story.run()
                 story.check()
-            except Exception as error:
-                raise AssertionError(f"order {seed}: {type(error).__name__}: {error}") from error

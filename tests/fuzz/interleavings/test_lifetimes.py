@@ -18,7 +18,7 @@ from rabbitry.core.lives import lifetimes, references
 from rabbitry_broker.errors import ConnectionLost
 from rabbitry_broker.ids import FIRST_INDEX
 from tests.fuzz.interleavings.client import OWNER, FakeUnhandled, nothing, result_id
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.fuzz.interleavings.scheduler import Scheduler
 
 ORDERS = 600
@@ -209,8 +209,6 @@ class Story:
 def test_objects_live_as_long_as_their_handles(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in orders(ORDERS):
         story = Story(seed, monkeypatch)
-        try:
+        with named(seed):
             story.run()
             story.check()
-        except Exception as error:
-            raise AssertionError(f"order {seed}: {type(error).__name__}: {error}") from error

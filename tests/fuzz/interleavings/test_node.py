@@ -28,7 +28,7 @@ from rabbitry_workers.node.model.lanes import State
 from rabbitry_workers.node.model.ledger import GrantState
 from rabbitry_workers.node.model.work import Held, Piece
 from tests.fuzz.interleavings.happening import happen
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.workers.node.fakes import OWNER, QUEUE, FakeExecutor, World, header, task
 
 ORDERS = 1000
@@ -243,7 +243,7 @@ class Node(World):
 def test_every_task_runs_whatever_the_order_of_events() -> None:
     for seed in orders(ORDERS):
         node = Node(seed)
-        try:
+        with named(seed):
             for _ in range(STEPS):
                 node.step()
             for _ in range(20 * STEPS):
@@ -271,5 +271,3 @@ def test_every_task_runs_whatever_the_order_of_events() -> None:
                 node.gone()
             node.check()
             assert node.ledger.available()["CPU"] == CPUS, "something is held for good"
-        except AssertionError as error:
-            raise AssertionError(f"order {seed}: {error}") from error

@@ -17,7 +17,7 @@ from rabbitry_broker.ids import object_id
 from rabbitry_broker.messages import Completion
 from rabbitry_broker.records import counted
 from tests.fuzz.interleavings.client import WATCHED, FakeClient, task_id
-from tests.fuzz.interleavings.orders import orders
+from tests.fuzz.interleavings.orders import named, orders
 from tests.fuzz.interleavings.scheduler import Scheduler
 
 ORDERS = 600
@@ -118,8 +118,6 @@ class Story:
 def test_nothing_of_a_stream_is_missed_or_left(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in orders(ORDERS):
         story = Story(seed, monkeypatch)
-        try:
+        with named(seed):
             story.run()
             story.check()
-        except Exception as error:
-            raise AssertionError(f"order {seed}: {type(error).__name__}: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fuzz.engines import Embedded, Engine, RabbitMQ
+from tests.fuzz.engines import Engine
 from tests.fuzz.jobs.entrypoint import lines_of
 from tests.fuzz.jobs.model import judge
 from tests.fuzz.jobs.programs import Program, generate
@@ -18,18 +18,6 @@ from tests.fuzz.jobs.run import run_programs
 
 PROGRAMS = 4
 SECONDS = 400  # half a minute on a machine that has nothing else to do
-
-
-@pytest.fixture(params=["embedded", "rabbitmq"])
-def fuzz_engine(request: pytest.FixtureRequest) -> Engine:
-    """Both engines."""
-    if request.param == "embedded":
-        return Embedded()
-    servers = {
-        "RABBITRY_BROKER_URL": request.getfixturevalue("rabbitmq_server").url,
-        "RABBITRY_STORE_URL": request.getfixturevalue("redis_server").url,
-    }
-    return RabbitMQ(servers)
 
 
 @pytest.mark.timeout(SECONDS)
