@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz    random programs on each engine, for FUZZ_MINUTES=10, and jobs, for FUZZ_JOB_MINUTES=4 (failures go to"
 	@echo "             .fuzz/); FUZZ_ORDERS=10 times as many orders of threads and events as in make test"
 	@echo "make soak    50,000 tasks and puts on each engine while executors are killed; shows what is kept (10 minutes)"
+	@echo "             an hour each, with the memory of all processes: SOAK_ARGS=\"--minutes 60\""
 	@echo "make compat  run Ray's own libraries and others on rabbitry and on Ray: RAY_VERSION=2.60.0"
 	@echo "make ray-versions  what of Ray's libraries runs with which Ray: RAY_VERSIONS='2.48.0 2.60.0'"
 	@echo "make bench   compare with Ray, which goes into .bench/"

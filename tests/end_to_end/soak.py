@@ -2,10 +2,12 @@
 
     make soak                                                # 50,000 steps on each engine
     python -m tests.end_to_end.soak --steps 5000 --engine embedded --seed 7
+    python -m tests.end_to_end.soak --minutes 60             # an hour on each engine
 
 Prints the keys and files that the cluster keeps for objects as time goes by. It ends with status 1 if, when all is
 done, anything is kept for objects but what live refs hold, or there is more of anything (keys, queues, files,
-collections of the driver: see `growth`) than after the first part of the soak.
+collections of the driver: see `growth`) than after the first part of the soak. One that took long enough also fails if
+the memory of a process that lived all the time has grown since that part (see `memory`).
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ from rabbitry.util import placement_group, remove_placement_group
 from rabbitry.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tests.end_to_end.growth import QueueNames, grown, kept
 from tests.end_to_end.inspection import assert_kept, objects_kept
+from tests.end_to_end.memory import Memory
 
 LIVE = 300  # refs that are held at a time
 KILL_EVERY = 250  # steps
 ENVIRONMENTS_EVERY = 20
-WARM_UP = 0.4  # of the steps: then all has been used that is there once
+WARM_UP = 0.4  # of the whole: then all has been used that is there once
+MEMORY_SECONDS = 10.0
 DRIVERS_EVERY = 4_000  # steps
 REPORT_EVERY = 2_000
 GET_SECONDS = 60.0
@@ -137,6 +141,18 @@ class Keeper:
         return sum(len(rabbitry.get(refs)) for refs in self.kept)
 
 
+class Length:
+    """How long a soak is: so many steps, or so many seconds if these are given."""
+
+    def __init__(self, steps: int, seconds: float = 0.0) -> None:
+        self._steps = steps
+        self._seconds = seconds
+
+    def part(self, step: int, seconds: float) -> float:
+        """Return how much of it is done after so many steps and seconds: 1 or more at the end."""
+        return seconds / self._seconds if self._seconds else step / self._steps
+
+
 class Soak:
     """One run in the session that is open.
 
@@ -173,21 +189,25 @@ class Soak:
         self._directory = tempfile.TemporaryDirectory(prefix="soak-")
         self.killed = 0
 
-    def run(self, steps: int, kill_every: int = KILL_EVERY, report_every: int = REPORT_EVERY) -> None:
-        """Run so many steps, then let go of all but a few refs, then of these.
+    def run(self, length: Length, kill_every: int = KILL_EVERY, report_every: int = REPORT_EVERY) -> None:
+        """Run for so long, then let go of all but a few refs, then of these.
 
         Raises:
-            AssertionError: something is kept that no live ref holds, or a value is wrong.
+            AssertionError: something is kept that no live ref holds, memory has grown, or a value is wrong.
         """
         began = time.monotonic()
         small = [rabbitry.put(at) for at in range(SMALL_KEPT)]
         large = [rabbitry.put(array(at)) for at in range(LARGE_KEPT)]
         alone = objects_kept()
+        alone.pop("o", None)
         shapes = self._shapes()
-        warm = max(1, int(steps * WARM_UP))
-        before: Counter[str] = Counter()
+        before: Counter[str] | None = None
+        memory = Memory()
+        next_look = 0.0
         self._say("seconds   steps  refs  killed  errors  kept")
-        for step in range(1, steps + 1):
+        step, part = 0, 0.0
+        while part < 1:
+            step += 1
             # Each shape once at first: what is there once for each kind of work is there from then on.
             shape = shapes[step - 1] if step <= len(shapes) else self._random.choice(shapes)
             self._hold(shape())
@@ -197,22 +217,33 @@ class Soak:
                 self._report(began, step)
             if step % DRIVERS_EVERY == 1:
                 self._start_drivers()
-            if step in (warm, steps):
-                self._let_go()
-                self._report(began, step)
-                kept_for_objects = {k: n for k, n in alone.items() if k != "o"}
-                assert_kept(SETTLE_SECONDS, o=SMALL_KEPT + LARGE_KEPT, **kept_for_objects)
-            if step == warm:
+            part = length.part(step, time.monotonic() - began)
+            if before is None and part >= WARM_UP:
+                self._settle(began, step, alone)
                 before = kept(self._queues)
                 self._start_drivers()
+            if before is not None and time.monotonic() >= next_look:
+                memory.look()
+                next_look = time.monotonic() + MEMORY_SECONDS
+        self._settle(began, step, alone)
+        assert before is not None
         self._assert_not_grown(before)
+        for name, early, late in memory.lasting():
+            self._say(f"{early / 2**20:7.1f} MiB, then {late / 2**20:7.1f} MiB  {name}")
+        assert not (more := memory.grown()), f"memory has grown, in bytes: {more}"
         assert rabbitry.get(small) == list(range(SMALL_KEPT))
         assert [float(each[-1]) for each in rabbitry.get(large)] == list(range(LARGE_KEPT))
-        self._report(began, steps)
+        self._report(began, step)
         del small, large
         gc.collect()
         assert_kept(SETTLE_SECONDS)
-        self._report(began, steps)
+        self._report(began, step)
+
+    def _settle(self, began: float, step: int, alone: dict[str, int]) -> None:
+        """Let go of all that steps have made, and wait until nothing else is kept."""
+        self._let_go()
+        self._report(began, step)
+        assert_kept(SETTLE_SECONDS, o=SMALL_KEPT + LARGE_KEPT, **alone)
 
     def _let_go(self) -> None:
         """Drop all that steps have made, and wait for other drivers."""
@@ -405,16 +436,16 @@ class Soak:
         return self._keeper.keep.remote([rabbitry.put(array(20)), give.remote(21)])
 
 
-def on_embedded(steps: int, seed: int) -> None:
+def on_embedded(length: Length, seed: int) -> None:
     """Run a soak on the embedded engine."""
     rabbitry.init(num_cpus=2, log_to_driver=False)
     try:
-        Soak(seed).run(steps)
+        Soak(seed).run(length)
     finally:
         rabbitry.shutdown()
 
 
-def on_rabbitmq(steps: int, seed: int) -> None:
+def on_rabbitmq(length: Length, seed: int) -> None:
     """Run a soak on servers of its own, with one node."""
     from rabbitry.cluster_utils import Cluster
     from tests.servers import RabbitMQServer, RedisServer
@@ -429,7 +460,7 @@ def on_rabbitmq(steps: int, seed: int) -> None:
                 cluster.add_node(num_cpus=2)
                 cluster.connect(log_to_driver=False)
                 cluster.wait_for_nodes(60)
-                Soak(seed, address=cluster.address, queues=lambda: rabbitmq.queues("soak")).run(steps)
+                Soak(seed, address=cluster.address, queues=lambda: rabbitmq.queues("soak")).run(length)
             finally:
                 cluster.shutdown()
         finally:
@@ -444,14 +475,18 @@ def main() -> int:
     warnings.simplefilter("ignore", DeprecationWarning)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--minutes", type=float, default=0.0, help="on each engine; counts instead of --steps")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--engine", choices=["embedded", "rabbitmq", "both"], default="both")
     chosen = parser.parse_args()
+    length = Length(chosen.steps, chosen.minutes * 60)
+    # Hundreds of its tasks fail, as they shall.
+    os.environ.setdefault("RABBITRY_IGNORE_UNHANDLED_ERRORS", "1")
     for name, run in (("embedded", on_embedded), ("rabbitmq", on_rabbitmq)):
         if chosen.engine in (name, "both"):
             print(f"{name}, seed {chosen.seed}")
             try:
-                run(chosen.steps, chosen.seed)
+                run(length, chosen.seed)
             except AssertionError as error:
                 print(f"left behind: {error}", file=sys.stderr)
                 return 1
