@@ -42,27 +42,27 @@ class TaskCancelledError(RabbitryError):
         self.error_message = error_message
 
     def __str__(self) -> str:
-        which = f"Task {self.task_id} was cancelled." if self.task_id else "The task was cancelled."
+        which = f"Task: {self.task_id} was cancelled." if self.task_id else "The task was cancelled."
         return f"{which} {self.error_message}" if self.error_message else which
 
 
 class _DescribedError(RabbitryError):
-    """An error with a standing explanation: `args`, if any, come before it."""
+    """An error with a headline, if it has one, then `args`, if any, and a standing explanation."""
 
+    _HEADLINE = ""
     _EXPLANATION = ""
 
     def __str__(self) -> str:
-        detail = super().__str__()
-        return f"{detail}\n{self._EXPLANATION}" if detail else self._EXPLANATION
+        return "\n".join(filter(None, (self._HEADLINE, super().__str__(), self._EXPLANATION)))
 
 
 class WorkerCrashedError(_DescribedError):
     """The process that ran the task died, and no retry was left."""
 
+    _HEADLINE = "The worker died unexpectedly while executing this task."
     _EXPLANATION = (
-        "The process that ran this task died before the task finished (killed, out of memory, a crash in native code, "
-        "or os._exit/sys.exit in the task), and no retry is left. "
-        "`max_retries` sets how often such a task is run again."
+        "It was killed, had no memory left, crashed in native code, or the task called os._exit or sys.exit; "
+        "no retry is left. `max_retries` sets how often such a task is run again."
     )
 
 
@@ -97,7 +97,7 @@ class RuntimeEnvSetupError(RabbitryError):
         self.error_message = error_message
 
     def __str__(self) -> str:
-        head = "The runtime environment could not be set up."
+        head = "Failed to set up runtime environment."
         return f"{head}\n{self.error_message}" if self.error_message else head
 
 
@@ -114,13 +114,13 @@ class TaskUnschedulableError(_ReasonError):
     """No node can ever take the task, e.g. the one it is bound to is gone."""
 
     def __str__(self) -> str:
-        return f"The task cannot be placed: {self.error_message}"
+        return f"The task is not schedulable: {self.error_message}"
 
 
 class TaskPlacementGroupRemoved(_DescribedError):
     """The placement group that the task was to run in was removed."""
 
-    _EXPLANATION = "The placement group of this task was removed."
+    _EXPLANATION = "The placement group corresponding to this task has been removed."
 
 
 # -- actors ----------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class ActorError(RabbitryError):
         preempted: True if its node was taken away.
     """
 
-    BASE_ERROR_MSG = "The actor failed before it finished this call."
+    BASE_ERROR_MSG = "The actor experienced an error before finishing this task."
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class ActorDiedError(ActorError):
         cause: the constructor's failure, or what is known of the death; None if nothing is.
     """
 
-    BASE_ERROR_MSG = "The actor died before it finished this call."
+    BASE_ERROR_MSG = "The actor died unexpectedly before finishing this task."
 
     def __init__(self, cause: TaskError | ActorDeath | None = None) -> None:
         if isinstance(cause, TaskError):
@@ -247,7 +247,7 @@ class ActorUnavailableError(ActorError):
     def __init__(self, error_message: str, actor_id: bytes | None = None) -> None:
         hex_id = None if actor_id is None else actor_id.hex()
         which = f"The actor {hex_id}" if hex_id else "The actor"
-        text = f"{which} is unavailable: {error_message}. The call may or may not have run."
+        text = f"{which} is unavailable: {error_message}. The task may or may not have been executed on the actor."
         super().__init__(hex_id, text)
 
 
@@ -255,13 +255,13 @@ class ActorUnschedulableError(_ReasonError):
     """No node can ever take the actor, e.g. the one it is bound to is gone."""
 
     def __str__(self) -> str:
-        return f"The actor cannot be placed: {self.error_message}"
+        return f"The actor is not schedulable: {self.error_message}"
 
 
 class ActorPlacementGroupRemoved(_DescribedError):
     """The placement group that the actor lived in was removed."""
 
-    _EXPLANATION = "The placement group of this actor was removed."
+    _EXPLANATION = "The placement group corresponding to this Actor has been removed."
 
 
 class ActorAlreadyExistsError(_ReasonError, ValueError):
@@ -295,7 +295,7 @@ class ObjectStoreFullError(_DescribedError):
     """A value could not be stored: the store is at its limit and all it holds is still referred to."""
 
     _EXPLANATION = (
-        "The object store is full of objects that are still referred to. Drop refs that are not needed any more, "
+        "The object store is full of objects that are still in scope. Drop refs that are not needed any more, "
         "return smaller values, or raise the store's limit."
     )
 
@@ -315,7 +315,7 @@ class ObjectLostError(RabbitryError):
         call_site: where the ref was made, "" if not recorded.
     """
 
-    _EXPLANATION = "It was lost with the store or the node that held it."
+    _EXPLANATION = "All copies of it have been lost, with the store or the nodes that held them."
 
     def __init__(self, object_ref_hex: str, owner_address: object = None, call_site: str = "") -> None:
         super().__init__(object_ref_hex, owner_address, call_site)
@@ -324,8 +324,8 @@ class ObjectLostError(RabbitryError):
         self.call_site = call_site
 
     def __str__(self) -> str:
-        made = f" Its ref was made at: {self.call_site}" if self.call_site else ""
-        return f"Object {self.object_ref_hex} cannot be had.{made}\n\n{self._explanation()}"
+        made = f" The ObjectRef was created at: {self.call_site}" if self.call_site else ""
+        return f"Failed to retrieve object {self.object_ref_hex}.{made}\n\n{self._explanation()}"
 
     def _explanation(self) -> str:
         return self._EXPLANATION
@@ -340,14 +340,14 @@ class ObjectFetchTimedOutError(ObjectLostError):
 class ObjectFreedError(ObjectLostError):
     """The object was freed by `free` while a reference to it was left."""
 
-    _EXPLANATION = "It was freed explicitly; call `free` only for objects that nobody will read again."
+    _EXPLANATION = "The object was manually freed; call `free` only for objects that nobody will read again."
 
 
 class OwnerDiedError(ObjectLostError):
     """The process that made the object ended before the object was in the store."""
 
     _EXPLANATION = (
-        "The process that owned it (the one that called `.remote()` or `put()`) has ended. Use lifetime='detached' "
+        "The object's owner has exited: the process that called `.remote()` or `put()`. Use lifetime='detached' "
         "for work that must outlive its driver."
     )
 

@@ -38,6 +38,7 @@ _MAX_TEXT_CHARACTERS: Final = 256 * 1024
 _MAX_DEPENDANTS: Final = 16
 _TRACEBACK_HEADER: Final = "Traceback (most recent call last):"
 _GROUP_HEADER: Final = f"  + Exception Group {_TRACEBACK_HEADER}"
+_INPUT_FAILED: Final = "  At least one of the input arguments for this task could not be computed:"
 _OWN_PACKAGES: Final = ("rabbitry", "rabbitry_broker", "rabbitry_workers")
 
 log = logging.getLogger("rabbitry")
@@ -215,11 +216,17 @@ class TaskError(RabbitryError):
             where += [f"actor_id={self.actor_id}", f"repr={self.actor_repr}"]
         header = f"{self.proctitle}() ({', '.join(where)})"
         lines: list[str] = []
+        of_input = ""
         for name in self.dependants:
-            lines += [f"{_process_title(name)}()", "  This task did not run: one of its inputs could not be computed:"]
+            lines += [f"{of_input}{_process_title(name)}()", _INPUT_FAILED]
+            of_input = f"{TaskError.__module__}.{TaskError.__name__}: "
+        header = of_input + header
         text = self.traceback_str.rstrip().split("\n")
         if not self.function_name:
-            # A task's input failed by itself (its worker crashed, its actor died): there is no task to speak of.
+            # A task's input failed by itself (its worker crashed, its actor died): there is no task to speak of. A node
+            # wrote that down, which does not know by which name the program calls the class.
+            if _TRACEBACK_HEADER not in text:
+                text = f"{_class_name(self.cause)}: {self.cause}".split("\n")
             return "\n".join([*lines, *text])
         if _TRACEBACK_HEADER not in text and _GROUP_HEADER not in text:
             lines.append(header)

@@ -270,7 +270,7 @@ def test_a_dependant_has_the_same_cause_and_says_that_an_input_failed() -> None:
     assert raised.args == ("1 and 2",)
     assert raised.dependants == ("jobs.h", "jobs.g")
     text = str(raised)
-    assert "one of its inputs could not be computed" in text
+    assert "At least one of the input arguments for this task could not be computed" in text
     assert text.index("rabbitry::h()") < text.index("rabbitry::g()") < text.index("rabbitry::f()")
 
 

@@ -338,3 +338,59 @@ def test_calls_that_run_come_to_their_end_when_an_actor_exits(tmp_path, kind):
         actor = rabbitry.remote(**options)(cls).remote()
     assert rabbitry.get(actor.leave_in_thread.remote(), timeout=30) == "answered"
     wait_until_dead(actor)
+
+
+class Waits:
+    """Its calls wait for what does not come."""
+
+    def __init__(self):
+        self.seen = []
+
+    def get(self, path, refs):
+        self._within(path, lambda: rabbitry.get(refs[0]))
+
+    def wait(self, path, refs):
+        self._within(path, lambda: rabbitry.wait(refs))
+
+    def next(self, path, refs):
+        self._within(path, lambda: next(items_when.remote(path.with_name("never"))))
+
+    def poll(self, path, refs):
+        path.touch()
+        while not rabbitry.get_runtime_context().is_canceled():
+            time.sleep(0.01)
+        self.seen.append(rabbitry.get(rabbitry.put("here already")))
+
+    def _within(self, path, block):
+        path.touch()
+        try:
+            block()
+        except BaseException as error:
+            self.seen.append(type(error))
+            raise
+
+    def take(self):
+        return self.seen
+
+
+@rabbitry.remote(num_cpus=0)
+def items_when(path):
+    while not path.exists():
+        time.sleep(0.01)
+    yield 1
+
+
+@pytest.mark.parametrize("how", ["get", "wait", "next", "poll"])
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_cancelled_call_does_not_go_on_waiting_for_results(tmp_path, concurrency, how):
+    actor = rabbitry.remote(num_cpus=0, max_concurrency=concurrency)(Waits).remote()
+    never = slowly.remote(tmp_path / "never")
+    call = getattr(actor, how).remote(tmp_path / "waits", [never])
+    wait_until((tmp_path / "waits").exists, "it waits")
+    rabbitry.cancel(call, recursive=False)  # or it would get what its children end with
+    with pytest.raises(TaskCancelledError):
+        rabbitry.get(call, timeout=30)
+    # What it waited for goes on; values that are here can be had.
+    assert rabbitry.get(actor.take.remote(), timeout=30) == (["here already"] if how == "poll" else [KeyboardInterrupt])
+    (tmp_path / "never").touch()
+    assert rabbitry.get(never, timeout=30)

@@ -253,7 +253,7 @@ def test_a_constructor_that_fails():
 
     dead = Counter.remote()
     for argument in (Counter.remote().boom.remote(), dead.leave.remote()):  # the failure of a method, and of an actor
-        with pytest.raises(ActorDiedError, match="one of its inputs") as caught:
+        with pytest.raises(ActorDiedError, match="At least one of the input arguments") as caught:
             rabbitry.get(Made.remote(argument).method.remote(), timeout=30)
         assert caught.value.actor_init_failed
     for what in ("left", "interrupted"):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rabbitry import program
 from rabbitry.exceptions import (
     ActorDeath,
     ActorDiedError,
@@ -78,17 +79,19 @@ def store_full(error: ObjectStoreFull) -> RabbitryError:
 
 def killed_cause(actor_id: bytes) -> bytes:
     """The stored error of calls to a killed actor."""
-    return death_record("", actor_id, "It was killed with kill().")
+    return death_record("", actor_id, f"The actor is dead because it was killed by `{program.name()}.kill`.")
 
 
 def owner_gone_cause(actor_id: bytes) -> bytes:
     """The stored error of calls to an actor whose creator is gone."""
-    return death_record("", actor_id, "Its owner has left: the driver or actor that created it.")
+    return death_record(
+        "", actor_id, "The actor is dead because its owner has died: the driver or actor that created it."
+    )
 
 
 def handles_gone_cause(actor_id: bytes) -> bytes:
     """The stored error of calls to an actor that no handle is left of."""
-    return death_record("", actor_id, "All handles on it are gone.")
+    return death_record("", actor_id, "The actor is dead because all references to the actor were removed.")
 
 
 def death_record(class_name: str, actor_id: bytes, reason: str, **facts: Any) -> bytes:

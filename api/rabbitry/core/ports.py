@@ -85,6 +85,7 @@ class Executing(NamedTuple):
         unblocked: called after it.
         interrupts: holds back the cancellation of what runs, while something must not be left half done.
         group: returns the placement group that it runs in.
+        in_vain: tells whether what waits in this thread, an actor's call, was cancelled. Any thread.
     """
 
     current_task: Callable[[], bytes | None]
@@ -92,3 +93,4 @@ class Executing(NamedTuple):
     unblocked: Callable[[], None]
     interrupts: AbstractContextManager[None]
     group: Callable[[], Captured] = in_no_group
+    in_vain: Callable[[], bool] = lambda: False

@@ -30,7 +30,31 @@ def is_cancelled(ref):
     return False
 
 
+@ray.remote(num_cpus=0)
+def never(path):
+    while not Path(path).exists():
+        time.sleep(0.05)
+
+
 class Calls:
+    def __init__(self):
+        self.seen = []
+
+    def waits(self, began, how, refs):
+        Path(began).touch()
+        try:
+            if how == "get":
+                ray.get(refs[0])
+            else:
+                ray.wait(refs)
+        except BaseException as error:
+            self.seen.append(type(error).__name__)
+            raise
+
+    def take_seen(self):
+        seen, self.seen = self.seen, []
+        return seen
+
     def blocked(self, began, stopped):
         return ray.get(child.remote(began, stopped))
 
@@ -62,5 +86,15 @@ for threads in (1, 2):
         ray.cancel(refs[0])
         for ref in refs:
             attempt(f"{how}, {threads} at once", lambda ref=ref: get(ref))
+    for how in ("get", "wait"):
+        began = here / f"{how}{threads}"
+        another = never.remote(str(here / "never"))
+        call = actor.waits.remote(str(began), how, [another])
+        wait_for(began)
+        ray.cancel(call)
+        show(f"waits for another's task by {how}, {threads} at once", is_cancelled(call))
+        show(f"what it sees, {threads} at once", get(actor.take_seen.remote()))
     show(f"the actor goes on, {threads} at once", get(actor.ping.remote()))
+(here / "never").touch()
+get(another)
 directory.cleanup()

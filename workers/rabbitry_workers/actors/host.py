@@ -28,6 +28,7 @@ from rabbitry.exceptions import (
 )
 from rabbitry.exit import ActorExit
 from rabbitry.object_ref import ObjectRef
+from rabbitry.runtime_context import task_of_call
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.ids import FIRST_INDEX
@@ -415,6 +416,18 @@ class ActorHost:
         fill(call.header, call.task, records.ERROR + record, out)
         return True
 
+    def interrupt_waits(self) -> None:
+        """From now on a call that blocks in `get` or `wait` is interrupted if it is cancelled. For calls on threads."""
+        self.executor.waits_in_vain = self._waits_in_vain
+
+    def _waits_in_vain(self) -> bool:
+        running = task_of_call.get() or self.executor.task_id
+        return running is not None and self.executor.progress.is_cancelled(running)
+
+    def end_waits(self) -> None:
+        """Calls were cancelled: those that wait for results look whether they are among them. Any thread."""
+        self.client.inbox.look_again()
+
     def cancel_children_of_running(self) -> None:
         """Cancel what the running call has submitted, if it was cancelled: the main thread is busy with it. Any thread.
 
@@ -425,6 +438,7 @@ class ActorHost:
         if running is not None and progress.is_cancelled(running) and not progress.spares_children_of(running):
             self.client.cancel_children(running, force=False)
         self._cancellations_seen = seen
+        self.end_waits()
 
     def has_new_cancellations(self) -> bool:
         """True if a call was cancelled since `cancel_children_of_running` looked. Any thread."""

@@ -38,6 +38,7 @@ class SerialRunner:
         self._means: dict[str, float] = {}  # run times of a durable actor's methods, in seconds
         self._shown = ""  # the method that the title of the process names
         host.on_exit = self._ended
+        host.interrupt_waits()
         host.client.serve_too(
             Step(
                 "cancelling what a cancelled call has submitted",
@@ -125,6 +126,8 @@ class ThreadRunner:
         self._failure: BaseException | None = None  # of a thread that could not finish its call
         self._ends_at = 0.0  # what runs then is left to the end of the process
         host.on_exit = self._ended
+        host.interrupt_waits()
+        host.on_cancel = lambda task_id: host.end_waits()
 
     def _ended(self) -> None:
         """The actor is to end. Any thread."""

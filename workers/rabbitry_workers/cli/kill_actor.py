@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         if not confirm(f"Kill actor {options.name or options.id}?", yes=options.yes):
             print("nothing was done", file=sys.stderr)
             return 1
-        cause = death_record("", actor_id, "It was killed by `rabbitry kill-actor`.")
+        cause = death_record("", actor_id, "The actor is dead because it was killed by `rabbitry kill-actor`.")
         state = records.kill(actor_id, no_restart=not options.restart, cause=cause)
     if state in ("", "DEAD"):
         print(f"rabbitry: actor {actor_id.hex()} is not alive", file=sys.stderr)

@@ -100,7 +100,14 @@ class Executor:
             lease=config["client_lease"],
             session=config["session"],
             host=config["host"],
-            executing=Executing(self._current_task, self._blocked, self._unblocked, interrupts, current_group),
+            executing=Executing(
+                self._current_task,
+                self._blocked,
+                self._unblocked,
+                interrupts,
+                current_group,
+                lambda: self.waits_in_vain(),
+            ),
             traced=traces.of_client(config["tracing"]),
             events=config["events"],
             node=config["node_id"],
@@ -120,6 +127,7 @@ class Executor:
         self.task_id: bytes | None = None
         self.leaving = ""
         self.hosting = False
+        self.waits_in_vain: Callable[[], bool] = lambda: False  # tasks are interrupted by a signal; actors set it
         self.before_exit: Callable[[], None] | None = None
         self._main_thread = threading.get_ident()
         self._gathered_since = 0.0

@@ -260,6 +260,11 @@ class Inbox:
         if self._blocking:
             self._call_leader()
 
+    def look_again(self) -> None:
+        """Have waiting threads look again, though no value is known that was not: another reason to wait is gone."""
+        self._known.generation = object()
+        self.wake()
+
     def _call_leader(self) -> None:
         """End the leader's wait for Redis.
 
@@ -430,8 +435,7 @@ class Inbox:
     def close(self) -> None:
         """The session ends: whoever waits is told so."""
         self._closed = True
-        self._known.generation = object()
-        self.wake()
+        self.look_again()
 
 
 def _ended() -> RabbitrySystemError:

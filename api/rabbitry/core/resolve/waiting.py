@@ -157,15 +157,23 @@ class Waiting:
         *,
         in_wait: bool = False,
     ) -> bool:
-        """Wait as `Inbox.wait` does, and let the executor know meanwhile: its processor is free for others."""
+        """Wait as `Inbox.wait` does, and let the executor know meanwhile: its processor is free for others.
+
+        Raises:
+            KeyboardInterrupt: this is in an actor's call that was cancelled. As in Ray, nothing else interrupts one.
+        """
         executing = self._executing
         if executing is None:
             return self._inbox.wait(done, wanted, deadline)
+        in_vain = executing.in_vain
         executing.blocked(in_wait)
         try:
-            return self._inbox.wait(done, wanted, deadline)
+            ended = self._inbox.wait(lambda: done() or in_vain(), wanted, deadline)
         finally:
             executing.unblocked()
+        if ended and in_vain() and not done():
+            raise KeyboardInterrupt
+        return ended
 
     def _await(self, missing: list[bytes], timeout: float | None, asked: int) -> None:
         """Wait until all of `missing` are here, or one of them turned out to be an error (which is raised)."""

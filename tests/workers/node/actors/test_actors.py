@@ -102,7 +102,7 @@ def test_an_actor_without_a_process_is_buried_when_its_owner_is_gone(make_agent:
     agent.recovery.run_once()
     assert agent.records.ids() == [kept]
     agent.records.forget(kept)
-    assert_buried(agent, actor, "owner has left")
+    assert_buried(agent, actor, "its owner has died")
 
 
 def test_who_created_an_actor_is_told_although_its_first_node_is_gone(make_agent: MakeAgent):

@@ -95,7 +95,9 @@ class Hosting:
                 self._ends.give_up(actor_id, self._table.waiting.pop(actor_id, ()))
             else:
                 cause = self._records.cause(actor_id)
-                record = records.ERROR + (cause or death_record("", actor_id, "It was killed before it started."))
+                record = records.ERROR + (
+                    cause or death_record("", actor_id, "The actor is dead because it was killed before it started.")
+                )
                 self._ends.answer_creation(piece.held, header, task, record)
                 self._ends.fail_waiting(actor_id, record)
                 if actor_id not in self._burials.graves:

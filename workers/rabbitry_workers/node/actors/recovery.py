@@ -216,7 +216,7 @@ class Recovery:
 
     def _lost_its_node(self, actor_id: bytes, node: bytes, class_name: bytes, epoch: bytes) -> None:
         name = class_name.decode("utf-8", "replace")
-        cause = death_record(name, actor_id, "Its node died.", node_id=node.hex())
+        cause = death_record(name, actor_id, "The actor is dead because its node has died.", node_id=node.hex())
         try:
             now, frame, queue = self._ends.end(actor_id, final=False, cause=cause, epoch=int(epoch), lost=True)
         except ConnectionLost:

@@ -269,7 +269,9 @@ class Custody:
         record = b""
         if state is None or state == DEAD.encode():
             cause = self._actors.cause(header.actor)
-            record = records.ERROR + (cause or death_record("", header.actor, "Its node is gone."))
+            record = records.ERROR + (
+                cause or death_record("", header.actor, "The actor is dead because its node has died.")
+            )
         elif header.max_retries == 0:
             error = ActorUnavailableError("it lost its node while it had this call", header.actor)
             record = records.ERROR + store_error(error)
