@@ -142,12 +142,24 @@ _NEVER_SENT: Final = frozenset(sys.stdlib_module_names) | {
 }
 
 
+def _read_only(array: Any) -> Any:
+    """Return the reduced form of an array whose buffer may not be written to by who reads it."""
+    form = array.__reduce_ex__(PROTOCOL)
+    function, args = form[:2]
+    if type(args[0]) is not pickle.PickleBuffer:
+        return form  # of objects, or not in one piece: pickled item by item
+    view = args[0].raw()
+    return form if view.readonly else (function, (pickle.PickleBuffer(view.toreadonly()), *args[1:]), *form[2:])
+
+
 class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle with the user's serializers.
 
     Args:
         file: what has the `write` that the parts of the stream go to.
-        take: decides for each buffer whether it stays in the stream; all do if this is None.
+        take: decides for each buffer whether it stays in the stream. All do if this is None, and arrays stay as they
+            are; otherwise they come back read-only, as in Ray, whatever their size: large ones lie in memory that
+            others read, too.
     """
 
     dispatch_table = copyreg.dispatch_table  # the rest of cloudpickle's is in `_reducers`
@@ -156,6 +168,7 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
         self.file = file
         self.wrote_code = False
+        self._is_shared = take is not None
 
     def restart(self) -> None:
         """Forget what was written: the value is pickled once more."""
@@ -170,6 +183,8 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reducer is not None:
             return reducer(obj)
         if kind is not FunctionType and not issubclass(kind, type):
+            if kind.__module__ == "numpy" and self._is_shared and kind.__name__ == "ndarray":
+                return _read_only(obj)
             return reduced(obj) if hasattr(kind, "__getattr__") else NotImplemented
         if id(obj) in _by_reference:
             return NotImplemented

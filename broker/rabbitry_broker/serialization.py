@@ -152,7 +152,7 @@ def pack(value: Any) -> Packed:
     """Pickle a value.
 
     Arrays, bytes and whatever else offers buffers is not copied: change none of it before the buffers are written.
-    Arrays that travel out of band come back read-only.
+    Arrays come back read-only.
 
     Raises:
         TypeError: it cannot be pickled; the message names the path to the culprit.

@@ -295,6 +295,29 @@ def test_a_large_array_is_neither_copied_nor_writable() -> None:
     assert not back.flags.writeable
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(3),
+        np.zeros(0),
+        np.array("text"),
+        np.arange(6).reshape(2, 3).T,
+        np.zeros(2, [("a", "i4"), ("b", "f8")]),
+    ],
+    ids=["numbers", "empty", "scalar", "fortran", "structured"],
+)
+def test_a_small_array_is_not_writable_either(array: Any) -> None:
+    packed = pack([array, array])
+    assert not packed.buffers
+    first, second = unpack(packed.data)
+    np.testing.assert_array_equal(first, array)
+    assert not first.flags.writeable
+    assert first is second
+    assert array.flags.writeable, "the caller's own is as it was"
+    # The state of an actor, which its next process goes on with.
+    assert unpack(pack_in_band(array).data).flags.writeable
+
+
 def test_a_value_that_fits_into_one_record_has_no_buffers() -> None:
     assert not pack(np.zeros(IN_BAND_BYTES, "u1")).buffers
     assert not pack([np.zeros(OUT_OF_BAND_BYTES, "u1") for _ in range(IN_BAND_BYTES // OUT_OF_BAND_BYTES)]).buffers

@@ -85,7 +85,10 @@ for value in (
 array = numpy.arange(6).reshape(2, 3)
 back = get(same.remote(array))
 show("small array", [back.tolist(), str(back.dtype)])
-show("can be written to", back.flags.writeable, differs="small arrays are the reader's own here")
+show("can be written to", back.flags.writeable)
+show("an item of a list can be written to", get(same.remote([array]))[0].flags.writeable)
+show("an array of objects can be written to", get(same.remote(numpy.array([1, None], dtype=object))).flags.writeable)
+show("an empty array can be written to", get(same.remote(numpy.zeros(0))).flags.writeable)
 show("fortran order", [get(same.remote(numpy.asfortranarray(array))).flags.f_contiguous])
 show("structured", get(same.remote(numpy.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]))).tolist())
 show("masked", get(same.remote(numpy.ma.array([1, 2], mask=[False, True]))).tolist())
@@ -100,6 +103,8 @@ def writeable(array):
 
 show("a large argument", get(writeable.remote(big)))
 show("a large argument by ref", get(writeable.remote(ray.put(big))))
+show("a small argument", get(writeable.remote(numpy.ones(3))))
+show("a small argument by ref", get(writeable.remote(ray.put(numpy.ones(3)))))
 
 attempt("refuses, put", lambda: ray.put(Refuses()))
 attempt("refuses, argument", lambda: same.remote(Refuses()))
