@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import os
 import random
 import signal
@@ -183,7 +184,7 @@ class Soak:
         self._live: list[Any] = []
         self._pids: deque[int] = deque(maxlen=50)
         self._keeper: Any = None
-        self._errors = 0
+        self._errors: Counter[str] = Counter()  # by class
         self._grouped = False
         self._environments: list[dict[str, Any]] = []
         self._directory = tempfile.TemporaryDirectory(prefix="soak-")
@@ -228,6 +229,7 @@ class Soak:
         self._settle(began, step, alone)
         assert before is not None
         self._assert_not_grown(before)
+        self._say("errors: " + ", ".join(f"{count} {name}" for name, count in self._errors.most_common()))
         for name, early, late in memory.lasting():
             self._say(f"{early / 2**20:7.1f} MiB, then {late / 2**20:7.1f} MiB  {name}")
         assert not (more := memory.grown()), f"memory has grown, in bytes: {more}"
@@ -273,7 +275,9 @@ class Soak:
     def _report(self, began: float, step: int) -> None:
         kept = " ".join(f"{kind}={count}" for kind, count in sorted(objects_kept().items())) or "nothing"
         elapsed = time.monotonic() - began
-        self._say(f"{elapsed:7.1f} {step:7d} {len(self._live):5d} {self.killed:7d} {self._errors:7d}  {kept}")
+        self._say(
+            f"{elapsed:7.1f} {step:7d} {len(self._live):5d} {self.killed:7d} {sum(self._errors.values()):7d}  {kept}"
+        )
 
     def _hold(self, new: Any) -> None:
         """Keep what a step made for a while; get some of what is kept, drop some."""
@@ -293,19 +297,22 @@ class Soak:
             value = rabbitry.get(ref, timeout=GET_SECONDS)
         except GetTimeoutError:
             raise
-        except (RabbitryError, ValueError):
-            self._errors += 1  # of tasks that fail, and of owners and processes that were killed
+        except (RabbitryError, ValueError) as error:  # of tasks that fail, and of owners and processes that were killed
+            self._count(error)
             return
         if isinstance(value, int) and value > 1000:
             self._pids.append(value)
+
+    def _count(self, error: Exception) -> None:
+        self._errors[type(error).__name__] += 1
 
     def _kill(self) -> None:
         try:
             self._pids.append(rabbitry.get(process_id.remote(), timeout=GET_SECONDS))
         except GetTimeoutError:
             raise
-        except RabbitryError:
-            self._errors += 1
+        except RabbitryError as error:
+            self._count(error)
         with suppress(IndexError, ProcessLookupError):
             os.kill(self._pids.pop(), signal.SIGKILL)
             self.killed += 1
@@ -387,8 +394,8 @@ class Soak:
             rabbitry.get(inside.remote(23, [rabbitry.put(array(24))]), timeout=GET_SECONDS)
         except GetTimeoutError:
             raise
-        except RabbitryError:
-            self._errors += 1
+        except RabbitryError as error:
+            self._count(error)
         remove_placement_group(group)
         return inside.remote(25)  # which fails
 
@@ -403,8 +410,22 @@ class Soak:
         give.remote(make_refs.remote(1), array(16))
 
     def _streamed(self) -> list[Any]:
-        items = stream.remote(6)
-        return [next(items) for _ in range(self._random.randrange(4))]  # the rest is dropped
+        wanted = self._random.randrange(4)
+        items = list(itertools.islice(stream.remote(6), wanted))  # the rest is dropped
+        if len(items) < wanted:
+            self._assert_failed(items[-1:])
+        return items
+
+    def _assert_failed(self, refs: list[Any]) -> None:
+        """A stream has ended early: only a failure, which is its last item, ends it so."""
+        try:
+            values = rabbitry.get(refs, timeout=GET_SECONDS)
+        except GetTimeoutError:
+            raise
+        except RabbitryError as error:
+            self._count(error)
+        else:
+            raise AssertionError(f"a stream of 6 items ended early, after {values}")
 
     def _dynamic(self) -> Any:
         ref = stream.options(num_returns="dynamic").remote(3)
