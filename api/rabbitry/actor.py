@@ -161,8 +161,8 @@ class ActorClassMetadata(msgspec.Struct, frozen=True):
 
     @property
     def class_name(self) -> str:
-        """The name of the class."""
-        return self.modified_class.__name__
+        """The name of the class, with what that stands in: `Outer.Inner`."""
+        return self.modified_class.__qualname__
 
 
 class _Creation(RemoteCall):
@@ -244,7 +244,7 @@ class ActorClass(Creates[T, P]):
         Raises:
             TypeError: always.
         """
-        name = self._rabbitry_cls.__name__
+        name = self._rabbitry_cls.__qualname__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
     if not TYPE_CHECKING:  # checkers know it from Creates
@@ -262,7 +262,7 @@ class ActorClass(Creates[T, P]):
         if exported is None or exported[0] is not client:
             exported = self._rabbitry_exported[0] = (client, export(self._rabbitry_cls))
         options = self._rabbitry_options
-        class_name = writable(self._rabbitry_cls.__name__)
+        class_name = writable(self._rabbitry_cls.__qualname__)
         facts = encode_facts(
             Facts(
                 class_name,
@@ -418,7 +418,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     no_restart = flag("no_restart", no_restart)
     client = current.client()
     actor._rabbitry_check_session(client)
-    client.actors.kill(actor._rabbitry_id, no_restart=no_restart)
+    client.actors.kill(actor._rabbitry_id, no_restart=no_restart, class_name=actor._rabbitry_facts.class_name)
 
 
 def checkpoint() -> None:

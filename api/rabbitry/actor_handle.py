@@ -54,7 +54,7 @@ class Facts(msgspec.Struct, array_like=True, frozen=True):
     """What a handle is made of; kept in the actor's record too.
 
     Attributes:
-        class_name: of the actor's class.
+        class_name: of the actor's class, with what that stands in: `Outer.Inner`.
         methods: by name.
         max_task_retries: default of its methods.
         max_pending_calls: limit of unfinished calls of a handle; -1 for none.
@@ -68,6 +68,11 @@ class Facts(msgspec.Struct, array_like=True, frozen=True):
     max_pending_calls: int
     generator_backpressure: int = -1
     events: bool = True
+
+    @property
+    def short_name(self) -> str:
+        """The name of the class alone, as in the names of calls."""
+        return self.class_name.rpartition(".")[2]
 
 
 encode_facts = msgspec.msgpack.Encoder().encode
@@ -93,7 +98,7 @@ class _Method:
         self.facts = facts
         self.options = options
         parameters = tuple((each, kind, default) for each, kind, default in facts.parameters)
-        self.signature = Signature._of_parameters(f"{of.class_name}.{name}", parameters)
+        self.signature = Signature._of_parameters(f"{of.short_name}.{name}", parameters)
         self.limit = of.max_pending_calls
         self.plan: Plan | None = None
         self.plan_client: Client | None = None
@@ -189,7 +194,7 @@ class ActorMethod(Calls[P, R]):
             else options.generator_backpressure,
             enable_task_events=facts.events if options.enable_task_events is None else options.enable_task_events,
         )
-        bound.plan = client.actors.method_plan(handle._rabbitry_id, facts.class_name, bound.name, options)
+        bound.plan = client.actors.method_plan(handle._rabbitry_id, facts.short_name, bound.name, options)
         bound.plan_client = client
         return bound.plan
 
@@ -226,7 +231,7 @@ class ActorMethod(Calls[P, R]):
     def _facts(self) -> tuple[str, inspect.Signature, str | None]:
         """Return name, signature and docstring; without annotations and docstring where the class is not known."""
         bound, handle = self._method, self._handle
-        name = f"{handle._rabbitry_facts.class_name}.{bound.name}"
+        name = f"{handle._rabbitry_facts.short_name}.{bound.name}"
         cls = classes.get(handle._rabbitry_packed_facts)
         if cls is not None:
             try:
@@ -250,7 +255,7 @@ class ActorMethod(Calls[P, R]):
         return _restore_method, (self._handle, self._method.name, self._method.options)
 
     def __repr__(self) -> str:
-        return f"ActorMethod({self._handle._rabbitry_facts.class_name}.{self._method.name})"
+        return f"ActorMethod({self._handle._rabbitry_facts.short_name}.{self._method.name})"
 
 
 ActorMethod.__doc__ = DocOfInstance(str(ActorMethod.__doc__), lambda method: method._facts()[2])  # type: ignore[assignment]

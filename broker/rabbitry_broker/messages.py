@@ -127,7 +127,7 @@ class ActorSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         is_async: the class has coroutine methods.
         durable: "" | "always" | "explicit".
         name: its name, "" for none.
-        class_name: name of its class.
+        class_name: name of its class, with what that stands in: `Outer.Inner`.
         facts: what handles are made of.
         out_of_order: calls of one caller may overtake each other.
         replicas: of Redis, that must have what a durable actor commits before callers are told.
@@ -143,6 +143,11 @@ class ActorSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     facts: bytes
     out_of_order: bool = False
     replicas: int = 0
+
+    @property
+    def short_name(self) -> str:
+        """The name of its class alone, as in the names of its calls."""
+        return self.class_name.rpartition(".")[2]
 
 
 TaskId = Annotated[bytes, msgspec.Meta(min_length=TASK_BYTES, max_length=TASK_BYTES)]

@@ -77,9 +77,9 @@ def store_full(error: ObjectStoreFull) -> RabbitryError:
     return ObjectStoreFullError(str(error))
 
 
-def killed_cause(actor_id: bytes) -> bytes:
-    """The stored error of calls to a killed actor."""
-    return death_record("", actor_id, f"The actor is dead because it was killed by `{program.name()}.kill`.")
+def killed_cause(actor_id: bytes, class_name: str = "") -> bytes:
+    """The stored error of calls to a killed actor, and of what class it was, if that is known."""
+    return death_record(class_name, actor_id, f"The actor is dead because it was killed by `{program.name()}.kill`.")
 
 
 def owner_gone_cause(actor_id: bytes) -> bytes:

@@ -42,9 +42,10 @@ ERRORS = [
 
 
 def start(num_cpus: int = 2, **options: Any) -> None:
-    """Start a session of its own, without chatter."""
+    """Start a session of its own, without chatter; on Ray with `include_dashboard=True` if its state is asked for."""
     warnings.simplefilter("ignore")
-    ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **options)
+    options = {"include_dashboard": False, **options}
+    ray.init(num_cpus=num_cpus, log_to_driver=False, logging_level="CRITICAL", **options)
 
 
 def show(label: str, value: Any, *, differs: str = "") -> None:

@@ -64,7 +64,7 @@ show(
 get(taker.take.remote(1))
 ray.kill(taker)
 killed = lines(str(caught(taker.take.remote(1))))
-show("of a killed actor", [killed[0], killed[-1]])
+show("of a killed actor", [killed[0], killed[1], killed[-1]])
 show("of a killed actor, to a task", lines(str(caught(take.remote(taker.take.remote(1)))))[:3])
 
 

@@ -123,13 +123,13 @@ class ActorHost:
         from rabbitry_workers.actors.runners import make_runner
 
         self.executor.environment.show(self.spec.running, self.gpus)
-        titles.show(f"{self.spec.class_name}.__init__")
+        titles.show(f"{self.spec.short_name}.__init__")
         runner = make_runner(self)
         failed = self._create(runner)
         if failed:
             return self.leave(failed)
         self.executor.before_exit = self._shut_down
-        titles.show(self.spec.class_name)
+        titles.show(self.spec.short_name)
         try:
             return int(runner.serve())
         except Fenced as error:
@@ -161,14 +161,14 @@ class ActorHost:
                     self.instance = runner.construct(cls, args, kwargs)
                 args = kwargs = None  # type: ignore[assignment]
         except DependencyFailed as failed:
-            told = store_input_failure(failed.record[1:], f"{self.spec.class_name}.__init__")
+            told = store_input_failure(failed.record[1:], f"{self.spec.short_name}.__init__")
             failure = self._never_made(load_task_error(told))
         except SystemExit as error:
             if not self.ends_for_good(error):
                 return self.reason_of(error)  # as by a crash
             failure = self._never_made(error)
         except BaseException as error:
-            name = f"{self.spec.class_name}.__init__"
+            name = f"{self.spec.short_name}.__init__"
             told = self.runner_of_calls.error_of(
                 self.header.__class__(**{**_fields(header), "name": name}), task, error
             )

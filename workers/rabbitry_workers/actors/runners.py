@@ -68,7 +68,7 @@ class SerialRunner:
                 host.client.collect_quietly()
                 if self._shown and not host.channel.waiting():
                     self._shown = ""
-                    titles.show(host.spec.class_name)
+                    titles.show(host.spec.short_name)
             if not host.receive(wait=True, start=self._start):
                 return 0
 
@@ -94,7 +94,7 @@ class SerialRunner:
             self._since = begin
         if method != self._shown:
             self._shown = method
-            titles.show(f"{host.spec.class_name}.{method}")
+            titles.show(f"{host.spec.short_name}.{method}")
         host.perform(call)
         executor.task_id = None
         if host.client.children:

@@ -135,10 +135,10 @@ class ActorDirectory:
                 self.note_dead(actor_id, found[actor_id])
         return found
 
-    def kill(self, actor_id: bytes, *, no_restart: bool) -> None:
+    def kill(self, actor_id: bytes, *, no_restart: bool, class_name: str = "") -> None:
         """Kill an actor's process at once; running and waiting calls fail."""
         self._flush()
-        cause = killed_cause(actor_id)
+        cause = killed_cause(actor_id, class_name)
         state = self._records.kill(actor_id, no_restart=no_restart, cause=cause)
         if no_restart and state != DEAD:
             # The node hears of it a moment later: a call that comes after this must not be served any more.

@@ -145,9 +145,11 @@ class Plans:
         self._note_queue(place.queue)
         if self._job.priority:
             self._announce_priorities(place.queue)
+        called = f"{spec.short_name}.__init__"
+        name = f"{spec.name}:{called}" if spec.name else called
         header = TaskHeader(
             function=digest,
-            name=f"{spec.class_name}.__init__",
+            name=name,
             owner=self._id,
             job=self._job_id,
             resources=request.class_name,
@@ -165,6 +167,7 @@ class Plans:
             bundle=place.bundle,
             captures=place.captures,
             events=options.enable_task_events,
+            written=_written(called, name),
         )
         return Plan(header, place.next_queue(), single=True)
 
@@ -173,7 +176,7 @@ class Plans:
 
         Args:
             actor_id: of the actor.
-            class_name: of the actor.
+            class_name: of the actor, without what the class stands in.
             method: its name.
             options: of the calls, complete.
             line: of this client's calls to the actor.

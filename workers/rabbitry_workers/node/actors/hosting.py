@@ -110,8 +110,8 @@ class Hosting:
         if restarts:
             self._table.restarting[actor_id] = hosted.fails_while_restarting()
         executor.actor = actor_id
-        executor.last_name = hosted.spec.class_name
-        executor.creation = (task[0], hosted.spec.class_name)
+        executor.last_name = hosted.spec.short_name
+        executor.creation = (task[0], hosted.spec.short_name)
         executor.move(State.ACTOR)
         gpus = list(executor.grant.gpu_ids) if executor.grant is not None else []
         executor.send([ACTOR, piece.header_bytes, task, gpus, epoch, restarts])
