@@ -119,6 +119,15 @@ def kept(queues: QueueNames = tuple) -> Counter[str]:
     return +found
 
 
+def bytes_that_end() -> int:
+    """Return what the keys in Redis take that end by themselves: events, and records of what has ended."""
+    store = current.client().store
+    names = _keys(b"*")
+    ends = store.pipeline([(b"PTTL", name) for name in names])
+    ending = [name for name, end in zip(names, ends, strict=True) if end > 0]
+    return sum(filter(None, store.pipeline([(b"MEMORY", b"USAGE", name) for name in ending])))
+
+
 def grown(before: Counter[str], after: Counter[str]) -> dict[str, tuple[int, int]]:
     """Return the kinds of which there are more now: how many there were, how many there are."""
     return {kind: (before[kind], count) for kind, count in sorted(after.items()) if count > before[kind]}
