@@ -92,16 +92,16 @@ class BlockingChannel:
     """The executor's end: blocking reads and writes. Reads belong to one thread; writes are whole messages.
 
     Args:
-        sock: of the executor.
+        sock: of the executor; None if it is set before anything is sent or received.
         on_lost: called when something is to be said to an agent that is gone. User code may be on the stack: it must
             not get to see that, and what it does counts for nothing any more.
     """
 
-    def __init__(self, sock: socket.socket, on_lost: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, sock: socket.socket | None = None, on_lost: Callable[[], object] = lambda: None) -> None:
         import threading
 
-        self._on_lost = on_lost
-        self.sock = sock
+        self.on_lost = on_lost
+        self.sock: socket.socket = sock  # type: ignore[assignment]
         self._splitter = Splitter()
         self._ready: list[list[Any]] = []
         self._write_lock = threading.Lock()
@@ -113,7 +113,7 @@ class BlockingChannel:
             try:
                 self.sock.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
-                self._on_lost()
+                self.on_lost()
                 raise
 
     def receive(self) -> list[Any] | None:
