@@ -535,6 +535,8 @@ current.set_auto_init(_auto_init)
 def _forget_in_child() -> None:
     """A forked child shares our sockets and handlers but not our session."""
     global _session
+    if _session is None and current.peek() is None:
+        return  # what is written to here is memory that the two share no longer
     session, _session = _session, None
     leave_sigterm_alone()
     if session is not None and session.client is not None:

@@ -93,6 +93,10 @@ class TaskIds:
         self._job = job
         self._count = itertools.count(1)
 
+    def become(self, client: bytes) -> None:
+        """Make ids of this client from now on; before the first of them."""
+        self._client = client
+
     def next(self) -> bytes:
         """Return an id never returned before."""
         return self._client + next(self._count).to_bytes(8, "big") + self._job

@@ -137,6 +137,8 @@ class Measures:
 
     def forget_in_child(self) -> None:
         """This is a child of a process that measured: what waits there is the parent's to send."""
+        if not (self._about or self._grown or self._set or self._lock.locked()):
+            return  # what is written to here is memory that the two share no longer
         self._lock = threading.Lock()
         self._grown, self._set, self._new, self._gauges = {}, {}, dict(self._about), {}
         self.wake = lambda: None

@@ -30,6 +30,7 @@ executor -> agent
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -92,16 +93,16 @@ class BlockingChannel:
     """The executor's end: blocking reads and writes. Reads belong to one thread; writes are whole messages.
 
     Args:
-        sock: of the executor.
+        sock: of the executor; None if it is set before anything is sent or received.
         on_lost: called when something is to be said to an agent that is gone. User code may be on the stack: it must
             not get to see that, and what it does counts for nothing any more.
     """
 
-    def __init__(self, sock: socket.socket, on_lost: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, sock: socket.socket | None = None, on_lost: Callable[[], object] = lambda: None) -> None:
         import threading
 
-        self._on_lost = on_lost
-        self.sock = sock
+        self.on_lost = on_lost
+        self.sock: socket.socket = sock  # type: ignore[assignment]
         self._splitter = Splitter()
         self._ready: list[list[Any]] = []
         self._write_lock = threading.Lock()
@@ -111,16 +112,37 @@ class BlockingChannel:
         data = pack_message(message)
         with self._write_lock:
             try:
-                self.sock.sendall(data)
+                self._send_all(data)
             except (BrokenPipeError, ConnectionResetError):
-                self._on_lost()
+                self.on_lost()
                 raise
+
+    def _send_all(self, data: bytes) -> None:
+        sent = self._send_some(data)
+        while sent < len(data):
+            data = data[sent:]
+            sent = self._send_some(data)
+
+    def _send_some(self, data: bytes) -> int:
+        while True:
+            try:
+                return self.sock.send(data)
+            except BlockingIOError:  # an event loop watches it, and has it not block
+                self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self.sock.fileno(), event)
+        poll.poll()
 
     def receive(self) -> list[Any] | None:
         """Return the next message, waiting for it; None when the agent is gone."""
         while not self._ready:
             try:
                 data = self.sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
             except ConnectionError:
                 return None
             if not data:

@@ -38,6 +38,28 @@ AT_HAND = frozenset((NONE_TAG, PLAIN_TAG, ERROR_TAG))
 class Client(Parts):
     """One client of a cluster. What it is made with: `Parts`."""
 
+    # -- made ahead --------------------------------------------------------------------------------------------------
+
+    def become(self, client_id: bytes) -> None:
+        """Be this client from now on. Called once, and first of all, where a client was made `ahead`.
+
+        So what it consists of is memory that its process shares with the one that it was forked from.
+        """
+        self.id = self.identity.id = client_id
+        self.references.become(frozenset((client_id, self.detached_id)))
+        self.task_ids.become(client_id)
+        for part in (
+            self.lifetimes,
+            self.inbox,
+            self.plans,
+            self.environments,
+            self.exports,
+            self.actors.calls,
+            self.reports,
+        ):
+            part.become(client_id)
+        self.store.large.join()
+
     # -- what is known -----------------------------------------------------------------------------------------------
 
     @property

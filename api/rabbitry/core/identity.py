@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from rabbitry_broker.signing import Signer
 from rabbitry_broker.store.keys import Keys
 
 
-class Identity(NamedTuple):
-    """Who a client is, and how it speaks to its cluster.
+@dataclass(slots=True)
+class Identity:
+    """Who a client is, and how it speaks to its cluster. Its id is given to it later where it is made ahead.
 
     Attributes:
         id: its 12 bytes.

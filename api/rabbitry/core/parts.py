@@ -98,6 +98,7 @@ class Parts(ABC):
         events: False if nothing is to be recorded of what becomes of its tasks.
         node: the node that this process belongs to; b"" for drivers.
         traced: wrap what submits tasks, and what makes the plans of actors' creations, in spans; None for no traces.
+        ahead: it is made for whoever it will `become`, in a process forked from this one.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Parts(ABC):
         events: bool = True,
         node: bytes = b"",
         traced: Traced | None = None,
+        ahead: bool = False,
     ) -> None:
         self.events = Recorder(on=events)
         self.endpoint = endpoint
@@ -148,6 +150,7 @@ class Parts(ABC):
             host=host,
             spill_url=spill_url,
             memory_limit=memory_limit,
+            join=not ahead,
         )
         if by_connection:
             store.known_by_connection(client_id)

@@ -43,6 +43,7 @@ class SharedMemoryStore:
         limit_bytes: what all objects of the session may take together; None for what the file system has.
         recycle_bytes: what deleted files this process may keep for reuse.
         directory: where the files are; None for /dev/shm, or the temporary directory where there is none.
+        join: take part in the session at once; else that is for `join` to do.
 
     Attributes:
         room: what objects may take.
@@ -69,6 +70,7 @@ class SharedMemoryStore:
         *,
         recycle_bytes: int = 256 << 20,
         directory: str | None = None,
+        join: bool = True,
     ) -> None:
         if not session_id or not session_id.isascii() or not all(char.isalnum() or char in "_." for char in session_id):
             raise ValueError(f"session id {session_id!r} may have letters, digits, '_' and '.' only")
@@ -83,6 +85,11 @@ class SharedMemoryStore:
         self._numbers = itertools.count()
         self.mappings = Mappings()
         self.on_kept: Callable[[], object] = _nothing
+        if join:
+            self.join()
+
+    def join(self) -> None:
+        """Take part in the session. Once a process, and before anything else."""
         self._session.join()
         _stores.add(self)
 
@@ -381,12 +388,12 @@ def _nothing() -> None:
 
 def _before_fork() -> None:
     # Parent and child would share the locks of what is kept, and each unlock what the other views.
-    for store in list(_stores):
+    for store in list(_stores) if _stores else ():
         store.mappings.abandon()
 
 
 def _after_fork() -> None:
-    for store in list(_stores):
+    for store in list(_stores) if _stores else ():
         store._forked()
 
 

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+_DIRECTORY: Final = Path(__file__).parent / "lua"
+
 # Scripts that begin with the functions of other files.
 _NEED: Final = {
     "commit": ("lives", "added", "publish_here"),
@@ -36,4 +38,10 @@ _NEED: Final = {
 def source_of(name: str) -> str:
     """Return the text of `lua/<name>.lua`, after those of the functions it needs."""
     needed = "".join(map(source_of, _NEED.get(name, ())))
-    return needed + (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    return needed + (_DIRECTORY / f"{name}.lua").read_text()
+
+
+def read_all() -> None:
+    """Read them all, for this process and those that it forks."""
+    for path in _DIRECTORY.glob("*.lua"):
+        source_of(path.stem)

@@ -131,12 +131,21 @@ class Server:
         self._limit = _Limit()
         self._turn = _Turn(self._lock, self._limit)
         self._connection: Connection | None = None
+        self._unopened: Connection | None = None
         self._connection_name = "store"
         self._closed = False
         self._met = False
         self._ended = False  # an embedded server stayed away: the session has ended, and is not waited for again
         self._outage_ended = -math.inf
         self._scripts: dict[str, Script] = {}
+
+    def prepare(self) -> None:
+        """Make all of the shared connection but its socket: it is opened in a process forked from this one."""
+        self._unopened = self.unopened(self._connection_name)
+
+    def unopened(self, name: str) -> Connection:
+        """Return one more connection, for `Connection.reopen` in a process forked from this one."""
+        return Connection.unopened(self.endpoint, name=f"rabbitry-{name}", timeout=CONNECT_SECONDS)
 
     def open_connection(
         self, name: str, *, at: tuple[str, int] | None = None, timeout: float = CONNECT_SECONDS
@@ -169,10 +178,18 @@ class Server:
     def connection(self) -> Connection:
         """The shared connection; hold the lock while using it."""
         if self._connection is None or self._connection.closed:
-            self._connection = self.open_connection(self._connection_name, timeout=self._limit.left(CONNECT_SECONDS))
+            self._connection = self._open()
             self._met = True
         self._connection.limit_replies(self._limit.for_reply(0.0))
         return self._connection
+
+    def _open(self) -> Connection:
+        timeout = self._limit.left(CONNECT_SECONDS)
+        connection, self._unopened = self._unopened, None
+        if connection is None:
+            return self.open_connection(self._connection_name, timeout=timeout)
+        connection.reopen(timeout=timeout)
+        return connection
 
     def call(self, *args: Any) -> Any:
         """Run one command that may safely run twice, and return its reply.

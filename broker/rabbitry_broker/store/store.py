@@ -45,6 +45,7 @@ class ObjectStore:
         spill_url: where large values go that the store has no room for; "" for nowhere.
         memory_limit: bytes that the session's shared memory may take; None for what there is.
         server: the way to Redis, if it is not the usual one.
+        join: take part in the session at once; else that is for `large.join` to do.
 
     Attributes:
         server: the connection, and patience.
@@ -75,6 +76,7 @@ class ObjectStore:
         spill_url: str = "",
         memory_limit: int | None = None,
         server: Server | None = None,
+        join: bool = True,
     ) -> None:
         ttl_milliseconds = int(ttl * 1000)
         self.endpoint = endpoint
@@ -97,6 +99,7 @@ class ObjectStore:
             peers=None
             if endpoint.traits.one_host or not are_on()
             else PeerReader(Directory(server, keys, signer), signer, parse(endpoint.store_url)),
+            join=join,
         )
         self.records = Records(server, keys, tags, signer, aside, room, large, ttl_milliseconds=ttl_milliseconds)
         self.specs = Specs(server, keys, tags, room)

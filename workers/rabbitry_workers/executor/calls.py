@@ -104,6 +104,9 @@ class CallRunner:
         self.actor_repr: Callable[[], str | None] = lambda: None  # what errors show of the actor; actors set it
         self.as_ray = as_ray
         self._forked = False
+
+    def begin(self) -> None:
+        """This is the process whose calls it runs."""
         os.register_at_fork(after_in_child=self._on_fork)
 
     def _on_fork(self) -> None:

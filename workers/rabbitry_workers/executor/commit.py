@@ -158,8 +158,10 @@ class Committer:
         self.ends = NO_CONTINUATION  # what was gathered has the result of this continuation
         self._continuations = b"" if node is None else store.keys.continuations(node)
         self._connection: Connection | None = None
+        self._unopened: Connection | None = None
         self._script: Script | None = None
         self._plain: PlainCommits | None = None
+        self._alive: Script | None = None
         self._owed: list[int] = []  # of each commit that was sent: how many replies to a plain one; 0 for commit.lua
         self._waited: dict[bytes, float] = {}  # owners of whose results some were waited for -> until when that counts
         self._sent: list[tuple[bytes, Results, bytes, list[bytes]]] | None = None
@@ -169,6 +171,29 @@ class Committer:
         self._flusher: threading.Thread | None = None
         self._flush_wanted = threading.Event()
         self._failure: BaseException | None = None  # no commit after it: this process has lost results
+
+    def become(self, client: bytes) -> None:
+        """Prepare results in the name of this client; before the first of them."""
+        self._client = client
+
+    def prepare(self) -> None:
+        """Make all of the connection but its socket: it is opened in a process forked from this one."""
+        self._unopened = self._store.server.unopened("commit")
+        self._use(self._unopened)
+
+    def _open(self) -> Connection:
+        connection, self._unopened = self._unopened, None
+        if connection is None:
+            connection = self._store.open_connection("commit")
+            self._use(connection)
+        else:
+            connection.reopen()
+        return connection
+
+    def _use(self, connection: Connection) -> None:
+        self._script = connection.script(scripts.source_of("commit"))
+        self._plain = PlainCommits(connection)
+        self._alive = connection.script(scripts.source_of("actor_alive"))
 
     def of(self, owner: bytes) -> Results:
         """Return where results for `owner` gather."""
@@ -308,9 +333,7 @@ class Committer:
         try:
             connection = self._connection
             if connection is None or connection.closed:
-                connection = self._connection = self._store.open_connection("commit")
-                self._script = connection.script(scripts.source_of("commit"))
-                self._plain = PlainCommits(connection)
+                connection = self._connection = self._open()
             assert self._script is not None
             assert self._plain is not None
             plain = plain and self.state is None and not self.replicas
@@ -318,7 +341,8 @@ class Committer:
             commands: list[tuple[Any, ...]] = []
             self._announcing = self.announce is not None
             if self.announce is not None:
-                commands.append(connection.script(scripts.source_of("actor_alive")).command((), self.announce))
+                assert self._alive is not None
+                commands.append(self._alive.command((), self.announce))
             for owner, arguments in commits:
                 if plain and self._plain.takes(arguments) and not self._is_waited_for(owner):
                     cheap = self._plain.commands(arguments)

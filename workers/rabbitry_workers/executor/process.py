@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rabbitry_workers.environments.making import Setup
 from rabbitry_workers.executor.environment import expanded
@@ -21,12 +21,50 @@ _OF_AN_INTERPRETER: Final = re.compile(r"/(site|dist)-packages/?$|/lib(64)?/pyth
 _entered = False
 
 
-def enter(config: dict[str, Any], *, first: bool = False) -> Setup:
+class Entry(NamedTuple):
+    """What a process is to become, as far as that can be read without becoming it.
+
+    Attributes:
+        setup: of the environment.
+        path: import path of the process.
+        directory: where the process is to be, "" for where it is.
+        logging: what its job says of logging, if anything.
+        as_ray: its programs say `ray`.
+    """
+
+    setup: Setup
+    path: list[str]
+    directory: str
+    logging: dict[str, Any] | None
+    as_ray: bool
+
+
+def read(config: dict[str, Any]) -> Entry:
+    """Return what a process is to become; its template may do so for it.
+
+    Raises:
+        Exception: it makes no sense.
+    """
+    setup = _setup_of(config)
+    process = json.loads(config["process"]) if config["process"] else {}
+    path = [str(each) for each in process.get("sys_path", [])]
+    if setup.command or setup.image:
+        # What is installed for the environment comes before what the driver has installed, and behind its own modules.
+        own = [each for each in path if not _OF_AN_INTERPRETER.search(each)]
+        order = [*setup.path, *own, *sys.path, *path]
+    else:
+        order = [*setup.path, *path, *sys.path]
+    directory = setup.cwd or process.get("cwd") or ""
+    return Entry(setup, list(dict.fromkeys(order)), directory, process.get("logging"), config["as_ray"])
+
+
+def enter(config: dict[str, Any], *, first: bool = False, entry: Entry | None = None) -> Setup:
     """Set up this process, unless the template that it was forked from has been already.
 
     Args:
         config: what the agent says of executors of a job and environment.
         first: this is such a template.
+        entry: what `read` has made of it, if it was called.
 
     Returns:
         What its environment is.
@@ -35,37 +73,35 @@ def enter(config: dict[str, Any], *, first: bool = False) -> Setup:
         Exception: it cannot be set up like that.
     """
     global _entered
-    setup = _setup_of(config)
     if _entered:
-        return setup
-    process = json.loads(config["process"]) if config["process"] else {}
-    os.environ.update(expanded(setup.variables, os.environ))
-    path = [str(each) for each in process.get("sys_path", [])]
-    if setup.command or setup.image:
-        # What is installed for the environment comes before what the driver has installed, and behind its own modules.
-        own = [each for each in path if not _OF_AN_INTERPRETER.search(each)]
-        order = [*setup.path, *own, *sys.path, *path]
-    else:
-        order = [*setup.path, *path, *sys.path]
-    sys.path[:] = list(dict.fromkeys(order))
+        return entry.setup if entry is not None else _setup_of(config)
+    entry = entry or read(config)
+    setup = entry.setup
+    if setup.variables:
+        os.environ.update(expanded(setup.variables, os.environ))
+    sys.path[:] = entry.path
     if setup.path:
         inherited = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join([*setup.path, *([inherited] if inherited else [])])  # for children
-    directory = setup.cwd or process.get("cwd")
-    if directory and (setup.cwd or os.path.isdir(directory)):
-        os.chdir(directory)
-    if config["as_ray"]:
+    if entry.directory and (setup.cwd or os.path.isdir(entry.directory)):
+        os.chdir(entry.directory)
+    if entry.as_ray:
         from rabbitry.as_ray import install
 
         install(children=False)
-    if process.get("logging"):
+    if entry.logging:
         from rabbitry.logging_config import LoggingConfig
 
-        LoggingConfig.from_dict(process["logging"])._apply()
+        LoggingConfig.from_dict(entry.logging)._apply()
     if first:
         _entered = True
         _import(setup.preload)
     return setup
+
+
+def has_entered() -> bool:
+    """True if this is the template of an environment, which is set up already, or forked from one."""
+    return _entered
 
 
 def _import(modules: Iterable[str]) -> None:

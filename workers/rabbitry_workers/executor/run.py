@@ -42,6 +42,7 @@ from rabbitry_workers.channel import (
     BlockingChannel,
 )
 from rabbitry_workers.executor import children, ending, place, process, titles, traces
+from rabbitry_workers.executor.ahead import ahead
 from rabbitry_workers.executor.calls import CallRunner, ProcessCountsAsDead, Retry, TaskExited
 from rabbitry_workers.executor.commit import Committer, Results
 from rabbitry_workers.executor.continuing import Continuing
@@ -61,11 +62,20 @@ _clock = time.perf_counter
 class Executor:
     """The one executor of this process. Everything runs on the main thread, except user threads' API calls."""
 
-    def __init__(self, channel: BlockingChannel, progress: Progress, config: dict[str, Any]) -> None:
+    progress: Progress
+    started: Any
+    revocations: Any
+    environment: Environment
+
+    def __init__(self, channel: BlockingChannel, config: dict[str, Any], *, ahead: bool = False) -> None:
+        """Make all of it that is not its process's own; `begin` comes next.
+
+        Args:
+            channel: to the agent.
+            config: what the agent says of it.
+            ahead: it begins in a process that is forked from this one.
+        """
         self.channel = channel
-        self.progress = progress
-        self.started = progress.started
-        self.revocations = progress.revocations
         self._revocations_seen = 0
         endpoint = Endpoint(
             store_url=config["store_url"],
@@ -111,25 +121,22 @@ class Executor:
             traced=traces.of_client(config["tracing"]),
             events=config["events"],
             node=config["node_id"],
+            ahead=ahead,
         )
         holder.append(self.client)
         self.client.job_priority = config["priority"]
-        self.client.store.expect_server()  # the agent is connected: if Redis is away just now, it will come back
         self.client.actors.directory.made = set()
-        current.set_client(self.client)
         self.functions = FunctionCache(self.client.store.functions.get)
         self.node_id: bytes = config["node_id"]
-        set_node_address(config["address"])
+        self._address: str = config["address"]
         self.committer = Committer(self.client.store, channel, self.client.id, self.node_id)
         self.continuing = self.committer.continuing = Continuing(self.client.signer)
         self.runner = CallRunner(self.client, self.committer, self.node_id, interrupts, as_ray=config["as_ray"])
-        self.runner.spares_children_of = progress.spares_children_of
         self.task_id: bytes | None = None
         self.leaving = ""
         self.hosting = False
         self.waits_in_vain: Callable[[], bool] = lambda: False  # tasks are interrupted by a signal; actors set it
         self.before_exit: Callable[[], None] | None = None
-        self._main_thread = threading.get_ident()
         self._gathered_since = 0.0
         self._abandon = False
         self._takes_due = 0
@@ -138,7 +145,33 @@ class Executor:
         self._calls: dict[bytes, int] = {}
         self._gpus: list[str] | None = None
         self._continues = NO_CONTINUATION  # the note of the continuation that runs
+
+    def prepare(self) -> None:
+        """Make whatever else can be made ahead."""
+        self.client.store.server.prepare()
+        self.committer.prepare()
+
+    def become(self, client_id: bytes) -> None:
+        """Have this one, made ahead, be this client's from now on."""
+        self.client.become(client_id)
+        self.committer.become(client_id)
+
+    def begin(self, progress: Progress) -> None:
+        """Be the executor of this process, on its main thread.
+
+        Args:
+            progress: the page that it shares with its agent.
+        """
+        self.progress = progress
+        self.started = progress.started
+        self.revocations = progress.revocations
+        self.runner.spares_children_of = progress.spares_children_of
+        self.runner.begin()
+        self.client.store.expect_server()  # the agent is connected: if Redis is away just now, it will come back
+        current.set_client(self.client)
+        set_node_address(self._address)
         self.environment = Environment()
+        self._main_thread = threading.get_ident()
         own_signals({signal.SIGINT: self._on_interrupt, signal.SIGTERM: self._on_terminate})
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -376,15 +409,20 @@ def _agent_is_gone() -> None:
 
 def main(sock: Any, page: int, config: dict[str, Any]) -> int:
     """Body of a forked executor."""
-    channel = BlockingChannel(sock, _agent_is_gone)
+    made, entry = ahead.take(config)
+    channel = BlockingChannel() if made is None else made.channel
+    channel.sock, channel.on_lost = sock, _agent_is_gone
     try:
-        setup = process.enter(config)
+        setup = process.enter(config, entry=entry)
         titles.begin(as_ray=config["as_ray"])
     except Exception as error:
         channel.send([BROKEN, process.as_text(error)])
         return 1
     place.settle(config["files"], setup.path)
-    executor = Executor(channel, Progress(page), config)
+    executor = made or Executor(channel, config)
+    if made is not None:
+        made.become(config["client_id"])
+    executor.begin(Progress(page))
     if not os.environ.get("PYTHONBREAKPOINT"):
         sys.breakpointhook = _breakpoint
     flusher.tail, flusher.whose = executor.progress, executor.whose_output

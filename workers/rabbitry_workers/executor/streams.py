@@ -46,6 +46,7 @@ class Flusher:
         self.whose: Whose = lambda: (None, "")
         self.tail: Tail | None = None
         self.concurrent = False  # several tasks run in this process at a time
+        self.pid = os.getpid()  # of the process whose streams these are; what it forks is none of ours
         self._partial = False  # some of it has no newline
         self._streams: list[LineStream] = []
         self._wanted = threading.Event()
@@ -53,6 +54,8 @@ class Flusher:
         os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self) -> None:
+        if self._thread is None and not (self.pending or self._partial) and self.tail is None:
+            return  # what is written to here is memory that the two share no longer
         self.pending = self._partial = False
         self.tail = None  # the page is its parent's
         self._wanted = threading.Event()
@@ -112,13 +115,12 @@ class LineStream(io.TextIOWrapper):
         self._number = fd - 1
         self._kept = 0  # bytes on the page
         self._marked: bytes | None = None  # the task of the last mark
-        self._pid = os.getpid()
 
     def write(self, text: str, /) -> int:
         """Write text; without a newline at its end it is flushed a little later."""
         flusher = self._flusher
         task, name = flusher.whose()
-        if task != self._marked and os.getpid() == self._pid:
+        if task != self._marked and os.getpid() == flusher.pid:
             self._marked = task
             super().write(for_pipe(task, name))
         flusher.pending = True
@@ -145,7 +147,7 @@ class LineStream(io.TextIOWrapper):
 
     def end(self, running: bytes | None) -> None:
         """Write what is kept back, and that what follows is nobody's in particular unless this task still runs."""
-        if self._marked not in (None, running) and os.getpid() == self._pid:
+        if self._marked not in (None, running) and os.getpid() == self._flusher.pid:
             self._marked = None
             super().write(for_pipe(None, ""))
         self.flush()
@@ -160,7 +162,7 @@ flusher: Final = Flusher()
 
 
 def install() -> None:
-    """Make the streams of this process such ones, on descriptors 1 and 2."""
+    """Make the streams of this process such ones, on descriptors 1 and 2; one that it forks calls `begin`."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = LineStream(fd, flusher)
         flusher.add(stream)
@@ -169,13 +171,18 @@ def install() -> None:
     _flush_before_exit()
 
 
+def begin() -> None:
+    """This process, just forked by the one that called `install`, has descriptors 1 and 2 of its own."""
+    flusher.pid = os.getpid()
+
+
 def _flush_before_exit() -> None:
     """Have `os._exit` flush what has no newline: user code that ends so has printed it, as far as it can tell."""
-    exit_at_once, here = os._exit, os.getpid()
+    exit_at_once = os._exit
 
     def flush_and_exit(status: int) -> NoReturn:
         # Not in a process that was forked from this one: what is kept back is not its own.
-        if flusher.partial and os.getpid() == here:
+        if flusher.partial and os.getpid() == flusher.pid:
             flusher.flush()
         exit_at_once(status)
 

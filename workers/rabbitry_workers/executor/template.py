@@ -16,11 +16,13 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from rabbitry_broker.parent_death import die_with_parent
 from rabbitry_workers.channel import Splitter, pack_message
 from rabbitry_workers.executor import children, process, progress, streams
+from rabbitry_workers.executor.ahead import ahead
 
 FORKED = "forked"
 EXITED = "exited"
@@ -31,9 +33,15 @@ USELESS = "useless"
 
 AGAIN_SECONDS = 0.5  # until the next try to fork
 
+Begin = Callable[[socket.socket, int, dict[str, Any]], int]
+"""What an executor does: with its channel, the page that it shares with its agent, and what it is told."""
+
 
 def serve(control: socket.socket) -> NoReturn:
     """Body of the template process; ends when the agent closes its end."""
+    from rabbitry_workers.executor.run import main as begin
+
+    _prepare_for_children()
     gc.collect()
     gc.freeze()  # what is shared with the children stays shared: the collector will not touch it
     wake_read, wake_write = os.pipe()
@@ -66,12 +74,23 @@ def serve(control: socket.socket) -> NoReturn:
             requests += splitter.feed(data)
         while requests:
             try:
-                executors.add(_fork(control, requests[0], (wake_read, wake_write)))
+                executors.add(_fork(control, begin, requests[0], (wake_read, wake_write)))
             except OSError as error:
                 # Too many processes or open files: with this process all executors would end, whatever they run.
                 print(f"rabbitry: no executor can be started now: {error}", file=sys.stderr, flush=True)
                 break
             del requests[0]
+
+
+def _prepare_for_children() -> None:
+    """Do here what all children would do: what they do not touch is memory that they share."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # a node may have been started on a terminal, which is not ours to read
+    os.close(nothing)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    streams.install()
+    faulthandler.enable(2)
+    streams.reset_logging()
 
 
 def _reap(control: socket.socket, executors: set[int]) -> None:
@@ -101,7 +120,7 @@ def _collect() -> tuple[int, int]:
     return os.waitpid(ended.si_pid, 0)
 
 
-def _fork(control: socket.socket, request: list[Any], close: tuple[int, ...]) -> int:
+def _fork(control: socket.socket, begin: Begin, request: list[Any], close: tuple[int, ...]) -> int:
     with contextlib.ExitStack() as opened:
 
         def keep(fd: int) -> int:
@@ -114,10 +133,12 @@ def _fork(control: socket.socket, request: list[Any], close: tuple[int, ...]) ->
         out_read, out_write = map(keep, os.pipe())
         err_read, err_write = map(keep, os.pipe())
         page = keep(progress.create())
+        ahead.prepare(request[2])
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _child(parent, control, request, close, ours, theirs, (out_read, out_write, err_read, err_write), page)
+            pipes = (out_read, out_write, err_read, err_write)
+            _child(parent, control, begin, request, close, ours, theirs, pipes, page)
         _lead_group(pid)  # also here: what comes next may need it before the child has come so far
         fds = [ours.fileno(), out_read, err_read, page]
         with contextlib.suppress(OSError):
@@ -133,6 +154,7 @@ def _lead_group(pid: int) -> None:
 def _child(
     parent: int,
     control: socket.socket,
+    begin: Begin,
     request: list[Any],
     close: tuple[int, ...],
     ours: socket.socket,
@@ -151,20 +173,12 @@ def _child(
         ours.close()
         for fd in close:
             os.close(fd)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)  # a node may have been started on a terminal, which is not ours to read
-        os.close(nothing)
         os.dup2(pipes[1], 1)
         os.dup2(pipes[3], 2)
         for fd in pipes:
             os.close(fd)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        streams.install()
-        faulthandler.enable(2)
-        streams.reset_logging()
-        from rabbitry_workers.executor import run
-
-        code = run.main(theirs, page, request[2])
+        streams.begin()
+        code = begin(theirs, page, request[2])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:

@@ -14,6 +14,7 @@ from rabbitry.runtime_context import current_group
 from rabbitry_broker import parent_death
 from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.ids import CLIENT_BYTES, JOB_BYTES
+from rabbitry_broker.store import scripts
 from rabbitry_workers.executor.interrupts import Interrupts
 from rabbitry_workers.executor.publisher import AgentPublisher
 
@@ -33,6 +34,7 @@ def warm() -> None:
     for _ in range(TIMES):
         _client().close()
     parent_death.prctl()
+    scripts.read_all()
 
 
 def _client() -> Client:

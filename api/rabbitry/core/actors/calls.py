@@ -121,6 +121,10 @@ class ActorCalls:
         self._sweep_at = LINES_KEPT
         self.lines: dict[bytes, Line] = {}
 
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._client = client
+
     def method_plan(self, actor_id: bytes, class_name: str, method: str, options: MethodOptions) -> Plan:
         """Return the plan of one method's calls with these options, fully resolved."""
         return self._plans.method(actor_id, class_name, method, options, self.line(actor_id))

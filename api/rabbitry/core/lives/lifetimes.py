@@ -134,6 +134,10 @@ class Lifetimes:
         self.returned: set[bytes] = set()
         self._watched: dict[bytes, list[Callable[[bytes], None]]] = {}  # who wants to hear of an object's last handle
 
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._id = client
+
     def on_last_handle_gone(self, key: bytes, callback: Callable[[bytes], None]) -> bool:
         """Call `callback(key)` once the last handle on an object of ours is gone and no task of ours needs it any more.
 

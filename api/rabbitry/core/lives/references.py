@@ -37,6 +37,10 @@ class References:
         self._owned = owned_prefixes
         self._pins: dict[bytes, tuple[bytes, ...]] = {}
 
+    def become(self, owned_prefixes: frozenset[bytes]) -> None:
+        """What it is for: `become` of the whole."""
+        self._owned = owned_prefixes
+
     def owns(self, object_id: bytes) -> bool:
         """True if this client made the object."""
         return object_id[:CLIENT_BYTES] in self._owned

@@ -125,6 +125,7 @@ class Inbox:
     ) -> None:
         self._id = identity.id
         self._signer = identity.signer
+        self._keys = identity.keys
         self._key = identity.keys.inbox(identity.id)
         self._store = store
         self._known = values
@@ -149,6 +150,11 @@ class Inbox:
         self._closed = False
 
     # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._id = client
+        self._key = self._keys.inbox(client)
 
     def wait(self, done: Callable[[], bool], wanted: Callable[[], list[bytes]], deadline: float | None) -> bool:
         """Wait until `done()` or `deadline` (monotonic; None: for ever), also while Redis is away; True if done.

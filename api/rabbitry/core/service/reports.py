@@ -45,6 +45,10 @@ class Reports:
         self._measured = measured
         self._register = register
 
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._who |= {"id": client, "pid": os.getpid()}
+
     def send_events(self) -> None:
         """Send what was recorded of this client's tasks, or drop it."""
         self._events.send(self._recorder, self._who)

@@ -81,6 +81,10 @@ class Environments:
         self._held: dict[str, list[bytes]] = {}  # packages that this client holds
         self._let_go: list[bytes] = []  # records that were not used for long
 
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._client = client
+
     def __len__(self) -> int:
         """Return how much of what is in the store this client holds for environments."""
         return len(self._known) + len(self._held)

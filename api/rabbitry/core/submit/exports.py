@@ -82,6 +82,10 @@ class Exports:
         self._lock = threading.RLock()
         self._exported: dict[bytes, _Exported] = {}
 
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._client = client
+
     def __len__(self) -> int:
         """Return how many functions this client holds in the store."""
         return len(self._exported)

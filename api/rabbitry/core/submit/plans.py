@@ -82,6 +82,10 @@ class Plans:
         self._announce_priorities = announce_priorities
         self._note_queue = note_queue
 
+    def become(self, client: bytes) -> None:
+        """What it is for: `become` of the whole."""
+        self._id = client
+
     def task(self, digest: bytes, function: Callable[..., Any], options: TaskOptions) -> Plan:
         """Return the plan of a function's calls with these options.
 

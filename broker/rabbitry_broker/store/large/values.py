@@ -40,6 +40,7 @@ class LargeObjects:
         limit_bytes: what the session's shared memory may take; None for what there is.
         eager: on the cluster engine, write values to Redis at once; None for what RABBITRY_VALUE_COPIES says.
         peers: reads values of other hosts from their nodes; None to read them from Redis alone.
+        join: take part in the session at once; else that is for `join` to do.
 
     Attributes:
         host: id of this host.
@@ -63,8 +64,9 @@ class LargeObjects:
         limit_bytes: int | None = None,
         eager: bool | None = None,
         peers: ReadsPeers | None = None,
+        join: bool = True,
     ) -> None:
-        memory = SharedMemoryStore(session, limit_bytes) if session else None
+        memory = SharedMemoryStore(session, limit_bytes, join=join) if session else None
         self.host = host
         self.places = places = Places(
             host,
@@ -88,6 +90,11 @@ class LargeObjects:
         self.names_here, self.age, self.on_host_only = unkept.names_here, unkept.age, unkept.on_host_only
         self.is_only_here, self.copy, self.copy_unkept = unkept.is_only_here, unkept.copy, unkept.copy_unkept
         self.sweep, self.recorded = sweeping.sweep, sweeping.recorded
+
+    def join(self) -> None:
+        """Take part in the session of shared memory. Once a process, and before anything else."""
+        if self.places.memory is not None:
+            self.places.memory.join()
 
     @property
     def has_unkept(self) -> bool:

@@ -127,13 +127,25 @@ class Connection:
         Raises:
             ConnectError: not reachable, wrong password, too old a server, not a Redis at all.
         """
+        connection = cls.unopened(endpoint_or_url, timeout=timeout, name=name, at=at)
+        connection.reopen()
+        return connection
+
+    @classmethod
+    def unopened(
+        cls,
+        endpoint_or_url: Endpoint | str,
+        *,
+        timeout: float = 5.0,
+        name: str = "",
+        at: tuple[str, int] | None = None,
+    ) -> Connection:
+        """Return a connection that `reopen` opens, in this process or in one forked from it. Arguments as of `open`."""
         if isinstance(endpoint_or_url, str):
             url, anchor = endpoint_or_url, b""
         else:
             url, anchor = endpoint_or_url.store_url, Keys.of(endpoint_or_url).prefix
-        connection = cls(parse(url), timeout, "-".join(name.split()), anchor, at)
-        connection.reopen()
-        return connection
+        return cls(parse(url), timeout, "-".join(name.split()), anchor, at)
 
     def reopen(self, *, timeout: float | None = None) -> None:
         """Connect anew (closing first, if open). Unread replies are forgotten, scripts are sent again when used.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -178,7 +178,7 @@ def test_a_registration_that_failed_is_tried_again() -> None:
 
 def test_others_are_kept_on_record_by_their_agent() -> None:
     case = CaseOfLiveness(Surroundings())
-    case.liveness._identity = case.around.identity._replace(driver=False)
+    case.liveness._identity = replace(case.around.identity, driver=False)
     case.liveness.register()
     assert case.liveness.registered and not case.around.store.calls and not case.liveness.is_due
 
