@@ -21,7 +21,7 @@ MODES = {"SCRIPT_MODE": 0, "WORKER_MODE": 1, "LOCAL_MODE": 2, "RESTORE_WORKER_MO
 def _is_module(name: str) -> bool:
     """Return True if there is a module of that name below `ray`.
 
-    Kept, since it takes a look at files, and what is no module (`ray.get_actor`) Ray's libraries ask for in each request.
+    Kept: it takes a look at files, and Ray's libraries ask for what is no module (`ray.get_actor`) in each request.
     """
     from rabbitry.ray_alias.finder import our_module
 

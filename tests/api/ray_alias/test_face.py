@@ -26,9 +26,7 @@ def looked_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     face._is_module.cache_clear()
 
 
-def test_an_attribute_is_looked_for_among_files_once(
-    looked_for: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_attribute_is_looked_for_among_files_once(looked_for: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ray = face.Face()
     ray.__dict__.pop("get_actor", None)  # as before anybody has asked rabbitry for it
     assert ray.get_actor is rabbitry.get_actor

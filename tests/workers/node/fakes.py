@@ -38,6 +38,7 @@ class FakeLoop:
         self.now = 0.0
         self.stopped = False
         self.handlers: dict[int, Any] = {}
+        self.wanted: dict[int, int] = {}  # by descriptor: the events that its handler is called for
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = 0
 
@@ -50,9 +51,22 @@ class FakeLoop:
 
     def add_handler(self, fd: int, handler: Any, events: int) -> None:
         self.handlers[fd] = handler
+        self.wanted[fd] = events
+
+    def update_handler(self, fd: int, events: int) -> None:
+        assert fd in self.handlers
+        self.wanted[fd] = events
 
     def remove_handler(self, fd: int) -> None:
         self.handlers.pop(fd, None)
+        self.wanted.pop(fd, None)
+
+    def ready(self, fd: int) -> bool:
+        """A descriptor can be read; return whether anybody was told."""
+        if not self.wanted.get(fd):
+            return False
+        self.handlers[fd](fd, self.READ)
+        return True
 
     def stop(self) -> None:
         self.stopped = True
