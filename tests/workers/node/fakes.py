@@ -494,6 +494,8 @@ class FakeFailing:
     def add(self, failed: Iterable[Any]) -> None:
         self.failed.update((each[0], record) for _, _, each, record in failed)
 
+    gather = add
+
     def fail_tasks(self, held: Held, header: TaskHeader, tasks: list[Task], error: Exception) -> None:
         self.failed.update((each[0], error) for each in tasks)
 

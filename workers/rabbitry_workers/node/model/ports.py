@@ -74,6 +74,9 @@ class Fails(Protocol):
     def add(self, failed: Iterable[Failed]) -> None:
         """Fail tasks that their deliveries count as outstanding."""
 
+    def gather(self, failed: Iterable[Failed]) -> None:
+        """Fail such tasks a moment later, with what comes until then."""
+
     def fail_tasks(self, held: Held, header: TaskHeader, tasks: list[Task], error: Exception) -> None:
         """Fail tasks of one delivery with an error, none of them having run."""
 
