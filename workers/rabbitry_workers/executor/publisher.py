@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rabbitry_broker.queues.protocol import OnConfirm
+from rabbitry_broker.queues.protocol import Needed, OnConfirm
 from rabbitry_workers.channel import PUBLISH, BlockingChannel
 
 
@@ -12,7 +12,15 @@ class AgentPublisher:
     def __init__(self, channel: BlockingChannel) -> None:
         self._channel = channel
 
-    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
+    def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        priority: int = 0,
+        on_confirm: OnConfirm | None = None,
+        needed: Needed | None = None,
+    ) -> None:
         """Hand `body` to the agent."""
         self._channel.send([PUBLISH, queue, priority, body])
         if on_confirm is not None:
