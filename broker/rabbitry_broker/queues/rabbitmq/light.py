@@ -24,9 +24,10 @@ KEPT: Final = 256
 """Messages that are kept at most; what comes then is persistent."""
 
 KEPT_SECONDS: Final = 5.0
-"""So long a message is kept before it is sent again. What lasts has time for the disk."""
+"""A message that was kept for so long is sent again, at the next look. What lasts has time for the disk."""
 
-LARGEST_BYTES: Final = 64 * 1024
+LARGEST_BYTES: Final = 16 * 1024
+"""Of a message that is kept: all of them together are 4 MiB at most."""
 
 
 class Message(Protocol):
