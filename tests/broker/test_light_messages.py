@@ -24,7 +24,7 @@ class Sent:
 def kept(*messages: Sent) -> LightMessages[Sent]:
     made: LightMessages[Sent] = LightMessages()
     for each in messages:
-        assert made.has_room(each.queue)
+        assert made.has_room(each.queue, 0)
         made.keep(each)
     return made
 
@@ -46,12 +46,12 @@ def test_what_has_ended_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(light, "KEPT", 2)
     first, other = Sent("a", 1), Sent("b", 2)
     messages = kept(first, other)
-    assert not messages.has_room("a") and not messages.has_room("c")
+    assert not messages.has_room("a", 0) and not messages.has_room("c", 0)
     other.ended.append(True)
-    assert messages.has_room("a"), "whatever its queue is"
+    assert messages.has_room("a", 0), "whatever its queue is"
     assert len(messages) == 1 and "b" not in messages
     first.ended.append(True)
-    assert messages.has_room("a")
+    assert messages.has_room("a", 0)
     assert len(messages) == 0 and "a" not in messages
 
 
@@ -60,3 +60,10 @@ def test_what_is_needed_for_long_is_found() -> None:
     messages = kept(old, ended, young)
     assert messages.queues_older_than(5.0) == ["a"]
     assert len(messages) == 2
+
+
+def test_a_queue_whose_messages_overlap_rests() -> None:
+    messages = kept()
+    messages.rest("a", 5)
+    assert not messages.has_room("a", 4)
+    assert messages.has_room("a", 5) and messages.has_room("b", 4)

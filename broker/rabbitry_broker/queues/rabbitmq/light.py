@@ -26,6 +26,9 @@ KEPT: Final = 256
 KEPT_SECONDS: Final = 5.0
 """A message that was kept for so long is sent again, at the next look. What lasts has time for the disk."""
 
+REST: Final = 64
+"""For so many messages of the publisher nothing of a queue is kept: calls overlap there, and copies are for nothing."""
+
 LARGEST_BYTES: Final = 16 * 1024
 """Of a message that is kept: all of them together are 4 MiB at most."""
 
@@ -59,6 +62,7 @@ class LightMessages(Generic[M]):
     def __init__(self) -> None:
         self._of: dict[str, deque[M]] = {}
         self._count = 0
+        self._rests: dict[str, int] = {}  # queue -> number of a message before which nothing of it is kept
 
     def __len__(self) -> int:
         return self._count
@@ -66,8 +70,16 @@ class LightMessages(Generic[M]):
     def __contains__(self, queue: str) -> bool:
         return queue in self._of
 
-    def has_room(self, queue: str) -> bool:
-        """True if one more can be kept; forgets what is not needed any more, of this queue first."""
+    def rest(self, queue: str, until: int) -> None:
+        """A persistent message followed one that was kept: more of them will, for a while."""
+        if len(self._rests) >= KEPT:
+            self._rests.clear()
+        self._rests[queue] = until
+
+    def has_room(self, queue: str, number: int) -> bool:
+        """True if a message of that number can be kept; forgets what is not needed any more, of this queue first."""
+        if self._rests and number < self._rests.get(queue, 0):
+            return False
         kept = self._of.get(queue)
         if kept:
             while kept and not _is_needed(kept[0]):

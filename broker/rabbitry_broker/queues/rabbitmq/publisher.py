@@ -35,7 +35,7 @@ from rabbitry_broker.queue_names import amqp_name
 from rabbitry_broker.queues.known import QUEUES_KEPT, KnownQueues
 from rabbitry_broker.queues.rabbitmq.declaring import declare, queue_declared_otherwise
 from rabbitry_broker.queues.rabbitmq.frames import publisher_of
-from rabbitry_broker.queues.rabbitmq.light import KEPT_SECONDS, LARGEST_BYTES, LightMessages
+from rabbitry_broker.queues.rabbitmq.light import KEPT_SECONDS, LARGEST_BYTES, REST, LightMessages
 from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link, wait_on
 
 if TYPE_CHECKING:
@@ -187,8 +187,9 @@ class RabbitMQPublisher:
                 self._wait_for_room()
             if needed is not None and not self._keeps(queue, body):
                 needed = None
-            if needed is None and queue in self._light:
-                self._send_again(self._light.take(queue))
+            if needed is None and queue in self._light and (overtaken := self._light.take(queue)):
+                self._light.rest(queue, self._published + REST)
+                self._send_again(overtaken)
             self._published += 1
             message = _Message(queue, body, priority, on_confirm, self._published, needed)
             if needed is not None:
@@ -290,7 +291,7 @@ class RabbitMQPublisher:
         link = self._link
         if link.quorum or link.several or len(body) > LARGEST_BYTES:
             return False
-        return self._light.has_room(queue)
+        return self._light.has_room(queue, self._published)
 
     def _keep(self, message: _Message) -> None:
         self._light.keep(message)
