@@ -7,6 +7,7 @@ many there were. A producer that is retried writes the same ids again, so nobody
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Protocol
@@ -82,7 +83,7 @@ class _Arrivals:
     """Wakes coroutines that wait for a stream's next item. It knows no generator, which may be dropped meanwhile."""
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._watched = b""  # the item of which we are told, b"" for none
         self._end_watched = False
 
@@ -100,16 +101,19 @@ class _Arrivals:
             if not here():  # it may have come before we waited, by a callback of somebody who waited before
                 await future
         finally:
-            if future in self._waiting:
+            with suppress(ValueError):  # it was woken
                 self._waiting.remove(future)
 
     def _wake(self) -> None:
         self._watched = b""
-        for future in list(self._waiting):
+        # Each is woken once: the last item and the end come together, and each wake-up of a loop is a system call.
+        while self._waiting:
             try:
+                future = self._waiting.popleft()
+            except IndexError:
+                return  # it ended its wait just now
+            with suppress(RuntimeError):  # its loop was closed, and it with it
                 future.get_loop().call_soon_threadsafe(_settle, future)
-            except RuntimeError:
-                continue  # its loop was closed, and it with it
 
 
 class _Ahead:

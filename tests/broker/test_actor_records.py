@@ -81,3 +81,22 @@ def test_the_next_process_knows_if_the_last_was_lost_with_its_node(actors: Actor
     actors.end(actor, final=False, cause=b"", epoch=2, keeper=OTHER)
     *_, lost = actors.start(actor, OTHER)
     assert not lost
+
+
+def test_who_has_a_name_is_found_whoever_had_it_before(actors: ActorRecords) -> None:
+    def made(name: bytes) -> bytes:
+        actor = new_actor_id(b"jjjj")
+        fields = {"owner": b"o" * CLIENT_BYTES, "frame": b"frame", "queue": "task.none", "facts": actor}
+        assert actors.create(actor, name=name, fields=fields) is None
+        return actor
+
+    first = made(b"space\0it")
+    other = made(b"space\0other")
+    for likely in (None, first, other):
+        assert actors.holder("space", "it", "state", "facts", likely=likely) == (first, [b"PENDING", first])
+    actors.kill(first, no_restart=True, cause=b"")
+    for likely in (None, first):
+        assert actors.holder("space", "it", "state", likely=likely) == (None, [None])
+    second = made(b"space\0it")
+    for likely in (first, second):
+        assert actors.holder("space", "it", "facts", likely=likely) == (second, [second])

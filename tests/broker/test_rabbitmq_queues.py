@@ -211,3 +211,97 @@ def test_confirms_are_awaited_without_rest(endpoint: Endpoint, monkeypatch: pyte
         assert publisher.flush(PATIENCE_S)
         assert publisher.unconfirmed == 0
     publisher.close()
+
+
+# -- messages that are kept and not written down -----------------------------------------------------------------------
+
+
+ACTOR = names.actor_queue(b"a" * 16)
+
+
+def wait_for(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(condition())
+
+
+def test_what_the_server_did_not_write_down_is_sent_again_when_it_has_ended(
+    start_rabbitmq: Callable[..., RabbitMQServer],
+) -> None:
+    server = start_rabbitmq()
+    endpoint = Endpoint("redis://unused", server.url)
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    ended: list[bytes] = []
+
+    def publish(body: bytes) -> None:
+        publisher.publish(ACTOR, body, needed=lambda: body not in ended)
+
+    assert wait_for(lambda: publisher._channel is not None)
+    for body in (b"1", b"2", b"3"):
+        publish(body)
+    assert wait_for(publisher._is_idle)
+    ended.append(b"2")
+    server.kill()
+    publish(b"4")
+    publisher.publish(ACTOR, b"5")
+    server.start()
+    node.run_until(lambda: node.consumer._link.connection is not None)
+    node.consumer.subscribe(ACTOR, prefetch=10)
+    node.run_until(lambda: len(node.got) >= 4)
+    assert [each.body for each in node.got] == [b"1", b"3", b"4", b"5"]
+    assert node.got[0].redelivered and node.got[1].redelivered
+    assert publisher.flush(PATIENCE_S) and not publisher._light
+    publisher.close()
+    node.close()
+
+
+def test_what_is_written_down_overtakes_nothing_that_is_not(start_rabbitmq: Callable[..., RabbitMQServer]) -> None:
+    server = start_rabbitmq()
+    endpoint = Endpoint("redis://unused", server.url)
+    publisher = RabbitMQPublisher(endpoint)
+    publisher.publish(ACTOR, b"0")
+    assert publisher.flush(PATIENCE_S)
+    publisher.publish(ACTOR, b"1", needed=lambda: True)
+    assert wait_for(publisher._is_idle)
+    publisher.publish(ACTOR, b"2")
+    assert publisher.flush(PATIENCE_S)
+    publisher.close()
+    server.restart()
+    node = Node(endpoint)
+    node.consumer.subscribe(ACTOR, prefetch=10)
+    node.run_until(lambda: len(node.got) == 3)
+    assert [each.body for each in node.got] == [b"0", b"1", b"2"]
+    assert node.got[1].redelivered
+    node.close()
+
+
+def test_what_is_needed_for_long_and_at_the_end_is_written_down(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishers, "KEPT_SECONDS", 0.05)
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(ACTOR, prefetch=10)
+    assert wait_for(lambda: publisher._channel is not None)
+    publisher.publish(ACTOR, b"1", needed=lambda: True)
+    node.run_until(lambda: len(node.got) == 2)
+    assert [(each.body, each.redelivered) for each in node.got] == [(b"1", False), (b"1", True)]
+    assert wait_for(lambda: not publisher._light)
+    monkeypatch.setattr(publishers, "KEPT_SECONDS", 60.0)
+    publisher.publish(ACTOR, b"2", needed=lambda: True)
+    publisher.publish(ACTOR, b"3", needed=lambda: False)
+    publisher.close()
+    node.run_until(lambda: len(node.got) == 5)
+    assert sorted((each.body, each.redelivered) for each in node.got[2:]) == [
+        (b"2", False), (b"2", True), (b"3", False),
+    ]  # fmt: skip
+    node.close()
+
+
+def test_with_several_servers_all_is_written_down(endpoint: Endpoint) -> None:
+    assert endpoint.broker_url is not None
+    several = f"{endpoint.broker_url},{endpoint.broker_url}"
+    publisher = RabbitMQPublisher(replace(endpoint, broker_url=several))
+    publisher.publish(ACTOR, b"1", needed=lambda: True)
+    assert not publisher._light
+    publisher.close()

@@ -234,3 +234,28 @@ def test_no_tables_of_international_names_are_loaded_for_a_plain_one(redis_serve
         f"Connection.open({redis_server.url!r}).close(); assert 'encodings.idna' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_commands_that_the_server_holds_back_change_the_socket_s_limit_once(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    limit = Connection._set_timeout
+
+    def counted(self: Connection, seconds: float) -> None:
+        if seconds != self._timeout:
+            limits.append(seconds)
+        limit(self, seconds)
+
+    monkeypatch.setattr(Connection, "_set_timeout", counted)
+    for left in (0.05, 0.04, 0.03):
+        connection.limit_replies(7.0)
+        assert connection.call_blocking("BLPOP", "c:empty", "0.01", timeout=left) is None
+    assert limits == [8.0]
+    assert connection.call("PING") == b"PONG"
+    assert limits == [8.0, 7.0], "what comes next has no longer than was said"
+    connection.limit_replies(3.0)
+    assert connection.pipeline([("PING",)]) == [b"PONG"]
+    connection.limit_replies(2.0)
+    connection.send("PING")
+    assert limits == [8.0, 7.0, 3.0, 2.0]

@@ -175,6 +175,20 @@ def test_async_actors_interleave():
     assert [rabbitry.get(ref) for ref in actor.stream.remote(3)] == [0, 1, 2]
 
 
+def test_an_async_actor_sends_more_than_a_socket_takes_at_once():
+    @rabbitry.remote
+    def length(data):
+        return len(data)
+
+    @rabbitry.remote
+    class Sender:
+        async def send(self, count, size):
+            return sum(await asyncio.gather(*[length.remote(bytes(size)) for _ in range(count)]))
+
+    sender = Sender.remote()
+    assert rabbitry.get(sender.send.remote(200, 50_000), timeout=60) == 200 * 50_000
+
+
 def test_cancel_of_an_async_call():
     actor = Async.remote()
     rabbitry.get(actor.nap.remote(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +12,20 @@ import rabbitry
 from rabbitry.context import RAY_VERSION
 from rabbitry.ray_alias import table, wheel
 
+NAMES_KEPT = 512  # of attributes of `ray` of which is known whether they are modules
+
 MODES = {"SCRIPT_MODE": 0, "WORKER_MODE": 1, "LOCAL_MODE": 2, "RESTORE_WORKER_MODE": 3, "SPILL_WORKER_MODE": 4}
+
+
+@lru_cache(maxsize=NAMES_KEPT)
+def _is_module(name: str) -> bool:
+    """Return True if there is a module of that name below `ray`.
+
+    Kept: it takes a look at files, and Ray's libraries ask for what is no module (`ray.get_actor`) in each request.
+    """
+    from rabbitry.ray_alias.finder import our_module
+
+    return our_module(name) is not None or wheel.file(name) != (None, None)
 
 
 class Face(ModuleType):
@@ -53,17 +67,12 @@ class Face(ModuleType):
             raise
 
     def _module(self, name: str) -> ModuleType | None:
-        from rabbitry.ray_alias.finder import our_module
-
         if name in table.SHORT:
             try:
                 return importlib.import_module(f"ray.{table.SHORT[name]}")
             except ModuleNotFoundError as error:  # `hasattr(ray, "worker")` is a question, not an import
                 raise AttributeError(str(error), name=name) from error
-        file, folder = wheel.file(name)
-        if our_module(name) is None and file is None and folder is None:
-            return None
-        return importlib.import_module(f"ray.{name}")
+        return importlib.import_module(f"ray.{name}") if _is_module(name) else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return importlib.import_module, ("ray",)

@@ -129,6 +129,25 @@ class ActorRecords:
         found = self._store.call(b"HGET", self._keys.names, name_field(namespace, name))
         return unhex(found) if found else None
 
+    def holder(
+        self, namespace: str, name: str, *fields: str, likely: bytes | None = None
+    ) -> tuple[bytes | None, list[bytes | None]]:
+        """Return the id of the living actor of that name, and fields of its record.
+
+        In one round trip instead of two, if it is the `likely` one.
+        """
+        lookup = (b"HGET", self._keys.names, name_field(namespace, name))
+        if likely is None:
+            found, values = self._store.call(*lookup), None
+        else:
+            found, values = self._store.pipeline([lookup, (b"HMGET", self._keys.actor(likely), *fields)])
+        actor_id = unhex(found) if found else None
+        if actor_id is None:
+            return None, [None] * len(fields)
+        if actor_id != likely or values is None:
+            values = self.fields(actor_id, *fields)
+        return actor_id, values
+
     def names(self) -> list[tuple[str, str]]:
         """Return (namespace, name) of every named living actor."""
         fields = self._store.call(b"HKEYS", self._keys.names)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from tests.servers import RedisServer
 
 SECRETS = (b"0123456789abcdef0123456789abcdef",)
 MANY = 50
+PATIENCE_S = 10.0
 
 
 class Channel:
@@ -183,3 +187,47 @@ def test_an_actor_that_cannot_be_announced_has_its_results_committed_all_the_sam
     case.commit(key)
     assert case.store.fetch([key]) == [records.NONE]
     assert case.told(case.owner) == [key]
+
+
+def test_the_flusher_is_woken_once_while_calls_come(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeps, looks = threading.Semaphore(0), threading.Semaphore(0)
+
+    def sleep(_: float) -> None:
+        sleeps.release()
+        looks.acquire()
+
+    monkeypatch.setattr(commit, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    committer = case.committer
+    woken: list[bool] = []
+    wake = committer._flush_wanted.set
+    monkeypatch.setattr(committer._flush_wanted, "set", lambda: (woken.append(True), wake()))
+
+    def finish_a_call() -> None:
+        committer.of(case.owner).items += (case.result(), records.NONE)
+        committer.tasks += 1
+        committer.before_user_code()
+
+    def look() -> None:
+        looks.release()
+        assert sleeps.acquire(timeout=PATIENCE_S)
+
+    finish_a_call()
+    assert sleeps.acquire(timeout=PATIENCE_S)
+    for _ in range(10):
+        committer.commit(last=True)
+        look()
+        finish_a_call()
+    assert woken == [True]
+    look()
+    look()
+    assert not committer.pending, "what nobody else commits it does, at the second look"
+    for _ in range(commit.QUIET_LOOKS + 1):
+        looks.release()
+    deadline = time.monotonic() + PATIENCE_S
+    while committer._flushing and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert not committer._flushing, "and when nothing comes it sleeps"
+    finish_a_call()
+    assert woken == [True, True]
+    for _ in range(100):
+        looks.release()

@@ -38,6 +38,7 @@ class FakeLoop:
         self.now = 0.0
         self.stopped = False
         self.handlers: dict[int, Any] = {}
+        self.wanted: dict[int, int] = {}  # by descriptor: the events that its handler is called for
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = 0
 
@@ -50,9 +51,22 @@ class FakeLoop:
 
     def add_handler(self, fd: int, handler: Any, events: int) -> None:
         self.handlers[fd] = handler
+        self.wanted[fd] = events
+
+    def update_handler(self, fd: int, events: int) -> None:
+        assert fd in self.handlers
+        self.wanted[fd] = events
 
     def remove_handler(self, fd: int) -> None:
         self.handlers.pop(fd, None)
+        self.wanted.pop(fd, None)
+
+    def ready(self, fd: int) -> bool:
+        """A descriptor can be read; return whether anybody was told."""
+        if not self.wanted.get(fd):
+            return False
+        self.handlers[fd](fd, self.READ)
+        return True
 
     def stop(self) -> None:
         self.stopped = True
@@ -336,15 +350,19 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes, int]] = []
+        self.needed: list[Any] = []  # of each message: what tells whether it still matters
         self.unconfirmed: list[Callable[[], None]] = []
         self.away = 0
         self.flushes = True
 
-    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: Any = None) -> None:
+    def publish(
+        self, queue: str, body: bytes, *, priority: int = 0, on_confirm: Any = None, needed: Any = None
+    ) -> None:
         if self.away:
             self.away -= 1
             raise ConnectionLost("away")
         self.messages.append((queue, body, priority))
+        self.needed.append(needed)
         if on_confirm is not None:
             self.unconfirmed.append(on_confirm)
 
@@ -452,7 +470,7 @@ class FakePublishing:
         self.released: list[tuple[list[Held], list[Any], bool]] = []
         self.flushes = True
 
-    def publish(self, queue: str, frame: bytes, priority: int, confirmed: Any = None) -> None:
+    def publish(self, queue: str, frame: bytes, priority: int, confirmed: Any = None, needed: Any = None) -> None:
         self.messages.append((queue, frame, priority))
         self.confirms.append(confirmed)
 
@@ -479,6 +497,8 @@ class FakeFailing:
 
     def add(self, failed: Iterable[Any]) -> None:
         self.failed.update((each[0], record) for _, _, each, record in failed)
+
+    gather = add
 
     def fail_tasks(self, held: Held, header: TaskHeader, tasks: list[Task], error: Exception) -> None:
         self.failed.update((each[0], error) for each in tasks)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rabbitry_workers.executor.continuing import Continuing
 
 COMMIT_PATIENCE_SECONDS = 60.0
+QUIET_LOOKS = 3  # of the flusher, with nothing to do and no commit in between, before it sleeps
 FLUSH_SECONDS = 0.01  # results that were not committed for one to two of these are, whatever user code does
 FULL_RETRY_SECONDS = 0.2
 COMMIT_TASKS = 100
@@ -229,15 +230,22 @@ class Committer:
             self._flush_wanted.set()
 
     def _flush(self) -> None:
-        """Body of the flusher: asleep unless results gather while user code runs."""
+        """Body of the flusher: asleep unless results gather while user code runs, or did a moment ago.
+
+        To wake it for each call would take it, and the interpreter, from the thread that is to run the call.
+        """
         seen = -1
+        looked_at, quiet = -1, 0  # commits at the last look; looks in a row at which there was nothing to do
         while True:
             self._flush_wanted.wait()
             time.sleep(FLUSH_SECONDS)
             with self.lock:
                 if not self.pending:
-                    self._flush_wanted.clear()
-                    self._flushing = False
+                    quiet = quiet + 1 if self._commits == looked_at else 0
+                    looked_at = self._commits
+                    if quiet >= QUIET_LOOKS:
+                        self._flush_wanted.clear()
+                        self._flushing = False
                     continue
                 if self._commits == seen:
                     try:

@@ -122,7 +122,14 @@ class LineStream(io.TextIOWrapper):
         task, name = flusher.whose()
         if task != self._marked and os.getpid() == flusher.pid:
             self._marked = task
-            super().write(for_pipe(task, name))
+            mark = for_pipe(task, name)
+            if isinstance(text, str) and text.endswith("\n"):
+                flusher.pending = True
+                super().write(mark + text)  # one system call, and one wake-up of the node, for both
+                if self._kept:
+                    self._clear()
+                return len(text)
+            super().write(mark)
         flusher.pending = True
         count = super().write(text)
         if "\n" in text or "\r" in text:  # all of it has been flushed

@@ -13,13 +13,16 @@ from rabbitry_broker.store.actors import DEAD
 
 MADE_MOST = 1000  # actors made here, before it is looked which of them are dead
 DEAD_KEPT = 1000  # actors known to be dead
+NAMES_KEPT = 1000  # names that were looked up, with the actors that had them
 
 
 class Records(Protocol):
     """Records of actors in the store; see `ActorRecords`."""
 
-    def by_name(self, namespace: str, name: str) -> bytes | None:
-        """Return the actor that has a name."""
+    def holder(
+        self, namespace: str, name: str, *fields: str, likely: bytes | None
+    ) -> tuple[bytes | None, list[bytes | None]]:
+        """Return the actor that has a name, and fields of its record; at less cost if it is the `likely` one."""
 
     def names(self) -> list[tuple[str, str]]:
         """Return (namespace, name) of all."""
@@ -56,6 +59,7 @@ class ActorDirectory:
         self._records = records
         self._flush = flush
         self._made_most = MADE_MOST
+        self._last_named: dict[tuple[str, str], bytes] = {}  # who had a name when it was looked up last
         self.owned: dict[bytes, bytes] = {}
         self.made: set[bytes] | None = None
         self.dead: dict[bytes, bytes] = {}
@@ -69,9 +73,15 @@ class ActorDirectory:
             ValueError: there is none.
         """
         space = namespace or self._job.namespace
-        actor_id = self._records.by_name(space, name)
+        last = self._last_named
+        # Ray Serve looks the same few names up in each request: who had one last probably has it still.
+        likely = last.get((space, name))
+        actor_id, (state, facts) = self._records.holder(space, name, "state", "facts", likely=likely)
         if actor_id is not None:
-            state, facts = self._records.fields(actor_id, "state", "facts")
+            if actor_id != likely:
+                if len(last) >= NAMES_KEPT:
+                    last.clear()
+                last[space, name] = actor_id
             if state is not None and state.decode() != DEAD and facts is not None:
                 return actor_id, self._signer.open(b"facts" + actor_id, facts)
         raise ValueError(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -62,6 +63,7 @@ class Outbox:
         flush_puts: sends them.
         register: makes the client known as alive: results of a dead owner are dropped.
         kick: has the service thread send what waits.
+        needs: tells whether a call to an actor that was sent has not ended; None if nobody knows.
         events: notes what was sent; None for nothing.
     """
 
@@ -77,6 +79,7 @@ class Outbox:
         flush_puts: FlushesPuts,
         register: Callable[[], None],
         kick: Callable[[], None],
+        needs: Callable[[bytes], object] | None = None,
         events: Recorder | None = None,
     ) -> None:
         self._sent = events.sent if events is not None and events.on else None
@@ -90,6 +93,7 @@ class Outbox:
         self._flush_puts = flush_puts
         self._register = register
         self._kick = kick
+        self._needs = needs
         self._flush_lock = threading.RLock()
         self._dirty: list[Plan] = []
         self._lines: list[Line] = []
@@ -289,7 +293,7 @@ class Outbox:
 
         What is published is taken out of the list.
         """
-        signer = self._signer
+        signer, needs = self._signer, self._needs
         while calls:
             frames: list[bytes] = []
             run: list[Task] = []
@@ -305,7 +309,9 @@ class Outbox:
                 size += len(task[1])
             if current is not None:
                 frames.append(encode_frame(signer, current.header_bytes, run))
-            self._publisher.publish(line.queue, b"".join(frames))
+            # A lone call is answered in a moment, as a rule: the broker need not write it down.
+            needed = partial(needs, task[0]) if len(calls) == 1 and needs is not None and needs(task[0]) else None
+            self._publisher.publish(line.queue, b"".join(frames), needed=needed)
             if self._sent is not None:
                 self._note_calls(line.queue, calls[:BATCH_TASKS_MAX])
             del calls[:BATCH_TASKS_MAX]

@@ -11,6 +11,7 @@ knows which of its commands are safe to repeat.
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import time
@@ -241,9 +242,7 @@ class Connection:
 
     def limit_replies(self, seconds: float) -> None:
         """Let the connection count as lost when a reply takes longer than this, from now on; 30 s if never called."""
-        if seconds != self._patience:
-            self._patience = seconds
-            self._set_timeout(seconds)
+        self._patience = seconds  # the socket is told when something is sent: often that is said again before
 
     # -- commands
 
@@ -254,6 +253,11 @@ class Connection:
             StoreError: the server answered with an error.
             ConnectionLost: the connection is closed, broke, or gave no answer in time (see `limit_replies`).
         """
+        if self._timeout != self._patience:
+            self._set_timeout(self._patience)
+        return self._call(args)
+
+    def _call(self, args: tuple[Argument, ...]) -> Any:
         if self._owed:
             raise RuntimeError(f"{self._owed} replies of earlier commands are unread")
         try:
@@ -288,16 +292,15 @@ class Connection:
 
         Args:
             args: the command, with its own time limit inside.
-            timeout: that limit in seconds; the connection waits for the reply that much longer. 0 waits for ever.
+            timeout: that limit in seconds; the connection waits for the reply that much longer, up to a second more. 0
+                waits for ever.
 
         Raises:
             StoreError: as `call`.
         """
-        self._set_timeout(timeout + self._patience if timeout > 0 else 0.0)
-        try:
-            return self.call(*args)
-        finally:
-            self._set_timeout(self._patience)
+        # In whole seconds, and left so: the next such command wants the same, and each change takes two system calls.
+        self._set_timeout(math.ceil(timeout) + self._patience if timeout > 0 else 0.0)
+        return self._call(args)
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Send all `commands` in one write and return their replies; error replies stand in the list as `StoreError`.
@@ -311,6 +314,8 @@ class Connection:
             raise RuntimeError(f"{self._owed} replies of earlier commands are unread")
         if not commands:
             return []
+        if self._timeout != self._patience:
+            self._set_timeout(self._patience)
         replies = self._exchange(commands)
         forgotten = False
         for reply in replies:
@@ -375,6 +380,8 @@ class Connection:
         self._write(b"".join([pack(command) for command in commands]), len(commands))
 
     def _write(self, data: bytes, owed: int) -> None:
+        if self._timeout != self._patience:
+            self._set_timeout(self._patience)
         try:
             self._sendall(data)
         except OSError as error:
@@ -392,6 +399,8 @@ class Connection:
         Raises:
             ConnectionLost: as `call`.
         """
+        if self._timeout != self._patience:
+            self._set_timeout(self._patience)
         sendall: Callable[[Any], Any] = self._sendall
         try:
             for part in parts:

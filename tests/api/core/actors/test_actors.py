@@ -52,8 +52,12 @@ class FakeRecords(FakeStore):
         self._note("kill", actor_id, no_restart)
         return self.of.get(actor_id, ("ALIVE", b""))[0]
 
-    def by_name(self, namespace: str, name: str) -> bytes | None:
-        return self.by.get((namespace, name))
+    def holder(
+        self, namespace: str, name: str, *fields: str, likely: bytes | None
+    ) -> tuple[bytes | None, list[bytes | None]]:
+        self._note("holder", name, likely)
+        actor_id = self.by.get((namespace, name))
+        return actor_id, [None] * len(fields) if actor_id is None else self.fields(actor_id, *fields)
 
     def names(self) -> list[tuple[str, str]]:
         return list(self.by)
@@ -284,6 +288,20 @@ def test_lines_to_the_dead_are_swept(case: Case, monkeypatch: pytest.MonkeyPatch
 
 
 # -- finding ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_had_a_name_last_is_asked_for_along_with_it(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    for actor_id in (ONE, TWO):
+        case.records.facts[actor_id] = [b"ALIVE", SIGNER.seal(b"facts" + actor_id, b"facts")]
+    case.records.by = {("space", "it"): ONE}
+    assert [case.actors.lookup("it", None)[0] for _ in range(2)] == [ONE, ONE]
+    case.records.by["space", "it"] = TWO
+    assert [case.actors.lookup("it", None)[0] for _ in range(2)] == [TWO, TWO]
+    assert [likely for _, likely in case.records.named("holder")] == [None, ONE, ONE, TWO]
+    monkeypatch.setattr(directory_module, "NAMES_KEPT", 1)
+    case.records.by["space", "other"] = ONE
+    case.actors.lookup("other", None)
+    assert case.directory._last_named == {("space", "other"): ONE}
 
 
 def test_actors_are_found_by_name_in_the_session_s_namespace_or_another(case: Case) -> None:

@@ -22,7 +22,7 @@ from rabbitry.core.resolve.remainder import LEAST
 from rabbitry.core.resolve.streams import Streams
 from rabbitry.core.resolve.waiting import Waiting
 from rabbitry.exceptions import GetTimeoutError, ObjectLostError, RabbitrySystemError, TaskError, store_error
-from rabbitry.generators import ObjectRefGenerator
+from rabbitry.generators import ObjectRefGenerator, _Arrivals
 from rabbitry.object_ref import ObjectRef, made_here, process
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
@@ -451,3 +451,28 @@ def test_notes_cancel_claim_and_warn(caplog: pytest.LogCaptureFixture, monkeypat
     notes.handle(Completion(b"", 0, 0.0, [b"of a newer node"], [], "unknown"))
     assert heard == [(task_id(1), True, False), task_id(2)]
     assert caplog.messages == ["mind the gap"]
+
+
+def test_a_coroutine_that_waits_for_an_item_is_woken_once_by_the_item_and_the_end() -> None:
+    nobody: Any = SimpleNamespace(when_ready=lambda *_: None, _on_ready=lambda *_: None)
+    woken: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        soon = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *given: (woken.append(given), soon(*given))[1]  # type: ignore[assignment]
+        arrivals = _Arrivals()
+        for _ in range(2):
+            waiting = asyncio.ensure_future(arrivals.wait(nobody, b"item", nobody, lambda: False))
+            await asyncio.sleep(0)
+            arrivals._wake()
+            arrivals._wake()
+            await waiting
+        waiting = asyncio.ensure_future(arrivals.wait(nobody, b"item", nobody, lambda: False))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        arrivals._wake()
+
+    asyncio.run(main())
+    assert len(woken) == 2, "and who waits no more is not woken"

@@ -53,6 +53,32 @@ def test_what_is_asked_for_together_is_looked_for_together(make_agent: MakeAgent
     assert [record is not None for record in ended] == [True] * (TASKS - 1) + [False]
 
 
+def test_what_was_cancelled_in_its_queue_is_ended_in_few_steps(make_agent: MakeAgent):
+    agent = make_agent()
+    owner = new_client_id()
+    agent.cancelling.known.update((task(owner, at)[0], None) for at in range(TASKS))
+    steps = 0
+    commit = agent.commits.commit_records
+
+    def counted(failed):
+        nonlocal steps
+        steps += 1
+        commit(failed)
+
+    agent.failing._commits.commit_records = counted
+    agent.node.store.register_client(owner, 60.0)
+    announce_queue(agent.node, "task.CPU=1")
+    messages = TASKS // 8
+    for number in range(messages):
+        tasks = [task(owner, at) for at in range(8 * number, 8 * number + 8)]
+        agent.publisher.publish("task.CPU=1", frame(agent, header(owner), *tasks))
+    keys = [task(owner, at)[0] + FIRST_INDEX for at in range(8 * messages)]
+    drive(agent, lambda: all(agent.node.store.fetch(keys)) and not agent.failing, "all are cancelled")
+    assert steps <= messages / 2
+    drive(agent, lambda: not list(agent.in_hand.task_ids()), "nothing is left of them")
+    assert waiting(agent) == 0
+
+
 def test_only_walking_delays_the_next_look(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch):
     agent = make_agent()
     owner = new_client_id()
@@ -107,7 +133,7 @@ def test_what_waits_behind_a_call_is_cancelled_before_that_call(monkeypatch: pyt
     )
     told: list[bytes] = []
     failing = SimpleNamespace(add=lambda failed: None)
-    part = cancelling.Cancelling(*[None] * 4, failing)  # type: ignore[arg-type, misc]
+    part = cancelling.Cancelling(*[None] * 3, failing)  # type: ignore[arg-type, misc]
     part._in_hand = in_hand  # type: ignore[assignment]
     part.calls = SimpleNamespace(  # type: ignore[assignment]
         cancel=lambda executor, task_id: told.append(task_id), take_waiting=lambda wanted: []

@@ -26,6 +26,9 @@ class Loop:
     def __init__(self) -> None:
         self.later: list[tuple[float, Any]] = []
 
+    def add_callback(self, step: Any) -> None:
+        self.later.append((0.0, step))
+
     def call_later(self, seconds: float, step: Any) -> None:
         self.later.append((seconds, step))
 
@@ -41,6 +44,7 @@ class Node:
     def __init__(self) -> None:
         self.loop = Loop()
         self.committed: list[bytes] = []
+        self.steps = 0
         self.away = False
         self.refuses: Callable[[Failed], Exception | None] = lambda _: None
         self.records: dict[bytes, bytes] = {}
@@ -54,6 +58,7 @@ class Node:
                 raise error
         self.records.update((each[2][0], each[3]) for each in batch)
         self.committed += [each[2][0] for each in batch]
+        self.steps += 1
 
     def settle(self, held: Held, count: int) -> None:
         held.outstanding -= count
@@ -83,6 +88,26 @@ def test_a_long_backlog_is_failed_in_slices(monkeypatch: pytest.MonkeyPatch):
     assert node.committed == [each[2][0] for each in tasks]
     assert held.outstanding == 0
     assert not failed
+
+
+def test_what_comes_with_several_messages_is_failed_in_one_step():
+    node = Node()
+    failed = node.failing()
+    messages = [many(8) for _ in range(10)]
+    for _, tasks in messages:
+        failed.gather(tasks)
+    failed.gather([])
+    assert not node.committed and failed, "not before the loop has all of them"
+    assert list(failed.task_ids()) == [each[2][0] for _, tasks in messages for each in tasks], "and they are in hand"
+    node.loop.run_one()
+    assert node.steps == 1 and len(node.committed) == 80
+    assert not failed and not node.loop.later
+    assert all(held.outstanding == 0 for held, _ in messages)
+    failed.gather(many(1)[1])
+    failed.add(many(1)[1])
+    assert len(node.committed) == 80, "what is added meanwhile keeps its turn"
+    node.loop.run_one()
+    assert len(node.committed) == 82
 
 
 def test_what_redis_does_not_take_is_failed_later_and_once():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from rabbitry_broker.output_marks import for_pipe
 from rabbitry_workers.node.services import output
-from rabbitry_workers.node.services.output import LINE_BYTES_MAX, _Pipe
+from rabbitry_workers.node.services.output import GATHER_SECONDS, LINE_BYTES_MAX, LITTLE_BYTES, OutputReader, _Pipe
+from tests.workers.node.fakes import FakeExecutor, World
 
 
 class Reader:
@@ -116,3 +119,71 @@ def test_what_only_looks_like_a_mark_is_text(reader, pipe):
     pipe.take(b"\0\x1drabb")
     pipe.publish_rest()
     assert reader.lines[3] == b"\0\x1drabb"
+
+
+class Watched:
+    """An executor whose pipes a node reads, and what was published of it: lists of lines."""
+
+    def __init__(self):
+        self.loop = (world := World()).loop
+        self.reader = OutputReader(world.node, lambda name: None)
+        self.published = []
+        self.reader.send = lambda job, message: self.published.append(message[5])
+        self.executor = FakeExecutor()
+        (self.fd, self.writes), (errors, self.error_writes) = os.pipe(), os.pipe()
+        self.executor.outputs = (self.fd, errors)
+        self.reader.watch(self.executor)
+
+    def write(self, data):
+        """Print; return whether the node was woken for that."""
+        os.write(self.writes, data)
+        return self.loop.ready(self.fd)
+
+    def end(self):
+        for fd in (self.writes, self.error_writes):
+            os.close(fd)
+        for fd in self.executor.outputs:
+            self.loop.ready(fd)
+        assert not self.loop.handlers, "its pipes have ended"
+
+
+@pytest.fixture
+def watched():
+    made = Watched()
+    yield made
+    made.loop.run(GATHER_SECONDS)
+    made.end()
+
+
+def test_lines_that_come_one_by_one_are_published_together(watched):
+    assert watched.write(b"first\n")
+    assert watched.published == [[b"first"]], "a lone line at once"
+    assert not watched.write(b"second\n")
+    assert not watched.write(b"third\n")
+    watched.loop.run(GATHER_SECONDS)
+    assert watched.loop.ready(watched.fd)
+    assert watched.published[1:] == [[b"second", b"third"]]
+
+
+def test_who_prints_much_is_read_without_pause(watched):
+    many = b"x" * LITTLE_BYTES + b"\n"
+    assert watched.write(many)
+    assert watched.write(many)
+    assert len(watched.published) == 2
+
+
+def test_what_gathers_when_a_process_ends_is_published(watched):
+    watched.write(b"first\n")
+    watched.write(b"second\n")
+    watched.reader.ended(watched.executor)
+    assert watched.published == [[b"first"], [b"second"]]
+
+
+def test_the_end_of_a_pipe_and_a_new_one_of_its_number_are_no_matter(watched):
+    watched.write(b"first\n")
+    pipe = watched.reader._pipes.pop(watched.fd)
+    watched.loop.update_handler(watched.fd, 0)
+    watched.loop.run(GATHER_SECONDS)
+    assert watched.loop.wanted[watched.fd] == 0, "that of a pipe which has ended since is left alone"
+    watched.reader._pipes[watched.fd] = pipe
+    watched.loop.update_handler(watched.fd, watched.loop.READ)

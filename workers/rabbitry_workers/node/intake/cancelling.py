@@ -28,7 +28,7 @@ from rabbitry_workers.executor.calls import result_ids
 from rabbitry_workers.node.model.in_hand import InHand
 from rabbitry_workers.node.model.lanes import Executor
 from rabbitry_workers.node.model.node import Node
-from rabbitry_workers.node.model.ports import Commits, Failed, Fails, Settle
+from rabbitry_workers.node.model.ports import Commits, Failed, Fails
 from rabbitry_workers.node.model.work import Chunk, Held
 
 CANCELS_KEPT: Final = 10000
@@ -76,9 +76,8 @@ class Cancelling:
     Args:
         node: this one.
         in_hand: where tasks are.
-        settle: of deliveries.
         commits: of errors.
-        failing: of what waits.
+        failing: of what waits, and of what comes when it was cancelled.
 
     Attributes:
         known: ids of cancelled tasks that were not here, in the order of their cancelling.
@@ -87,10 +86,9 @@ class Cancelling:
 
     calls: CancelsCalls
 
-    def __init__(self, node: Node, in_hand: InHand, settle: Settle, commits: Commits, failing: Fails) -> None:
+    def __init__(self, node: Node, in_hand: InHand, commits: Commits, failing: Fails) -> None:
         self._node = node
         self._in_hand = in_hand
-        self._settle = settle
         self._commits = commits
         self._failing = failing
         self.known: dict[bytes, None] = {}
@@ -106,7 +104,10 @@ class Cancelling:
     def without_cancelled(
         self, held: Held, header: TaskHeader, tasks: list[Task], *, outstanding: bool = False
     ) -> list[Task]:
-        """Return the tasks that were not cancelled; the others fail. `outstanding`: their delivery counts them."""
+        """Return the tasks that were not cancelled; the others fail. `outstanding`: their delivery counts them.
+
+        Of thousands that were cancelled in their queue each message has a few: they are not committed one by one.
+        """
         kept = []
         cancelled: list[Failed] = []
         for task in tasks:
@@ -115,9 +116,9 @@ class Cancelling:
             else:
                 kept.append(task)
         if cancelled:
-            self._commits.commit_records(cancelled)
-            if outstanding:
-                self._settle(held, len(cancelled))
+            if not outstanding:
+                held.outstanding += len(cancelled)
+            self._failing.gather(cancelled)
         return kept
 
     def cancel(self, task_ids: Sequence[bytes], client: bytes, *, force: bool, recursive: bool = True) -> None:

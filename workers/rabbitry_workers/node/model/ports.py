@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from rabbitry_broker.messages import Task, TaskHeader
 from rabbitry_broker.queue_names import QueueName
-from rabbitry_broker.queues.protocol import OnConfirm
+from rabbitry_broker.queues.protocol import Needed, OnConfirm
 from rabbitry_broker.resources import ResourceRequest
 from rabbitry_broker.store.specs import Dependant
 from rabbitry_workers.node.model.lanes import Executor, Lane
@@ -55,8 +55,16 @@ class Commits(Protocol):
 class Publishes(Protocol):
     """Sends what must not be lost."""
 
-    def publish(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
-        """Publish, now or as soon as servers are back."""
+    def publish(
+        self,
+        queue: str,
+        frame: bytes,
+        priority: int,
+        confirmed: OnConfirm | None = None,
+        *,
+        needed: Needed | None = None,
+    ) -> None:
+        """Publish, now or as soon as servers are back; `needed` tells whether it still matters."""
 
     def publish_now(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
         """Publish, or raise if Redis or the broker is away."""
@@ -73,6 +81,9 @@ class Fails(Protocol):
 
     def add(self, failed: Iterable[Failed]) -> None:
         """Fail tasks that their deliveries count as outstanding."""
+
+    def gather(self, failed: Iterable[Failed]) -> None:
+        """Fail such tasks a moment later, with what comes until then."""
 
     def fail_tasks(self, held: Held, header: TaskHeader, tasks: list[Task], error: Exception) -> None:
         """Fail tasks of one delivery with an error, none of them having run."""

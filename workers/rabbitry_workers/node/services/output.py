@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rabbitry_broker.endpoint import Endpoint
 
 READ_BYTES = 1 << 16
+GATHER_SECONDS = 0.02  # after little was read of a pipe, before it is looked at again
+LITTLE_BYTES = 4096
 LINE_BYTES_MAX = 1 << 20  # a longer line is cut into pieces of this size
 PARTIAL_SECONDS = 0.2
 PARTIAL_SECONDS_MAX = 1.0
@@ -59,25 +61,36 @@ class OutputReader:
             self._node.loop.add_handler(fd, self._on_event, self._node.loop.READ)
 
     def _on_event(self, fd: int, _: int) -> None:
-        self._read(fd)
+        """Take what is there; after a line or two, let more gather before the next look.
 
-    def _read(self, fd: int) -> bool:
-        """Take what is there; False if there is nothing."""
+        Who logs a line for each call would have the node woken for each, and the line published by itself.
+        """
+        pipe = self._pipes[fd]
+        if 0 < self._read(fd) < LITTLE_BYTES:
+            self._node.loop.update_handler(fd, 0)
+            self._node.loop.call_later(GATHER_SECONDS, lambda: self._listen(fd, pipe))
+
+    def _listen(self, fd: int, pipe: _Pipe) -> None:
+        if self._pipes.get(fd) is pipe:  # not another one, by now
+            self._node.loop.update_handler(fd, self._node.loop.READ)
+
+    def _read(self, fd: int) -> int:
+        """Take what is there; return how much that was."""
         try:
             data = os.read(fd, READ_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if data:
             self._pipes[fd].take(data)
-            return True
+            return len(data)
         self._node.loop.remove_handler(fd)
         os.close(fd)
         pipe = self._pipes.pop(fd)
         pipe.publish_rest()
         pipe.close()
-        return False
+        return 0
 
     def _read_all(self, fd: int) -> None:
         for _ in range(LINE_BYTES_MAX // READ_BYTES):  # not for ever: it may go on printing
