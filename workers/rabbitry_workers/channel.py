@@ -31,7 +31,6 @@ executor -> agent
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -113,37 +112,16 @@ class BlockingChannel:
         data = pack_message(message)
         with self._write_lock:
             try:
-                self._send_all(data)
+                self.sock.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
                 self.on_lost()
                 raise
-
-    def _send_all(self, data: bytes) -> None:
-        sent = self._send_some(data)
-        while sent < len(data):
-            data = data[sent:]
-            sent = self._send_some(data)
-
-    def _send_some(self, data: bytes) -> int:
-        while True:
-            try:
-                return self.sock.send(data)
-            except BlockingIOError:  # an event loop watches it, and has it not block
-                self._wait(select.POLLOUT)
-
-    def _wait(self, event: int) -> None:
-        poll = select.poll()
-        poll.register(self.sock.fileno(), event)
-        poll.poll()
 
     def receive(self) -> list[Any] | None:
         """Return the next message, waiting for it; None when the agent is gone."""
         while not self._ready:
             try:
                 data = self.sock.recv(_READ_BYTES)
-            except BlockingIOError:
-                self._wait(select.POLLIN)
-                continue
             except ConnectionError:
                 return None
             if not data:
