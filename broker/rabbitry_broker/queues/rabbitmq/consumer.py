@@ -21,7 +21,7 @@ from pika import exceptions
 from rabbitry_broker.queue_names import amqp_name, is_exclusive, is_of_class, parse
 from rabbitry_broker.queues.protocol import Delivery
 from rabbitry_broker.queues.rabbitmq.declaring import declare, queue_declared_otherwise
-from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link
+from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link, close_at_once
 
 if TYPE_CHECKING:
     from pika.channel import Channel
@@ -177,13 +177,13 @@ class RabbitMQConsumer:
         the next consumer, which gets what is behind them as soon as ours is cancelled.
         """
         self._flush_acks()
-        self.unsubscribe(queue)
         subscription = self._subscriptions.get(queue)
         if subscription is not None and subscription.channel is not None:
             channel = subscription.channel
             subscription.reset()
             if channel.is_open:
-                self._send(channel.close)
+                self._send(lambda: close_at_once(channel))
+        self.unsubscribe(queue)
 
     def ack(self, delivery: Delivery) -> None:
         """See `Consumer.ack`. Sent at the end of the loop's round, several as one where possible."""
