@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -386,10 +387,16 @@ class RabbitMQServer(Server):
         """Return the address of a vhost of this server, with user and password."""
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
-    def add_vhost(self, vhost: str) -> str:
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """Its version, e.g. `(4, 0, 5)`. It has to run when this is first asked for."""
+        return tuple(int(part) for part in self.evaluate("rabbit_misc:version().", as_text=True).split("."))
+
+    def add_vhost(self, vhost: str, *, default_queue_type: str = "classic") -> str:
         """Make an empty vhost with all permissions for `user`; return its address."""
         self.evaluate(
-            f'ok = rabbit_vhost:add(<<"{vhost}">>, <<"{self.user}">>), '
+            f'ok = rabbit_vhost:add(<<"{vhost}">>, #{{default_queue_type => <<"{default_queue_type}">>}}, '
+            f'<<"{self.user}">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"{self.user}">>, <<"{vhost}">>, '
             f'<<".*">>, <<".*">>, <<".*">>, <<"{self.user}">>).'
         )
