@@ -12,7 +12,7 @@ import pytest
 
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.endpoint import Endpoint
-from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.errors import BrokerError, ConnectError
 from rabbitry_broker.loop import Loop
 from rabbitry_broker.queues import known
 from rabbitry_broker.queues.protocol import Delivery
@@ -119,6 +119,22 @@ def test_publishing_waits_out_a_memory_alarm(start_rabbitmq: Callable[..., Rabbi
     node.close()
 
 
+def test_the_largest_message_passes_and_a_larger_one_is_refused_before_it_is_sent(endpoint: Endpoint) -> None:
+    """Whatever its own limit is (16 MiB with RabbitMQ 4, 128 MiB before): it would close the channel for ever."""
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    largest = bytes(publishers.MAX_BODY_BYTES)
+    publisher.publish(QUEUE, largest)
+    with pytest.raises(BrokerError, match="16777217 bytes is too large"):
+        publisher.publish(QUEUE, largest + b"x")
+    publisher.publish(QUEUE, b"after it")
+    node.run_until(lambda: len(node.got) == 2)
+    assert [each.body for each in node.got] == [largest, b"after it"]
+    assert publisher.flush(PATIENCE_S)
+    publisher.close()
+    node.close()
+
+
 def test_closing_ends_the_thread(endpoint: Endpoint) -> None:
     before = set(threading.enumerate())
     publisher = RabbitMQPublisher(endpoint)
@@ -194,13 +210,31 @@ def test_queues_of_actors_have_no_priorities(endpoint: Endpoint, rabbitmq_server
     assert publisher.flush(PATIENCE_S)
     node.run_until(lambda: len(node.got) == 1)
     arguments = rabbitmq_server.evaluate(
-        f"[{{element(4, amqqueue:get_name(Q)), [K || {{K, _, _}} <- amqqueue:get_arguments(Q)]}} "
+        f"[{{element(4, amqqueue:get_name(Q)), lists:sort([K || {{K, _, _}} <- amqqueue:get_arguments(Q)])}} "
         f'|| Q <- rabbit_amqqueue:list(<<"{endpoint.broker_url.rpartition("/")[2]}">>)].'
     )
-    assert f'{{<<"r:{calls}">>,[<<"x-single-active-consumer">>]}}' in arguments
-    assert f'{{<<"r:{QUEUE}">>,[<<"x-max-priority">>]}}' in arguments
+    assert f'{{<<"r:{calls}">>,[<<"x-queue-type">>,<<"x-single-active-consumer">>]}}' in arguments
+    assert f'{{<<"r:{QUEUE}">>,[<<"x-max-priority">>,<<"x-queue-type">>]}}' in arguments
     publisher.close()
     node.close()
+
+
+def test_queues_are_classic_also_where_the_virtual_host_has_others_by_default(rabbitmq_server: RabbitMQServer) -> None:
+    vhost = "of-quorum-queues"
+    url = rabbitmq_server.add_vhost(vhost, default_queue_type="quorum")
+    endpoint = Endpoint("redis://unused", url, prefix="r:")
+    calls = names.actor_queue(bytes(16))
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(calls, prefetch=5, exclusive=True)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    for queue in (calls, QUEUE):
+        publisher.publish(queue, b"1")
+    node.run_until(lambda: len(node.got) == 2)
+    types = f'[amqqueue:get_type(Q) || Q <- rabbit_amqqueue:list(<<"{vhost}">>)].'
+    assert rabbitmq_server.evaluate(types) == "[rabbit_classic_queue,rabbit_classic_queue]"
+    publisher.close()
+    node.close()
+    rabbitmq_server.delete_vhost(vhost)
 
 
 def test_confirms_are_awaited_without_rest(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
