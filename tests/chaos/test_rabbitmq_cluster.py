@@ -9,7 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry_broker import cluster_file
-from rabbitry_broker.broker_address import with_queue_type
+from rabbitry_broker.broker_address import PRIORITIES_SINCE, with_queue_type
 from tests.chaos.conftest import LONG
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload, plain
@@ -36,7 +36,9 @@ def stage(rabbitmq_cluster: RabbitMQCluster, servers: tuple[RabbitMQServer, Redi
     print(f"RABBITRY_CHAOS_SEED={seed}")
     _, redis = servers
     redis.start()
-    url = with_queue_type(rabbitmq_cluster.url, "quorum")
+    url = rabbitmq_cluster.url
+    if rabbitmq_cluster.servers[0].version < PRIORITIES_SINCE:  # newer ones have quorum queues unasked
+        url = with_queue_type(url, "quorum")
     stage = Stage(rabbitmq_cluster.servers[0], redis, seed, broker_url=url)
     try:
         stage.start()
