@@ -575,9 +575,15 @@ class RabbitMQCluster:
         """
         for server in self.servers:
             server.start()
-        running = self.servers[0].evaluate("length(rabbit_nodes:all_running()).")
-        if int(running) != len(self.servers):
-            raise ServerError(f"{running} of {len(self.servers)} RabbitMQ nodes have joined each other")
+        try:
+            wait_until(self.all_have_joined, "all RabbitMQ nodes see each other", READY_TIMEOUT)
+        except AssertionError as error:
+            raise ServerError(str(error)) from None
+
+    def all_have_joined(self) -> bool:
+        """True if each node says that all are running; the first ones learn of the last a moment after it answers."""
+        count = str(len(self.servers))
+        return all(server.evaluate("length(rabbit_nodes:all_running()).") == count for server in self.servers)
 
     def kill(self) -> None:
         """Kill all nodes and their port mapper."""

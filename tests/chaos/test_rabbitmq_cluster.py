@@ -60,11 +60,6 @@ def leaders(stage: Stage, server: RabbitMQServer) -> list[str]:
     return listed.splitlines()
 
 
-def all_have_joined(cluster: RabbitMQCluster) -> bool:
-    count = str(len(cluster.servers))
-    return all(server.evaluate("length(rabbit_nodes:all_running()).") == count for server in cluster.servers)
-
-
 @pytest.mark.timeout(600)
 def test_any_machine_may_be_lost_for_good(stage: Stage, rabbitmq_cluster: RabbitMQCluster, workload: Workload):
     """Each server once, the last one for ever; those before come back, as only one of three may be missing."""
@@ -85,4 +80,4 @@ def test_any_machine_may_be_lost_for_good(stage: Stage, rabbitmq_cluster: Rabbit
         workload.finish()
         if number < len(order) - 1:
             victim.start()
-            wait_until(lambda: all_have_joined(rabbitmq_cluster), "the server is back", 60)
+            wait_until(rabbitmq_cluster.all_have_joined, "the server is back", 60)
