@@ -338,13 +338,19 @@ class RabbitMQServer(Server):
     name = "rabbitmq-server"
 
     def __init__(
-        self, directory: Path, *, config: Mapping[str, str] | None = None, fellow: RabbitMQServer | None = None
+        self,
+        directory: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+        plugins: Sequence[str] = (),
+        fellow: RabbitMQServer | None = None,
     ) -> None:
         """Prepare a server; `start()` starts it.
 
         Args:
             directory: where it keeps its database, logs and cookie; made if missing.
             config: further lines of rabbitmq.conf, e.g. `{"consumer_timeout": "10000"}`.
+            plugins: names of plugins that are enabled.
             fellow: another one, which this one joins when it starts for the first time; it shares its cookie, port
                 mapper and account.
         """
@@ -380,7 +386,7 @@ class RabbitMQServer(Server):
             **(config or {}),
         }
         self._write("rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in lines.items()))
-        self._write("enabled_plugins", "[].\n")
+        self._write("enabled_plugins", f"[{','.join(plugins)}].\n")
         self._write(".erlang.cookie", self._cookie, mode=0o400)
 
     def vhost_url(self, vhost: str) -> str:

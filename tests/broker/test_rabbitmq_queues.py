@@ -10,6 +10,7 @@ from dataclasses import replace
 import pika
 import pytest
 
+from rabbitry_broker import broker_address
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.errors import BrokerError, ConnectError
@@ -24,6 +25,8 @@ from tests.servers import RabbitMQServer, free_port
 
 PATIENCE_S = 25.0
 QUEUE = names.task_queue("CPU=1")
+DEPRECATED = ("amqp_address_v1", "global_qos", "queue_master_locator", "ram_node_type", "transient_nonexcl_queues")
+"""Features that RabbitMQ 4.0 still permits unless it is told otherwise."""
 
 
 class Node:
@@ -235,6 +238,34 @@ def test_queues_are_classic_also_where_the_virtual_host_has_others_by_default(ra
     publisher.close()
     node.close()
     rabbitmq_server.delete_vhost(vhost)
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_all_goes_on_where_nothing_deprecated_is_permitted(
+    rabbitmq_server: RabbitMQServer, start_rabbitmq: Callable[..., RabbitMQServer], queue_type: str
+) -> None:
+    if rabbitmq_server.version < broker_address.PRIORITIES_SINCE:
+        pytest.skip("RabbitMQ 3.10 deprecates nothing")
+    server = start_rabbitmq(config={f"deprecated_features.permit.{name}": "false" for name in DEPRECATED})
+    endpoint = Endpoint("redis://unused", f"{server.url}?queue_type={queue_type}", prefix="r:")
+    calls = names.actor_queue(bytes(16))
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(calls, prefetch=5, exclusive=True)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    for queue in (calls, QUEUE):
+        publisher.publish(queue, b"1", priority=3)
+    node.run_until(lambda: len(node.got) == 2)
+    node.consumer.subscribe(QUEUE, prefetch=2)
+    for delivery in node.got:
+        node.consumer.release(delivery)
+    node.run_until(lambda: len(node.got) == 4)
+    for delivery in node.got[2:]:
+        node.consumer.ack(delivery)
+    node.consumer.delete_queue(calls)
+    node.consumer.delete_queue(QUEUE, if_empty=True)
+    node.run_until(lambda: server.queues("tests") == [])
+    publisher.close()
+    node.close()
 
 
 def test_confirms_are_awaited_without_rest(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
