@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,11 @@ class Node:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline
+            self.loop.run_once(0.01)
+
+    def run_for(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self.loop.run_once(0.01)
 
     def close(self) -> None:
@@ -238,6 +244,33 @@ def test_queues_are_classic_also_where_the_virtual_host_has_others_by_default(ra
     publisher.close()
     node.close()
     rabbitmq_server.delete_vhost(vhost)
+
+
+@pytest.mark.parametrize("leaves", ["breaks off", "closes"])
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_calls_of_an_actor_keep_their_order_when_its_node_is_gone(
+    endpoint: Endpoint, queue_type: str, leaves: str
+) -> None:
+    endpoint = replace(endpoint, broker_url=f"{endpoint.broker_url}?queue_type={queue_type}")
+    calls = names.actor_queue(bytes(16))
+    publisher, first, second = RabbitMQPublisher(endpoint), Node(endpoint), Node(endpoint)
+    first.consumer.subscribe(calls, prefetch=4, exclusive=True)
+    bodies = [b"%d" % number for number in range(30)]
+    for body in bodies:
+        publisher.publish(calls, body)
+    first.run_until(lambda: len(first.got) == 4)
+    second.consumer.subscribe(calls, prefetch=40, exclusive=True)
+    second.run_for(0.25)
+    first.consumer.ack(first.got[1])
+    first.run_for(0.25)
+    if leaves == "closes":
+        first.consumer.close()
+    else:
+        first.consumer._link.connection._transport._sock.shutdown(socket.SHUT_RDWR)  # nobody runs its loop any more
+    second.run_until(lambda: len(second.got) == 29)
+    assert [each.body for each in second.got] == [bodies[0], *bodies[2:]]
+    for each in (publisher, first, second):
+        each.close()
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])

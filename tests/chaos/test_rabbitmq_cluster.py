@@ -17,6 +17,7 @@ from tests.servers import RabbitMQCluster, RabbitMQServer, RedisServer, free_por
 
 SUBMISSIONS = 200 if LONG else 60
 LOST = 3 if LONG else 1  # each takes the start of a RabbitMQ
+PATIENCE_S = 10.0  # until work goes on
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,7 @@ def test_any_machine_may_be_lost_for_good(stage: Stage, rabbitmq_cluster: Rabbit
         stage.recovery(
             "the loss of a server of a RabbitMQ cluster",
             lambda: rabbitry.get(plain.remote(workload.ledger.path, "probe", 1), timeout=5),
+            timeout=PATIENCE_S,
         )
         workload.finish()
         if number < len(order) - 1:
