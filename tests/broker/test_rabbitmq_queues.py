@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pika
 import pytest
@@ -18,6 +19,7 @@ from rabbitry_broker.errors import BrokerError, ConnectError
 from rabbitry_broker.loop import Loop
 from rabbitry_broker.queues import known
 from rabbitry_broker.queues.protocol import Delivery
+from rabbitry_broker.queues.rabbitmq import consumer as consumers
 from rabbitry_broker.queues.rabbitmq import link, refusals
 from rabbitry_broker.queues.rabbitmq import publisher as publishers
 from rabbitry_broker.queues.rabbitmq.consumer import RabbitMQConsumer
@@ -244,6 +246,43 @@ def test_queues_are_classic_also_where_the_virtual_host_has_others_by_default(ra
     publisher.close()
     node.close()
     rabbitmq_server.delete_vhost(vhost)
+
+
+def test_queues_beyond_the_channels_of_a_connection_wait_for_one(
+    start_rabbitmq: Callable[..., RabbitMQServer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumers, "_LINGER_S", 0.1)
+    server = start_rabbitmq(config={"channel_max": "6"})
+    endpoint = Endpoint("redis://unused", f"{server.url}?queue_type=classic", prefix="r:")
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    queues = [names.actor_queue(bytes([number]) * 16) for number in range(8)]
+    for queue in queues:
+        node.consumer.subscribe(queue, prefetch=1, exclusive=True)
+        publisher.publish(queue, b"x")
+    node.run_until(lambda: len(node.got) == 5)  # one channel is for deleting
+    assert "RabbitMQ allows 6 on a connection (channel_max)" in caplog.text
+    served = [delivery.queue for delivery in node.got]
+    for delivery in node.got[:3]:
+        node.consumer.ack(delivery)
+        node.consumer.unsubscribe(delivery.queue)
+    node.run_until(lambda: len(node.got) == 8)
+    assert {delivery.queue for delivery in node.got} == set(queues)
+    for delivery in node.got[5:]:
+        assert delivery.queue not in served
+    publisher.close()
+    node.close()
+
+
+def test_the_server_takes_the_settings_that_are_given_for_it(start_rabbitmq: Callable[..., RabbitMQServer]) -> None:
+    text = (Path(__file__).parents[2] / "broker" / "rabbitmq.conf").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    settings = dict(line.split(" = ") for line in lines)
+    del settings["listeners.tcp.default"]  # a port of its own
+    server = start_rabbitmq(config=settings)
+    told = server.evaluate(
+        "[application:get_env(rabbit, K) || K <- [max_message_size, consumer_timeout, channel_max]]."
+    )
+    assert told == "[{ok,67108864},{ok,1800000},{ok,32767}]"
 
 
 @pytest.mark.parametrize("leaves", ["breaks off", "closes"])

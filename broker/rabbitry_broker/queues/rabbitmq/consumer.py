@@ -271,7 +271,17 @@ class RabbitMQConsumer:
         if channel is None:
             if subscription.wanted:
                 subscription.opening = True
-                self._send(lambda: connection.channel(on_open_callback=partial(self._on_channel, subscription)))
+                if not self._open_channel(partial(self._on_channel, subscription)):
+                    subscription.opening = False
+                    if not subscription.retries:
+                        most = connection.params.channel_max
+                        logger.warning(
+                            "queue %s waits for a channel: RabbitMQ allows %d on a connection (channel_max), and each "
+                            "queue that is consumed takes one; allow more there",
+                            subscription.queue,
+                            most,
+                        )
+                    self._retry(subscription)
         elif channel.is_open:
             self._send(lambda: self._consume_or_cancel(subscription, channel))
 
@@ -290,6 +300,16 @@ class RabbitMQConsumer:
             subscription.tag = channel.basic_consume(
                 amqp_name(self._prefix, subscription.queue), partial(self._on_message, subscription)
             )
+
+    def _open_channel(self, on_open: Callable[[Channel], object]) -> bool:
+        """Ask for a channel; False if the connection has as many as RabbitMQ allows."""
+        connection = self._link.connection
+        try:
+            if connection is not None:
+                self._send(lambda: connection.channel(on_open_callback=on_open))
+        except exceptions.NoFreeChannels:
+            return False
+        return True
 
     def _send(self, action: Callable[[], object]) -> None:
         connection = self._link.connection
@@ -430,9 +450,6 @@ class RabbitMQConsumer:
 
         On a channel for this alone: it is closed if there is no such queue.
         """
-        connection = self._link.connection
-        if connection is None:
-            return
         name = amqp_name(self._prefix, queue)
 
         def closed(_: Any, reason: Any) -> None:
@@ -456,7 +473,8 @@ class RabbitMQConsumer:
             if on_deleted is not None:
                 on_deleted()
 
-        self._send(lambda: connection.channel(on_open_callback=opened))
+        if not self._open_channel(opened):
+            logger.info("queue %s is not looked at: there is no channel left", queue)
 
 
 def _told(on_deleted: Callable[[], None] | None) -> Callable[[Any], None] | None:
