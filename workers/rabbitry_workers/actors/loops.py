@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -307,6 +308,8 @@ class AsyncRunner:
             self._receiver.start()
         else:
             self._loop.add_reader(host.channel.sock.fileno(), self._on_channel)
+            # uvloop makes what it watches non-blocking: the goodbye would fail, and sends when the agent is slow.
+            os.set_blocking(host.channel.sock.fileno(), True)
             self._loop.add_reader(host._wake_read, self._on_wake)
             self._loop.call_soon(self._on_channel)
         self._serving = True
