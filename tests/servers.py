@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -337,13 +338,19 @@ class RabbitMQServer(Server):
     name = "rabbitmq-server"
 
     def __init__(
-        self, directory: Path, *, config: Mapping[str, str] | None = None, fellow: RabbitMQServer | None = None
+        self,
+        directory: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+        plugins: Sequence[str] = (),
+        fellow: RabbitMQServer | None = None,
     ) -> None:
         """Prepare a server; `start()` starts it.
 
         Args:
             directory: where it keeps its database, logs and cookie; made if missing.
             config: further lines of rabbitmq.conf, e.g. `{"consumer_timeout": "10000"}`.
+            plugins: names of plugins that are enabled.
             fellow: another one, which this one joins when it starts for the first time; it shares its cookie, port
                 mapper and account.
         """
@@ -379,17 +386,23 @@ class RabbitMQServer(Server):
             **(config or {}),
         }
         self._write("rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in lines.items()))
-        self._write("enabled_plugins", "[].\n")
+        self._write("enabled_plugins", f"[{','.join(plugins)}].\n")
         self._write(".erlang.cookie", self._cookie, mode=0o400)
 
     def vhost_url(self, vhost: str) -> str:
         """Return the address of a vhost of this server, with user and password."""
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
-    def add_vhost(self, vhost: str) -> str:
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """Its version, e.g. `(4, 0, 5)`. It has to run when this is first asked for."""
+        return tuple(int(part) for part in self.evaluate("rabbit_misc:version().", as_text=True).split("."))
+
+    def add_vhost(self, vhost: str, *, default_queue_type: str = "classic") -> str:
         """Make an empty vhost with all permissions for `user`; return its address."""
         self.evaluate(
-            f'ok = rabbit_vhost:add(<<"{vhost}">>, <<"{self.user}">>), '
+            f'ok = rabbit_vhost:add(<<"{vhost}">>, #{{default_queue_type => <<"{default_queue_type}">>}}, '
+            f'<<"{self.user}">>), '
             f'rabbit_auth_backend_internal:set_permissions(<<"{self.user}">>, <<"{vhost}">>, '
             f'<<".*">>, <<".*">>, <<".*">>, <<"{self.user}">>).'
         )
@@ -568,9 +581,15 @@ class RabbitMQCluster:
         """
         for server in self.servers:
             server.start()
-        running = self.servers[0].evaluate("length(rabbit_nodes:all_running()).")
-        if int(running) != len(self.servers):
-            raise ServerError(f"{running} of {len(self.servers)} RabbitMQ nodes have joined each other")
+        try:
+            wait_until(self.all_have_joined, "all RabbitMQ nodes see each other", READY_TIMEOUT)
+        except AssertionError as error:
+            raise ServerError(str(error)) from None
+
+    def all_have_joined(self) -> bool:
+        """True if each node says that all are running; the first ones learn of the last a moment after it answers."""
+        count = str(len(self.servers))
+        return all(server.evaluate("length(rabbit_nodes:all_running()).") == count for server in self.servers)
 
     def kill(self) -> None:
         """Kill all nodes and their port mapper."""

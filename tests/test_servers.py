@@ -116,7 +116,7 @@ def test_rabbitmq_takes_orders(rabbitmq_server: RabbitMQServer) -> None:
     with pytest.raises(ServerError, match="badarith"):
         rabbitmq_server.evaluate("1 / 0.")
     with pytest.raises(ServerError, match="rabbitmqctl"):
-        rabbitmq_server.ctl("delete_user", "nobody")
+        rabbitmq_server.ctl("set_user_tags", "nobody", "management")
 
 
 def test_an_order_that_did_not_reach_rabbitmq_is_given_again(

@@ -93,11 +93,12 @@ prefer
 _.retrieve_result_callback
 _.abort_everything
 
-# pika's parameters.
+# pika's parameters, and what its connection calls when it is closed.
 _.connection_attempts
 _.socket_timeout
 _.stack_timeout
 _.client_properties
+_._close_channels
 
 # The same of `ray.job_submission`.
 _.get_version

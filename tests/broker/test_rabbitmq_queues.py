@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pika
 import pytest
 
+from rabbitry_broker import broker_address
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.endpoint import Endpoint
-from rabbitry_broker.errors import ConnectError
+from rabbitry_broker.errors import BrokerError, ConnectError
 from rabbitry_broker.loop import Loop
 from rabbitry_broker.queues import known
 from rabbitry_broker.queues.protocol import Delivery
+from rabbitry_broker.queues.rabbitmq import consumer as consumers
 from rabbitry_broker.queues.rabbitmq import link, refusals
 from rabbitry_broker.queues.rabbitmq import publisher as publishers
 from rabbitry_broker.queues.rabbitmq.consumer import RabbitMQConsumer
@@ -24,6 +28,8 @@ from tests.servers import RabbitMQServer, free_port
 
 PATIENCE_S = 25.0
 QUEUE = names.task_queue("CPU=1")
+DEPRECATED = ("amqp_address_v1", "global_qos", "queue_master_locator", "ram_node_type", "transient_nonexcl_queues")
+"""Features that RabbitMQ 4.0 still permits unless it is told otherwise."""
 
 
 class Node:
@@ -38,6 +44,11 @@ class Node:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline
+            self.loop.run_once(0.01)
+
+    def run_for(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self.loop.run_once(0.01)
 
     def close(self) -> None:
@@ -119,6 +130,22 @@ def test_publishing_waits_out_a_memory_alarm(start_rabbitmq: Callable[..., Rabbi
     node.close()
 
 
+def test_the_largest_message_passes_and_a_larger_one_is_refused_before_it_is_sent(endpoint: Endpoint) -> None:
+    """Whatever its own limit is (16 MiB with RabbitMQ 4, 128 MiB before): it would close the channel for ever."""
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    largest = bytes(publishers.MAX_BODY_BYTES)
+    publisher.publish(QUEUE, largest)
+    with pytest.raises(BrokerError, match="16777217 bytes is too large"):
+        publisher.publish(QUEUE, largest + b"x")
+    publisher.publish(QUEUE, b"after it")
+    node.run_until(lambda: len(node.got) == 2)
+    assert [each.body for each in node.got] == [largest, b"after it"]
+    assert publisher.flush(PATIENCE_S)
+    publisher.close()
+    node.close()
+
+
 def test_closing_ends_the_thread(endpoint: Endpoint) -> None:
     before = set(threading.enumerate())
     publisher = RabbitMQPublisher(endpoint)
@@ -194,11 +221,121 @@ def test_queues_of_actors_have_no_priorities(endpoint: Endpoint, rabbitmq_server
     assert publisher.flush(PATIENCE_S)
     node.run_until(lambda: len(node.got) == 1)
     arguments = rabbitmq_server.evaluate(
-        f"[{{element(4, amqqueue:get_name(Q)), [K || {{K, _, _}} <- amqqueue:get_arguments(Q)]}} "
+        f"[{{element(4, amqqueue:get_name(Q)), lists:sort([K || {{K, _, _}} <- amqqueue:get_arguments(Q)])}} "
         f'|| Q <- rabbit_amqqueue:list(<<"{endpoint.broker_url.rpartition("/")[2]}">>)].'
     )
-    assert f'{{<<"r:{calls}">>,[<<"x-single-active-consumer">>]}}' in arguments
-    assert f'{{<<"r:{QUEUE}">>,[<<"x-max-priority">>]}}' in arguments
+    assert f'{{<<"r:{calls}">>,[<<"x-queue-type">>,<<"x-single-active-consumer">>]}}' in arguments
+    assert f'{{<<"r:{QUEUE}">>,[<<"x-max-priority">>,<<"x-queue-type">>]}}' in arguments
+    publisher.close()
+    node.close()
+
+
+def test_queues_are_classic_also_where_the_virtual_host_has_others_by_default(rabbitmq_server: RabbitMQServer) -> None:
+    vhost = "of-quorum-queues"
+    url = rabbitmq_server.add_vhost(vhost, default_queue_type="quorum")
+    endpoint = Endpoint("redis://unused", url, prefix="r:")
+    calls = names.actor_queue(bytes(16))
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(calls, prefetch=5, exclusive=True)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    for queue in (calls, QUEUE):
+        publisher.publish(queue, b"1")
+    node.run_until(lambda: len(node.got) == 2)
+    types = f'[amqqueue:get_type(Q) || Q <- rabbit_amqqueue:list(<<"{vhost}">>)].'
+    assert rabbitmq_server.evaluate(types) == "[rabbit_classic_queue,rabbit_classic_queue]"
+    publisher.close()
+    node.close()
+    rabbitmq_server.delete_vhost(vhost)
+
+
+def test_queues_beyond_the_channels_of_a_connection_wait_for_one(
+    start_rabbitmq: Callable[..., RabbitMQServer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(consumers, "_LINGER_S", 0.1)
+    server = start_rabbitmq(config={"channel_max": "6"})
+    endpoint = Endpoint("redis://unused", f"{server.url}?queue_type=classic", prefix="r:")
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    queues = [names.actor_queue(bytes([number]) * 16) for number in range(8)]
+    for queue in queues:
+        node.consumer.subscribe(queue, prefetch=1, exclusive=True)
+        publisher.publish(queue, b"x")
+    node.run_until(lambda: len(node.got) == 5)  # one channel is for deleting
+    assert "RabbitMQ allows 6 on a connection (channel_max)" in caplog.text
+    served = [delivery.queue for delivery in node.got]
+    for delivery in node.got[:3]:
+        node.consumer.ack(delivery)
+        node.consumer.unsubscribe(delivery.queue)
+    node.run_until(lambda: len(node.got) == 8)
+    assert {delivery.queue for delivery in node.got} == set(queues)
+    for delivery in node.got[5:]:
+        assert delivery.queue not in served
+    publisher.close()
+    node.close()
+
+
+def test_the_server_takes_the_settings_that_are_given_for_it(start_rabbitmq: Callable[..., RabbitMQServer]) -> None:
+    text = (Path(__file__).parents[2] / "broker" / "rabbitmq.conf").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    settings = dict(line.split(" = ") for line in lines)
+    del settings["listeners.tcp.default"]  # a port of its own
+    server = start_rabbitmq(config=settings)
+    told = server.evaluate(
+        "[application:get_env(rabbit, K) || K <- [max_message_size, consumer_timeout, channel_max]]."
+    )
+    assert told == "[{ok,67108864},{ok,1800000},{ok,32767}]"
+
+
+@pytest.mark.parametrize("leaves", ["breaks off", "closes"])
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_calls_of_an_actor_keep_their_order_when_its_node_is_gone(
+    endpoint: Endpoint, queue_type: str, leaves: str
+) -> None:
+    endpoint = replace(endpoint, broker_url=f"{endpoint.broker_url}?queue_type={queue_type}")
+    calls = names.actor_queue(bytes(16))
+    publisher, first, second = RabbitMQPublisher(endpoint), Node(endpoint), Node(endpoint)
+    first.consumer.subscribe(calls, prefetch=4, exclusive=True)
+    bodies = [b"%d" % number for number in range(30)]
+    for body in bodies:
+        publisher.publish(calls, body)
+    first.run_until(lambda: len(first.got) == 4)
+    second.consumer.subscribe(calls, prefetch=40, exclusive=True)
+    second.run_for(0.25)
+    first.consumer.ack(first.got[1])
+    first.run_for(0.25)
+    if leaves == "closes":
+        first.consumer.close()
+    else:
+        first.consumer._link.connection._transport._sock.shutdown(socket.SHUT_RDWR)  # nobody runs its loop any more
+    second.run_until(lambda: len(second.got) == 29)
+    assert [each.body for each in second.got] == [bodies[0], *bodies[2:]]
+    for each in (publisher, first, second):
+        each.close()
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_all_goes_on_where_nothing_deprecated_is_permitted(
+    rabbitmq_server: RabbitMQServer, start_rabbitmq: Callable[..., RabbitMQServer], queue_type: str
+) -> None:
+    if rabbitmq_server.version < broker_address.PRIORITIES_SINCE:
+        pytest.skip("RabbitMQ 3.10 deprecates nothing")
+    server = start_rabbitmq(config={f"deprecated_features.permit.{name}": "false" for name in DEPRECATED})
+    endpoint = Endpoint("redis://unused", f"{server.url}?queue_type={queue_type}", prefix="r:")
+    calls = names.actor_queue(bytes(16))
+    publisher, node = RabbitMQPublisher(endpoint), Node(endpoint)
+    node.consumer.subscribe(calls, prefetch=5, exclusive=True)
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    for queue in (calls, QUEUE):
+        publisher.publish(queue, b"1", priority=3)
+    node.run_until(lambda: len(node.got) == 2)
+    node.consumer.subscribe(QUEUE, prefetch=2)
+    for delivery in node.got:
+        node.consumer.release(delivery)
+    node.run_until(lambda: len(node.got) == 4)
+    for delivery in node.got[2:]:
+        node.consumer.ack(delivery)
+    node.consumer.delete_queue(calls)
+    node.consumer.delete_queue(QUEUE, if_empty=True)
+    node.run_until(lambda: server.queues("tests") == [])
     publisher.close()
     node.close()
 

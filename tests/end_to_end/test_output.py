@@ -59,6 +59,7 @@ def test_lines_and_what_has_no_newline(shown, tmp_path):
 
     rabbitry.get(speak.remote(), timeout=TIMEOUT)
     shown.wait_for("(speak pid) no newline")
+    shown.wait_for("(speak pid) its stderr")  # by another pipe
     assert shown.out == [
         f"(speak pid) {text}" for text in ("a line", "", "return", "from a child", "from C", "no newline")
     ]

@@ -60,6 +60,9 @@ def make_certificates(directory: Path, *, names: str = "DNS:localhost,IP:127.0.0
     )
     run("req", *new, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost")
     (directory / "extensions").write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
-    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days), "-extfile", "extensions")
+    good_for = ("-days", str(days))
+    if days < 0 and b"-not_after" in subprocess.run([openssl, "x509", "-help"], capture_output=True, check=True).stderr:
+        good_for = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")  # OpenSSL 3.4 takes no such days
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", *good_for, "-extfile", "extensions")
     run("x509", "-req", "-in", "request.pem", "-out", "certificate.pem", *signing)
     return Certificates(directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")

@@ -300,7 +300,8 @@ def refused(store_url: str, *words: str) -> bool:
         except redis.exceptions.NoPermissionError:
             return True
         except redis.exceptions.ResponseError as error:
-            return "can't access" in str(error)  # said by a script
+            # Said by a script, before Redis 7.2 and since.
+            return "can't access" in str(error) or "ACL failure in script" in str(error)
         return False
 
 

@@ -21,7 +21,7 @@ from rabbitry_broker.store.reader import Reader
 from rabbitry_broker.store.redis.connection import Connection
 from tests.redis_cluster import RedisCluster
 from tests.security.certificates import Certificates, make_certificates
-from tests.servers import RabbitMQServer, RedisServer, free_port
+from tests.servers import RabbitMQServer, RedisServer, free_port, wait_until
 
 PASSWORD = "correct-horse-battery"
 
@@ -56,6 +56,13 @@ def tls_rabbitmq(start: Callable[..., RabbitMQServer], certificates: Certificate
             "ssl_options.fail_if_no_peer_cert": "true",
         }
     )
+
+    def listens() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return False
+
+    wait_until(listens, "RabbitMQ listens for TLS")  # RabbitMQ 4 does a moment later than without
     plain = urlsplit(server.url)
     address = f"amqps://{plain.username}:{plain.password}@localhost:{port}{plain.path}?{amqp_options(certificates)}"
     return server, address

@@ -1,18 +1,22 @@
-"""What RabbitMQ's management plugin tells, from a server that answers as it does."""
+"""What RabbitMQ's management plugin tells, from a server that answers as it does, and from itself."""
 
 from __future__ import annotations
 
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from rabbitry_broker.endpoint import Endpoint
+from rabbitry_broker.queue_names import task_queue
+from rabbitry_broker.queues import open_publisher
 from rabbitry_workers.http.metrics import _of_queues
-from rabbitry_workers.management import AGAIN_SECONDS, Management, QueueTold
+from rabbitry_workers.management import AGAIN_SECONDS, Management, QueueTold, Told
+from tests.servers import RabbitMQServer, free_port, wait_until
 
 QUEUE = {
     "name": "test:task.CPU=1",
@@ -121,3 +125,27 @@ def test_prometheus_reads_it() -> None:
         "rabbitry_queue_published_messages_total": 40,
         "rabbitry_queue_delivered_messages_total": 35,
     }
+
+
+def test_a_real_plugin_tells_of_queues_and_server(start_rabbitmq: Callable[..., RabbitMQServer]) -> None:
+    port = free_port()
+    config = {"management.tcp.ip": "127.0.0.1", "management.tcp.port": str(port), "collect_statistics_interval": "200"}
+    server = start_rabbitmq(config=config, plugins=["rabbitmq_management"])
+    publisher = open_publisher(Endpoint("redis://unused", server.url, prefix="m:"))
+    for _ in range(3):
+        publisher.publish(task_queue("CPU=1"), b"x")
+    assert publisher.flush(25)
+    management = Management(server.url, port=port)
+    told: list[Told | None] = []
+
+    def told_of_all() -> bool:
+        management._ask_again_at = float("-inf")
+        told[:] = [management.ask()]
+        queue = told[0] and told[0].queues.get("m:task.CPU=1")
+        return bool(queue and queue.ready == 3 and queue.published == 3)
+
+    wait_until(told_of_all, "the plugin tells of the queue's messages", 25)
+    assert told[0] is not None and management.refusal == ""
+    assert told[0].queues["m:task.CPU=1"][:5] == (3, 0, 0, 3, 0)
+    assert told[0].overview["rabbitmq_version"] == ".".join(map(str, server.version))
+    publisher.close()

@@ -6,6 +6,7 @@ a reader is opened, since that takes longer than all of rabbitry; what is hot ha
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,8 @@ def _client(address: Address, anchor: bytes, timeout: float) -> redis.Redis:
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
     }
-    common = {**limits, **_tls(address), "username": address.username or None, "password": address.password or None}
+    common = {**limits, **_tls(address), **_nameless()}
+    common |= {"username": address.username or None, "password": address.password or None}
     at = (address.host, address.port)
     if address.sentinels:
         from redis.sentinel import Sentinel
@@ -109,6 +111,15 @@ def _client(address: Address, anchor: bytes, timeout: float) -> redis.Redis:
     client = redis.Redis(**where, **common, db=address.database, protocol=2, single_connection_client=True)
     client.response_callbacks.clear()  # replies as they come
     return client
+
+
+def _nameless() -> dict[str, None]:
+    """Return what keeps redis-py from telling its name: accounts with few rights may not, and Redis would log that."""
+    import redis
+
+    if "driver_info" in inspect.signature(redis.Redis.__init__).parameters:
+        return {"driver_info": None}
+    return {"lib_name": None, "lib_version": None}  # before redis-py 7.1
 
 
 def _owner(address: Address, key: bytes, common: dict[str, Any]) -> tuple[str, int]:

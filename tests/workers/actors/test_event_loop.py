@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from rabbitry_workers.actors import event_loop as module
+from rabbitry_workers.actors import loops
 from rabbitry_workers.actors.event_loop import actor_loop, group_loop
+from rabbitry_workers.channel import BlockingChannel
 
 
 @pytest.fixture(params=["", "0"], ids=["uvloop", "asyncio"], autouse=True)
@@ -84,3 +90,33 @@ def test_a_node_does_not_need_uvloop() -> None:
     program = "from rabbitry_workers.actors.event_loop import actor_loop; print(type(actor_loop()).__mro__[1].__name__)"
     done = subprocess.run([sys.executable, "-c", hidden + program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [asyncio.SelectorEventLoop.__name__]
+
+
+def test_what_an_actor_says_to_its_agent_waits_for_it_on_every_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What uvloop watches it makes non-blocking, and a goodbye that the agent has not answered yet failed."""
+    monkeypatch.setattr(loops.flusher, "concurrent", False)
+    agents, ours = socket.socketpair()
+    wake_read, wake_write = os.pipe()
+    told: list[tuple[str, bool]] = []
+
+    def leave(reason: str) -> int:
+        told.append((reason, os.get_blocking(ours.fileno())))
+        return 0
+
+    host: Any = SimpleNamespace(
+        spec=SimpleNamespace(groups={}, concurrency=1),
+        channel=BlockingChannel(ours),
+        _wake_read=wake_read,
+        ending="exit_actor",
+        patience_at_end=0.0,
+        leave=leave,
+    )
+    runner = loops.AsyncRunner(host)
+    runner._loop.call_soon(host.on_exit)
+    assert runner.serve() == 0
+    assert told == [("exit_actor", True)]
+    runner._loop.close()
+    for each in (agents, ours):
+        each.close()
+    os.close(wake_read)
+    os.close(wake_write)

@@ -308,8 +308,7 @@ class AsyncRunner:
             self._receiver.start()
         else:
             self._loop.add_reader(host.channel.sock.fileno(), self._on_channel)
-            # uvloop has made it one that does not block: what is sent would have to fit into its buffer, and at the end
-            # there would be nothing to wait for.
+            # uvloop makes what it watches non-blocking: the goodbye would fail, and sends when the agent is slow.
             os.set_blocking(host.channel.sock.fileno(), True)
             self._loop.add_reader(host._wake_read, self._on_wake)
             self._loop.call_soon(self._on_channel)

@@ -37,7 +37,7 @@ BATCH_TASKS_MAX = 200  # measured: beyond this nothing is gained
 BATCH_SECONDS = 0.010  # of work in one batch
 LEAST_SECONDS = 0.001  # of work in one: a message costs servers and node about that much, so less is not worth sharing
 BATCH_UNSEEN = 16  # tasks in a batch of a function whose run time is not known yet
-BATCH_BYTES_MAX = 4 * 1024 * 1024
+BATCH_BYTES_MAX = 4 * 1024 * 1024  # RabbitMQ 4 takes 16 MiB, and a batch ends with the task that goes beyond this
 
 
 class ParkStore(Protocol):
@@ -279,7 +279,7 @@ class Outbox:
         size = self.batch_size(plan, len(tasks))
         while tasks:
             batch = tasks[:size]
-            if size > 1 and sum([len(task[1]) for task in batch]) > BATCH_BYTES_MAX:
+            if size > 1 and _bytes_of(batch) > BATCH_BYTES_MAX:
                 for task in batch:
                     publish(plan.next_queue(), encode_frame(signer, plan.header_bytes, [task]), priority=plan.priority)
             else:
@@ -289,7 +289,7 @@ class Outbox:
             del tasks[:size]
 
     def _publish_calls(self, line: Line, calls: list[tuple[Plan, Task]]) -> None:
-        """One message for up to `BATCH_TASKS_MAX` calls: a frame for each run of calls under one plan.
+        """`BATCH_TASKS_MAX` calls or `BATCH_BYTES_MAX` a message, with a frame for each run of calls under one plan.
 
         What is published is taken out of the list.
         """
@@ -297,24 +297,30 @@ class Outbox:
         while calls:
             frames: list[bytes] = []
             run: list[Task] = []
-            size = 0
+            count = size = 0
             current: Plan | None = None
             for plan, task in calls[:BATCH_TASKS_MAX]:
-                if current is not None and (plan is not current or size > BATCH_BYTES_MAX):
-                    frames.append(encode_frame(signer, current.header_bytes, run))
-                    run = []
-                    size = 0
-                current = plan
+                if size > BATCH_BYTES_MAX:
+                    break
+                if plan is not current:
+                    if current is not None:
+                        frames.append(encode_frame(signer, current.header_bytes, run))
+                        run = []
+                    current = plan
+                    size += len(plan.header_bytes)
                 run.append(task)
+                count += 1
                 size += len(task[1])
+                if task[4]:
+                    size += sum([len(record) for record in task[4].values()])
             if current is not None:
                 frames.append(encode_frame(signer, current.header_bytes, run))
             # A lone call is answered in a moment, as a rule: the broker need not write it down.
             needed = partial(needs, task[0]) if len(calls) == 1 and needs is not None and needs(task[0]) else None
             self._publisher.publish(line.queue, b"".join(frames), needed=needed)
             if self._sent is not None:
-                self._note_calls(line.queue, calls[:BATCH_TASKS_MAX])
-            del calls[:BATCH_TASKS_MAX]
+                self._note_calls(line.queue, calls[:count])
+            del calls[:count]
 
     def _note_calls(self, queue: str, calls: list[tuple[Plan, Task]]) -> None:
         """These calls were sent: one mark for each run of calls under one plan. HOT PATH."""
@@ -359,3 +365,9 @@ class Outbox:
         for (plan, _), frame, queue, now in zip(parked, frames, queues, ready, strict=True):
             if now:
                 self._publisher.publish(queue, frame, priority=plan.priority)
+
+
+def _bytes_of(tasks: list[Task]) -> int:
+    """Return what arguments and the values that come along weigh. HOT PATH."""
+    size = sum([len(task[1]) for task in tasks])
+    return size + sum([len(record) for task in tasks if task[4] for record in task[4].values()])

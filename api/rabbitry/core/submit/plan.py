@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from rabbitry.arguments import shown
 from rabbitry_broker.messages import Task, TaskHeader, encode_header
+
+HEADER_BYTES_MAX = 4 * 1024 * 1024  # it travels with each message, of which RabbitMQ 4 takes 16 MiB
 
 
 class Route(Protocol):
@@ -58,6 +61,9 @@ class Plan:
         route: decides for each message instead of `queue`.
         timing: run times of the function; of this plan alone by default.
         line: of the actor that its calls go to.
+
+    Raises:
+        ValueError: the header is too large.
     """
 
     __slots__ = (
@@ -86,6 +92,12 @@ class Plan:
     ) -> None:
         self.header = header
         self.header_bytes = encode_header(header)
+        size = len(self.header_bytes)
+        if size > HEADER_BYTES_MAX:
+            raise ValueError(
+                f"the options of {shown(header.name)} take {size} bytes, and {HEADER_BYTES_MAX} at most travel with "
+                "each task: pass what is large in its name, runtime_env or retry_exceptions as an argument"
+            )
         self.function = header.function
         self.queue = queue
         self.priority = header.priority

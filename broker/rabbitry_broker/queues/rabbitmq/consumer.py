@@ -22,7 +22,7 @@ from rabbitry_broker.queue_names import amqp_name, is_exclusive, is_of_class, pa
 from rabbitry_broker.queues.protocol import Delivery
 from rabbitry_broker.queues.rabbitmq.declaring import declare, queue_declared_otherwise
 from rabbitry_broker.queues.rabbitmq.frames import AGAIN
-from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link
+from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link, close_at_once
 
 if TYPE_CHECKING:
     from pika.channel import Channel
@@ -178,13 +178,13 @@ class RabbitMQConsumer:
         the next consumer, which gets what is behind them as soon as ours is cancelled.
         """
         self._flush_acks()
-        self.unsubscribe(queue)
         subscription = self._subscriptions.get(queue)
         if subscription is not None and subscription.channel is not None:
             channel = subscription.channel
             subscription.reset()
             if channel.is_open:
-                self._send(channel.close)
+                self._send(lambda: close_at_once(channel))
+        self.unsubscribe(queue)
 
     def ack(self, delivery: Delivery) -> None:
         """See `Consumer.ack`. Sent at the end of the loop's round, several as one where possible."""
@@ -272,7 +272,17 @@ class RabbitMQConsumer:
         if channel is None:
             if subscription.wanted:
                 subscription.opening = True
-                self._send(lambda: connection.channel(on_open_callback=partial(self._on_channel, subscription)))
+                if not self._open_channel(partial(self._on_channel, subscription)):
+                    subscription.opening = False
+                    if not subscription.retries:
+                        most = connection.params.channel_max
+                        logger.warning(
+                            "queue %s waits for a channel: RabbitMQ allows %d on a connection (channel_max), and each "
+                            "queue that is consumed takes one; allow more there",
+                            subscription.queue,
+                            most,
+                        )
+                    self._retry(subscription)
         elif channel.is_open:
             self._send(lambda: self._consume_or_cancel(subscription, channel))
 
@@ -291,6 +301,16 @@ class RabbitMQConsumer:
             subscription.tag = channel.basic_consume(
                 amqp_name(self._prefix, subscription.queue), partial(self._on_message, subscription)
             )
+
+    def _open_channel(self, on_open: Callable[[Channel], object]) -> bool:
+        """Ask for a channel; False if the connection has as many as RabbitMQ allows."""
+        connection = self._link.connection
+        try:
+            if connection is not None:
+                self._send(lambda: connection.channel(on_open_callback=on_open))
+        except exceptions.NoFreeChannels:
+            return False
+        return True
 
     def _send(self, action: Callable[[], object]) -> None:
         connection = self._link.connection
@@ -430,9 +450,6 @@ class RabbitMQConsumer:
 
         On a channel for this alone: it is closed if there is no such queue.
         """
-        connection = self._link.connection
-        if connection is None:
-            return
         name = amqp_name(self._prefix, queue)
 
         def closed(_: Any, reason: Any) -> None:
@@ -456,7 +473,8 @@ class RabbitMQConsumer:
             if on_deleted is not None:
                 on_deleted()
 
-        self._send(lambda: connection.channel(on_open_callback=opened))
+        if not self._open_channel(opened):
+            logger.info("queue %s is not looked at: there is no channel left", queue)
 
 
 def _told(on_deleted: Callable[[], None] | None) -> Callable[[Any], None] | None:

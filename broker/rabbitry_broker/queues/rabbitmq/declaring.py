@@ -32,14 +32,18 @@ def declare(channel: Channel, prefix: str, queue: str, *, quorum: bool) -> None:
         channel: to declare it on.
         prefix: of the cluster.
         queue: its name.
-        quorum: it is to be a quorum queue; these take no `x-max-priority` (RabbitMQ 4 has two priorities in all).
+        quorum: it is to be a quorum queue; these take no `x-max-priority` (RabbitMQ 4 has two priorities of its own).
     """
     arguments: dict[str, Any]
     exclusive = is_exclusive(queue)
     if quorum:
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": _DELIVERY_LIMIT}
     else:
-        arguments = {} if exclusive else {"x-max-priority": len(PRIORITIES)}
+        # Said also where it is the default: a virtual host may have quorum queues as its own, which take no such
+        # arguments, or have no such limit.
+        arguments = {"x-queue-type": "classic"}
+        if not exclusive:
+            arguments["x-max-priority"] = len(PRIORITIES)
     if exclusive:
         arguments["x-single-active-consumer"] = True
     channel.queue_declare(amqp_name(prefix, queue), durable=True, arguments=arguments)

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pika
 from pika import exceptions
@@ -33,6 +33,9 @@ from rabbitry_broker.backoff import backoff
 from rabbitry_broker.errors import ConnectError, without_password
 from rabbitry_broker.loop import Loop, Timer
 from rabbitry_broker.queues.rabbitmq import refusals
+
+if TYPE_CHECKING:
+    from pika.channel import Channel
 
 CONNECT_TIMEOUT_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 1.0
@@ -83,11 +86,26 @@ class AMQPConnection(pika.SelectConnection):  # type: ignore[misc]
         """Send frames that pika did not make."""
         self._adapter_emit_data(data)
 
+    def _close_channels(self, reply_code: int, reply_text: str) -> None:
+        for channel in list(self._channels.values()):
+            if not (channel.is_closing or channel.is_closed):
+                close_at_once(channel, reply_code, reply_text)
+
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._held_back is None:
             super()._adapter_emit_data(data)
         else:
             self._held_back.append(data)
+
+
+def close_at_once(channel: Channel, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
+    """Close a channel with its consumers, so that their queues take everything back in one step.
+
+    pika would cancel the consumers first, and a queue with a single active consumer goes on with the next one then
+    (RabbitMQ 4 at once, older ones with its next message): that one would get what is behind before what comes back.
+    """
+    channel._cancelled.update(channel.consumer_tags)
+    channel.close(reply_code, reply_text)
 
 
 def wait_on(loop: Loop, changed: threading.Condition, done: Callable[[], object], timeout: float | None) -> bool:

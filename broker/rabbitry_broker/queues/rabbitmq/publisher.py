@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 # publish() waits while so much is unconfirmed.
 MAX_UNCONFIRMED_BYTES: Final = 64 * 1024 * 1024
 
+# RabbitMQ 4 takes no larger one unless told otherwise, and closes the channel: it would be sent again for ever, and
+# nothing behind it. Batches are much smaller.
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+
 # A thread of our own reads confirms so late: for one task at a time it would wake up for each, while others need the
 # processor. Who waits for them does not wait for that.
 _REST_S: Final = 0.005
@@ -179,6 +183,8 @@ class RabbitMQPublisher:
         """See `Publisher.publish`."""
         if priority not in PRIORITIES:
             raise ValueError(f"priority {priority!r} is not possible: it must be between 0 and 9")
+        if len(body) > MAX_BODY_BYTES:
+            raise BrokerError(f"a message of {len(body)} bytes is too large for RabbitMQ, which takes {MAX_BODY_BYTES}")
         if queue not in self._known:
             self._known.meet(queue)
         with self._loop.lock:

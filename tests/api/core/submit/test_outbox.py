@@ -118,6 +118,56 @@ def test_a_batch_that_is_large_travels_in_pieces(case: Case, monkeypatch: pytest
     assert case.sent() == [[task_id(0)], [task_id(1)]]
 
 
+def test_values_that_come_along_count_as_part_of_a_batch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES_MAX", 10)
+    case.around.flight.count = 1000
+    each = plan()
+    for number in range(2):
+        case.outbox.add(each, (*task(number)[:4], {result_id(9): b"x" * 8}, 0))
+    case.outbox.flush()
+    assert case.sent() == [[task_id(0)], [task_id(1)]]
+
+
+@pytest.mark.parametrize("along", [False, True])
+def test_calls_that_are_large_travel_in_several_messages(case: Case, along: bool) -> None:
+    """200 calls with 100 KB each are more than RabbitMQ 4 takes in one."""
+    case.around.flight.count = 1
+    case.outbox._sent_at = float("inf")
+    line = Line("queue of the actor")
+    first, second = plan("first", line=line), plan("second", line=line)
+    for number in range(FLUSH_AT):
+        payload, values = (b"", {result_id(9): bytes(100_000)}) if along else (bytes(100_000), {})
+        call = (task_id(number), payload, 0, [], values, 0)
+        case.outbox.add_call(second if number % 50 == 7 else first, call)
+    case.outbox.flush()
+    sizes = [len(body) for _, body, _ in case.around.publisher.published]
+    assert max(sizes) <= module.BATCH_BYTES_MAX + 110_000 and len(sizes) < 8
+    sent = [
+        each
+        for _, body, _ in case.around.publisher.published
+        for _, tasks in decode_frames(SIGNER, body)
+        for each in tasks
+    ]
+    assert [(each[0], each[5]) for each in sent] == [(task_id(number), number + 1) for number in range(FLUSH_AT)]
+
+
+def test_headers_count_as_part_of_a_message_of_calls(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES_MAX", 10_000)
+    case.around.flight.count = 1
+    case.outbox._sent_at = float("inf")
+    line = Line("queue of the actor")
+    plans = [plan(letter * 3000, line=line) for letter in "ab"]
+    for number in range(20):
+        case.outbox.add_call(plans[number % 2], task(number))
+    case.outbox.flush()
+    assert max(len(body) for _, body, _ in case.around.publisher.published) < 20_000
+
+
+def test_options_that_are_too_large_to_travel_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the options of 'nnnn.* take 10.* bytes, and 4194304 at most travel"):
+        plan("n" * 5_000_000)
+
+
 def test_a_call_beside_others_is_sent_at_once_unless_something_was_sent_just_now(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
