@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,53 @@ def test_levels_are_forgotten_when_empty(
     for priority in (0, 9):
         publisher.publish(QUEUE, b"y", priority=priority)
     node.run_until(lambda: len(node.got) == 2)
+
+
+def test_what_is_read_before_a_level_that_is_gone_is_delivered(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, server: RedisServer
+) -> None:
+    """A reader learns a moment later that an empty level was forgotten; then it would be pending, and wait for ever."""
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=2)
+    publisher.publish(QUEUE, b"urgent", priority=9)
+    publisher.publish(QUEUE, b"less so", priority=1)
+    node.run_until(lambda: len(node.got) == 2)
+    publisher.publish(QUEUE, b"urgent, too", priority=9)
+    assert publisher.flush(PATIENCE_S)
+    with server.client() as client:
+        client.delete(f"e:q:{QUEUE}:p1")
+        client.srem(f"e:ql:{QUEUE}", ":p1")
+    for delivery in list(node.got):
+        node.consumer.ack(delivery)
+    node.run_until(lambda: len(node.got) == 3)
+    publisher.publish(QUEUE, b"less so, too", priority=1)
+    node.run_until(lambda: len(node.got) == 4)
+
+
+def test_a_level_that_comes_again_while_its_reader_forgets_it_is_read(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=2)
+    publisher.publish(QUEUE, b"urgent", priority=9)
+    publisher.publish(QUEUE, b"more urgent", priority=8)
+    node.run_until(lambda: len(node.got) == 2)
+    publisher.publish(QUEUE, b"again", priority=9)
+    assert publisher.flush(PATIENCE_S)
+    subscription = node.consumer._subscriptions[QUEUE]
+    run = subscription.reader.channel.run
+
+    def run_and_forget(*args: Any) -> None:
+        run(*args)
+        subscription.reader.set_levels(subscription, [])  # as they were when this was asked for
+
+    monkeypatch.setattr(subscription.reader.channel, "run", run_and_forget)
+    for delivery in list(node.got):
+        node.consumer.ack(delivery)
+    node.run_until(lambda: len(node.got) == 3)
+    node.consumer.release(node.got[2])
+    node.run_until(lambda: len(node.got) == 4)
+    assert (node.got[3].body, node.got[3].priority, node.got[3].redelivered) == (b"again", 9, True)
 
 
 @pytest.mark.parametrize("on_loop", [False, True])

@@ -228,10 +228,10 @@ class Soak:
             if before is not None and time.monotonic() >= next_look:
                 memory.look()
                 next_look = time.monotonic() + MEMORY_SECONDS
+        self._say("errors: " + ", ".join(f"{count} {name}" for name, count in self._errors.most_common()))
         self._settle(began, step, alone)
         assert before is not None
         self._assert_not_grown(before)
-        self._say("errors: " + ", ".join(f"{count} {name}" for name, count in self._errors.most_common()))
         for name, early, late in memory.lasting():
             self._say(f"{early / 2**20:7.1f} MiB, then {late / 2**20:7.1f} MiB  {name}")
         ending = bytes_that_end() - ending

@@ -169,6 +169,17 @@ class Reader:
         for stream in subscription.streams:
             self._by_stream[stream] = subscription
 
+    def _lately(self, stream: bytes) -> Subscription | None:
+        """Return whose level a stream is that was read a moment ago.
+
+        It was forgotten, since it had nothing, before the read's reply came: meanwhile it came into being again.
+        """
+        for subscription in self.subscriptions.values():
+            base = self._keys.stream(subscription.queue)
+            if stream.startswith(base) and streams.is_level(stream[len(base) :]):
+                return subscription
+        return None
+
     # -- what to read
 
     def _react(self) -> None:
@@ -297,10 +308,12 @@ class Reader:
                 continue
             subscription = self._by_stream.get(stream)
             if subscription is None:
-                # Cannot be: a subscription stays until no read includes it. Left pending, it is put back when we end.
-                logger.error("entries from %r, which is not subscribed", stream)
-                continue
-            level = subscription.streams[stream]
+                subscription = self._lately(stream)
+                if subscription is None:
+                    # Cannot be: one stays until no read includes it. Left pending, it is put back when we end.
+                    logger.error("entries from %r, which is not subscribed", stream)
+                    continue
+            level = stream[len(self._keys.stream(subscription.queue)) :]
             priority = streams.priority_of_level(level)
             outstanding = subscription.outstanding
             refused: list[bytes] = []

@@ -74,6 +74,11 @@ def level_of_priority(priority: int) -> bytes:
     return _level(priority)
 
 
+def is_level(suffix: bytes) -> bool:
+    """True if a stream whose name ends so, behind that of its queue's base, is a level."""
+    return suffix in _ORDER
+
+
 def priority_of_level(level: bytes) -> int:
     """Return the priority of the messages in this level."""
     return -_ORDER[level][0]
