@@ -138,7 +138,7 @@ class DurableState:
             try:
                 self._host.client.store.room.require(3 * size, patience=ROOM_SECONDS)
             except ObjectStoreFull as error:
-                self._tell(f"the state of durable actor {self._host.spec.class_name} cannot be committed: {error}")
+                self._tell(f"the state of durable actor {self._host.spec.short_name} cannot be committed: {error}")
                 raise
 
     def _tell(self, why: str) -> None:
@@ -158,7 +158,7 @@ class DurableState:
             return pack_in_band(state).data
         if len(packed.data) > LARGE_STATE_BYTES:
             why = (
-                f"the state of durable actor {self._host.spec.class_name} is {len(packed.data)} bytes; it is committed "
+                f"the state of durable actor {self._host.spec.short_name} is {len(packed.data)} bytes; it is committed "
                 "with every call. Use durable='explicit' and rabbitry.checkpoint(), or keep large parts elsewhere."
             )
             self._tell(why)

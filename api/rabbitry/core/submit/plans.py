@@ -144,7 +144,7 @@ class Plans:
         amounts = options.placement_request()
         request = ResourceRequest.from_floats(amounts)
         place = self._placements.of(
-            options, request, what=spec.class_name, holds=options.running_request(), placed_with=amounts
+            options, request, what=spec.short_name, holds=options.running_request(), placed_with=amounts
         )
         self._note_queue(place.queue)
         if self._job.priority:
