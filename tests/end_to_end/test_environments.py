@@ -284,7 +284,8 @@ def test_executors_have_their_modules_imported_when_they_start(connect: Any, pro
 
     connect({"working_dir": str(project), "preload": ["besideme", "colorsys"], "env_vars": {"LEVEL": "1${LEVEL}"}})
     assert rabbitry.get(imported.remote(), timeout=30) == (True, True, "1")
-    message = r"set up\.\n.*\['preload'\] names 'rabbitrynosuchmodule'.*No module named 'rabbitrynosuchmodule'\n"
+    missing = r".*\['preload'\] names 'rabbitrynosuchmodule'.*No module named 'rabbitrynosuchmodule'\n"
+    message = rf"Failed to set up runtime environment\.\n{missing}"
     with pytest.raises(RuntimeEnvSetupError, match=message):
         rabbitry.get(imported.options(runtime_env={"preload": ["rabbitrynosuchmodule"]}).remote(), timeout=30)
     assert rabbitry.get(imported.remote(), timeout=30) == (True, True, "1")
