@@ -14,6 +14,8 @@ from rabbitry_broker import queue_names as names
 from rabbitry_broker.resources import ResourceRequest
 from rabbitry_broker.store.keys import Keys
 
+SPREADS_KEPT = 256  # resource classes, with labels, whose turns are known
+
 
 class PlacementOptions(Protocol):
     """The options that say where something runs; see `TaskOptions` and `ActorOptions`."""
@@ -79,6 +81,7 @@ class Placements:
         self._nodes = nodes
         self._inside = inside
         self._class_queue = class_queue
+        self._spread: dict[str, Spread] = {}  # by the queue that tasks go on to
 
     def of(
         self,
@@ -117,10 +120,19 @@ class Placements:
             route = Bound(self._store, self._keys, node_id, elsewhere)
             return Placement(names.node_queue(node_id), elsewhere, impatient, route)
         if strategy == "SPREAD":
-            return Placement(queue, queue, True, Spread(self._nodes, request, selector, queue))
+            return Placement(queue, queue, True, self._spreading(request, selector, queue))
         if len(preferred) > 1:
             return Placement(queue, queue, True, Preferred(self._nodes, request, preferred, queue))
         return Placement(queue)
+
+    def _spreading(self, request: ResourceRequest, selector: str, queue: str) -> Spread:
+        """Return who deals out all that goes on to this queue: actors have a plan each, and take turns all the same."""
+        spread = self._spread.get(queue)
+        if spread is None:
+            if len(self._spread) >= SPREADS_KEPT:
+                self._spread.clear()
+            spread = self._spread[queue] = Spread(self._nodes, request, selector, queue)
+        return spread
 
 
 def _selectors(options: PlacementOptions) -> list[str]:

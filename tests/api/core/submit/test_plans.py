@@ -132,6 +132,24 @@ def test_an_actor_s_creation() -> None:
     assert plan.single and around.queues == [plan.queue]
 
 
+def test_spread_actors_take_turns_though_each_has_a_plan() -> None:
+    nodes = [node(number) for number in range(1, 6)]
+    asked: list[int] = []
+
+    def records() -> list[dict[str, Any]]:
+        asked.append(1)
+        return nodes
+
+    plans = Surroundings().plans(records)
+    spec = ActorSpec("CPU=0", 1, {}, False, "", "", "Actor", b"facts")
+    options = ActorOptions.from_kwargs(scheduling_strategy="SPREAD")
+    queues = [
+        plans.creation(bytes([at]) * 16, b"c" * 16, namespace="", options=options, spec=spec).queue for at in range(10)
+    ]
+    assert sorted(queues) == sorted(2 * [queue_of(number) for number in range(1, 6)])
+    assert asked == [1], "nor are all nodes read for each"
+
+
 def test_a_method_s_calls() -> None:
     line = Line("queue")
     plan = Surroundings().plans().method(b"a" * 16, "Actor", "work", MethodOptions(), line)
