@@ -6,14 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from rabbitry_broker.queues.rabbitmq.frames import AGAIN, FRAME_OVERHEAD, publisher_of
+from rabbitry_broker.queues.rabbitmq.frames import FRAME_OVERHEAD, publisher_of
 
 
-def marshalled_by_pika(
-    channel: int, queue: str, priority: int, frame_max: int, body: bytes, *, persistent: bool, again: bool
-) -> bytes:
-    kind = AGAIN if again else None
-    properties = BasicProperties(delivery_mode=2 if persistent else 1, priority=priority or None, type=kind)
+def marshalled_by_pika(channel: int, queue: str, priority: int, frame_max: int, body: bytes) -> bytes:
+    properties = BasicProperties(delivery_mode=2, priority=priority or None)
     largest = frame_max - FRAME_OVERHEAD
     frames = [
         frame.Method(channel, spec.Basic.Publish(exchange="", routing_key=queue, mandatory=True)),
@@ -29,12 +26,7 @@ def marshalled_by_pika(
     priority=st.integers(0, 9),
     frame_max=st.integers(9, 40),
     body=st.binary(max_size=100),
-    persistent=st.booleans(),
-    again=st.booleans(),
 )
-def test_the_bytes_are_pikas(
-    channel: int, queue: str, priority: int, frame_max: int, body: bytes, persistent: bool, again: bool
-) -> None:
-    marshal = publisher_of(channel, queue.encode(), priority, frame_max, persistent=persistent, again=again)
-    expected = marshalled_by_pika(channel, queue, priority, frame_max, body, persistent=persistent, again=again)
-    assert marshal(body) == expected
+def test_the_bytes_are_pikas(channel: int, queue: str, priority: int, frame_max: int, body: bytes) -> None:
+    marshal = publisher_of(channel, queue.encode(), priority, frame_max)
+    assert marshal(body) == marshalled_by_pika(channel, queue, priority, frame_max, body)

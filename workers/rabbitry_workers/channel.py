@@ -22,8 +22,7 @@ executor -> agent
     BLOCKED  current, in_wait                               waiting in get, or in wait: everything after `current`
                                                             is not started
     UNBLOCKED
-    PUBLISH  queue, priority, frame, number, numbers        (RabbitMQ) publish for me; its number as long as it matters,
-                                                            0 for ever; numbers of those that matter no more
+    PUBLISH  queue, priority, frame                         (RabbitMQ) publish for me
     LEAVING  reason, last                                   beginning nothing after number `last`; BYE follows when
                                                            nobody needs this process any more
     BYE      reason                                         ending by itself (retired, max_calls)

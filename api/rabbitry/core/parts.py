@@ -264,16 +264,8 @@ class Parts(ABC):
             flush_puts=puts.flush,
             register=self.register,
             kick=self.kick,
-            needs=self._is_running,
             events=self.events,
         )
-
-    def _is_running(self, task_id: bytes) -> bool:
-        """True if a call to an actor has not ended, as far as is known here: an item of a stream is no end."""
-        if task_id in self.flight.calls:
-            return True
-        stream = self.streams.get(task_id)
-        return stream is not None and not stream.ended
 
     def _build_resolving(self) -> None:
         """What waits for values, reads them and ends tasks before their time."""

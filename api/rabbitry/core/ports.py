@@ -15,10 +15,8 @@ from rabbitry_broker.messages import TaskHeader
 class Publishes(Protocol):
     """Sends messages to queues; see `rabbitry_broker.queues.protocol.Publisher`."""
 
-    def publish(
-        self, queue: str, body: bytes, *, priority: int = 0, needed: Callable[[], object] | None = None
-    ) -> None:
-        """Send `body` to `queue`, without waiting for the confirm; `needed` tells whether it still matters."""
+    def publish(self, queue: str, body: bytes, *, priority: int = 0) -> None:
+        """Send `body` to `queue`, without waiting for the confirm."""
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was published is confirmed; False if `timeout` seconds were not enough."""

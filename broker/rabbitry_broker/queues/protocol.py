@@ -38,31 +38,16 @@ class Delivery:
     priority: int = 0
 
 
-Needed = Callable[[], object]
-"""Tells whether a message still matters."""
-
-
 class Publisher(Protocol):
     """Sends messages, durably, in order. Every method may be called from any thread."""
 
-    def publish(
-        self,
-        queue: str,
-        body: bytes,
-        *,
-        priority: int = 0,
-        on_confirm: OnConfirm | None = None,
-        needed: Needed | None = None,
-    ) -> None:
+    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """Send `body` to `queue` from the calling thread and return without waiting for the confirm.
 
         A queue not yet seen by this publisher is declared first and announced by the callback `on_new_queue` that the
         publisher was opened with, so that nodes find it. What is unconfirmed when a connection breaks is sent again
         after reconnecting (so it may arrive twice). `on_confirm` is called once, on any thread, when the broker has
-        accepted the message; it must not block. `needed` tells, on any thread and without waiting for anything, whether
-        the message is to arrive if it has not; with it, of a message that matters for a moment only, the publisher may
-        keep a copy and spare the broker the disk: the message may then arrive twice, the second one marked redelivered.
-        The embedded engine without a loop notices only in calls that a
+        accepted the message; it must not block. The embedded engine without a loop notices only in calls that a
         connection broke or a queue was deleted: who publishes nothing for a while calls `flush(0)` now and then.
 
         Raises:

@@ -163,14 +163,12 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes, int]] = []
-        self.needed: list[Any] = []  # of each message: what tells whether it still matters
         self.fails: Exception | None = None
 
-    def publish(self, queue: str, body: bytes, *, priority: int = 0, needed: Any = None) -> None:
+    def publish(self, queue: str, body: bytes, *, priority: int = 0) -> None:
         if self.fails is not None:
             raise self.fails
         self.published.append((queue, body, priority))
-        self.needed.append(needed)
 
     def flush(self, timeout: float | None = None) -> bool:
         return True

@@ -350,19 +350,15 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes, int]] = []
-        self.needed: list[Any] = []  # of each message: what tells whether it still matters
         self.unconfirmed: list[Callable[[], None]] = []
         self.away = 0
         self.flushes = True
 
-    def publish(
-        self, queue: str, body: bytes, *, priority: int = 0, on_confirm: Any = None, needed: Any = None
-    ) -> None:
+    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: Any = None) -> None:
         if self.away:
             self.away -= 1
             raise ConnectionLost("away")
         self.messages.append((queue, body, priority))
-        self.needed.append(needed)
         if on_confirm is not None:
             self.unconfirmed.append(on_confirm)
 
@@ -470,7 +466,7 @@ class FakePublishing:
         self.released: list[tuple[list[Held], list[Any], bool]] = []
         self.flushes = True
 
-    def publish(self, queue: str, frame: bytes, priority: int, confirmed: Any = None, needed: Any = None) -> None:
+    def publish(self, queue: str, frame: bytes, priority: int, confirmed: Any = None) -> None:
         self.messages.append((queue, frame, priority))
         self.confirms.append(confirmed)
 

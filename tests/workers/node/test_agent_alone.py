@@ -47,18 +47,6 @@ def test_a_parent_that_waits_lends_its_cpu_to_its_child(house: House):
     assert house.agent.nesting.blocked == {}
 
 
-def test_what_an_executor_publishes_matters_as_long_as_it_says(house: House):
-    house.comes(1)
-    executor = house.fork()
-    house.says(executor, PUBLISH, QUEUE, 0, b"call", 1, [])
-    house.says(executor, PUBLISH, QUEUE, 0, b"another", 2, [])
-    first, second = house.publisher.needed
-    assert first() and second()
-    house.says(executor, PUBLISH, QUEUE, 0, b"task", 0, [1])
-    assert not first() and second()
-    assert house.publisher.needed[2] is None
-
-
 def test_a_crash_of_an_executor_fails_its_task_and_the_next_one_runs(house: House):
     house.comes(1, 2, max_retries=0)
     executor = house.fork()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -63,7 +62,6 @@ class Outbox:
         flush_puts: sends them.
         register: makes the client known as alive: results of a dead owner are dropped.
         kick: has the service thread send what waits.
-        needs: tells whether a call to an actor that was sent has not ended; None if nobody knows.
         events: notes what was sent; None for nothing.
     """
 
@@ -79,7 +77,6 @@ class Outbox:
         flush_puts: FlushesPuts,
         register: Callable[[], None],
         kick: Callable[[], None],
-        needs: Callable[[bytes], object] | None = None,
         events: Recorder | None = None,
     ) -> None:
         self._sent = events.sent if events is not None and events.on else None
@@ -93,7 +90,6 @@ class Outbox:
         self._flush_puts = flush_puts
         self._register = register
         self._kick = kick
-        self._needs = needs
         self._flush_lock = threading.RLock()
         self._dirty: list[Plan] = []
         self._lines: list[Line] = []
@@ -293,7 +289,7 @@ class Outbox:
 
         What is published is taken out of the list.
         """
-        signer, needs = self._signer, self._needs
+        signer = self._signer
         while calls:
             frames: list[bytes] = []
             run: list[Task] = []
@@ -315,9 +311,7 @@ class Outbox:
                     size += sum([len(record) for record in task[4].values()])
             if current is not None:
                 frames.append(encode_frame(signer, current.header_bytes, run))
-            # A lone call is answered in a moment, as a rule: the broker need not write it down.
-            needed = partial(needs, task[0]) if len(calls) == 1 and needs is not None and needs(task[0]) else None
-            self._publisher.publish(line.queue, b"".join(frames), needed=needed)
+            self._publisher.publish(line.queue, b"".join(frames))
             if self._sent is not None:
                 self._note_calls(line.queue, calls[:count])
             del calls[:count]

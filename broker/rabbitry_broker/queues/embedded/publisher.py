@@ -24,7 +24,7 @@ from rabbitry_broker.store.redis.script import Argument
 if TYPE_CHECKING:
     from rabbitry_broker.endpoint import Endpoint
     from rabbitry_broker.loop import Loop
-    from rabbitry_broker.queues.protocol import Needed, OnConfirm, OnNewQueue
+    from rabbitry_broker.queues.protocol import OnConfirm, OnNewQueue
 
 # So many messages may be unconfirmed before publish() looks whether replies have come, and before it waits for them.
 _LOOK_AFTER: Final = 32
@@ -106,15 +106,7 @@ class EmbeddedPublisher:
         self._fd = -1
         self._watch()
 
-    def publish(
-        self,
-        queue: str,
-        body: bytes,
-        *,
-        priority: int = 0,
-        on_confirm: OnConfirm | None = None,
-        needed: Needed | None = None,
-    ) -> None:
+    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """See `Publisher.publish`."""
         if queue not in self._known:
             self._known.meet(queue)

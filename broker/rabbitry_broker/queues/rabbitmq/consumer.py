@@ -21,7 +21,6 @@ from pika import exceptions
 from rabbitry_broker.queue_names import amqp_name, is_exclusive, is_of_class, parse
 from rabbitry_broker.queues.protocol import Delivery
 from rabbitry_broker.queues.rabbitmq.declaring import declare, queue_declared_otherwise
-from rabbitry_broker.queues.rabbitmq.frames import AGAIN
 from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link, close_at_once
 
 if TYPE_CHECKING:
@@ -334,8 +333,9 @@ class RabbitMQConsumer:
             return
         subscription.retries = 0
         subscription.outstanding[tag] = None
-        again = method.redelivered or properties.type == AGAIN
-        delivery = Delivery(subscription.queue, body, (subscription, channel, tag), again, properties.priority or 0)
+        delivery = Delivery(
+            subscription.queue, body, (subscription, channel, tag), method.redelivered, properties.priority or 0
+        )
         try:
             self._on_delivery(delivery)
         except Exception:

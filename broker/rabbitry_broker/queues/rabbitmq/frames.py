@@ -17,11 +17,7 @@ _BASIC, _PUBLISH = 60, 40
 _MANDATORY: Final = 1
 _HAS_DELIVERY_MODE: Final = 1 << 12
 _HAS_PRIORITY: Final = 1 << 11
-_HAS_TYPE: Final = 1 << 5
-_TRANSIENT, _PERSISTENT = 1, 2
-
-AGAIN: Final = "again"
-"""The type of a message of which a copy may have arrived: its consumers take it as one that was redelivered."""
+_PERSISTENT: Final = 2
 
 _frame_head: Final = struct.Struct(">BHI").pack
 _publish_head: Final = struct.Struct(">HHHBB").pack
@@ -31,25 +27,20 @@ _content_head: Final = struct.Struct(">HHQH").pack
 FRAME_OVERHEAD: Final = 8
 
 
-def publisher_of(
-    channel: int, routing_key: bytes, priority: int, frame_max: int, *, persistent: bool = True, again: bool = False
-) -> Callable[[bytes], bytes]:
-    """Return a function from a body to the bytes that publish it, mandatory, to a queue.
+def publisher_of(channel: int, routing_key: bytes, priority: int, frame_max: int) -> Callable[[bytes], bytes]:
+    """Return a function from a body to the bytes that publish it, persistent and mandatory, to a queue.
 
     Args:
         channel: number of the channel.
         routing_key: name of the queue, 255 bytes at most.
         priority: 0 for none.
         frame_max: largest frame that was agreed on with the server, in bytes.
-        persistent: the queue is to write it to the disk.
-        again: its type is `AGAIN`.
     """
     method = _publish_head(_BASIC, _PUBLISH, 0, 0, len(routing_key)) + routing_key + bytes((_MANDATORY,))
-    flags, properties = _HAS_DELIVERY_MODE, bytes((_PERSISTENT if persistent else _TRANSIENT,))
     if priority:
-        flags, properties = flags | _HAS_PRIORITY, properties + bytes((priority,))
-    if again:
-        flags, properties = flags | _HAS_TYPE, properties + bytes((len(AGAIN),)) + AGAIN.encode()
+        flags, properties = _HAS_DELIVERY_MODE | _HAS_PRIORITY, bytes((_PERSISTENT, priority))
+    else:
+        flags, properties = _HAS_DELIVERY_MODE, bytes((_PERSISTENT,))
     header_size = 14 + len(properties)
     head = _frame_head(_METHOD, channel, len(method)) + method + _END + _frame_head(_HEADER, channel, header_size)
     tail = properties + _END

@@ -167,8 +167,6 @@ class Link:
             raise problem from None
         self._parameters = [refusals.parse(each) for each in self._address.urls]
         several = len(self._parameters) > 1
-        self.several = several
-        """The address names several servers."""
         self._timeout = _CONNECT_TIMEOUT_OF_SEVERAL_S if several else CONNECT_TIMEOUT_S
         for parameters in self._parameters:
             parameters.connection_attempts = 1

@@ -11,8 +11,6 @@ The life of a message:
     IN FLIGHT --- channel or connection broke ------> WAITING, in the old order
     IN FLIGHT --- refused: channel is opened anew --> WAITING, in the old order
 
-What of a message is kept beyond its confirm, see `light`.
-
 A quorum queue refuses what is sent while it elects a leader, and goes on refusing all that comes over a channel which
 began to publish to it then.
 """
@@ -35,7 +33,6 @@ from rabbitry_broker.queue_names import amqp_name
 from rabbitry_broker.queues.known import QUEUES_KEPT, KnownQueues
 from rabbitry_broker.queues.rabbitmq.declaring import declare, queue_declared_otherwise
 from rabbitry_broker.queues.rabbitmq.frames import publisher_of
-from rabbitry_broker.queues.rabbitmq.light import KEPT_SECONDS, LARGEST_BYTES, REST, LightMessages
 from rabbitry_broker.queues.rabbitmq.link import AMQPConnection, Link, wait_on
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
     from pika.channel import Channel
 
     from rabbitry_broker.endpoint import Endpoint
-    from rabbitry_broker.queues.protocol import Needed, OnConfirm, OnNewQueue
+    from rabbitry_broker.queues.protocol import OnConfirm, OnNewQueue
 
 # publish() waits while so much is unconfirmed.
 MAX_UNCONFIRMED_BYTES: Final = 64 * 1024 * 1024
@@ -67,41 +64,13 @@ logger = logging.getLogger("rabbitry.queues")
 class _Message:
     """A message that RabbitMQ has not confirmed."""
 
-    __slots__ = (
-        "again",
-        "body",
-        "confirmed",
-        "copied",
-        "needed",
-        "number",
-        "on_confirm",
-        "priority",
-        "published",
-        "queue",
-        "returned",
-    )
+    __slots__ = ("body", "on_confirm", "priority", "queue", "returned")
 
-    def __init__(
-        self,
-        queue: str,
-        body: bytes,
-        priority: int,
-        on_confirm: OnConfirm | None,
-        number: int,
-        needed: Needed | None = None,
-        *,
-        again: bool = False,
-    ) -> None:
+    def __init__(self, queue: str, body: bytes, priority: int, on_confirm: OnConfirm | None) -> None:
         self.queue = queue
         self.body = body
         self.priority = priority
         self.on_confirm = on_confirm
-        self.number = number
-        self.needed = needed  # None for a persistent one
-        self.again = again  # a copy of it may have arrived
-        self.published = 0.0 if needed is None else time.monotonic()
-        self.confirmed = False
-        self.copied = False  # it was sent again: whatever becomes of it
         self.returned = False
 
 
@@ -142,10 +111,7 @@ class RabbitMQPublisher:
         self._in_flight: dict[int, _Message] = {}
         self.confirmed = 0
         self._last_tag = 0
-        self._published = 0
-        self._light: LightMessages[_Message] = LightMessages()
-        self._looks = False  # a look at what is kept for long is planned
-        self._marshal: dict[tuple[str, int, bool, bool], Callable[[bytes], bytes]] = {}
+        self._marshal: dict[tuple[str, int], Callable[[bytes], bytes]] = {}
         self._unconfirmed_bytes = 0
         self._channel: Channel | None = None
         self._refusing: Channel | None = None  # it is closed in a moment, and another one opened
@@ -171,15 +137,7 @@ class RabbitMQPublisher:
 
     # -- the protocol
 
-    def publish(
-        self,
-        queue: str,
-        body: bytes,
-        *,
-        priority: int = 0,
-        on_confirm: OnConfirm | None = None,
-        needed: Needed | None = None,
-    ) -> None:
+    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """See `Publisher.publish`."""
         if priority not in PRIORITIES:
             raise ValueError(f"priority {priority!r} is not possible: it must be between 0 and 9")
@@ -187,26 +145,20 @@ class RabbitMQPublisher:
             raise BrokerError(f"a message of {len(body)} bytes is too large for RabbitMQ, which takes {MAX_BODY_BYTES}")
         if queue not in self._known:
             self._known.meet(queue)
+        message = _Message(queue, body, priority, on_confirm)
         with self._loop.lock:
             self._check()
             if self._unconfirmed_bytes > MAX_UNCONFIRMED_BYTES:
                 self._wait_for_room()
-            if needed is not None and not self._keeps(queue, body):
-                needed = None
-            if needed is None and queue in self._light and (overtaken := self._light.take(queue)):
-                self._light.rest(queue, self._published + REST)
-                self._send_again(overtaken)
-            self._published += 1
-            message = _Message(queue, body, priority, on_confirm, self._published, needed)
-            if needed is not None:
-                self._keep(message)
-            self._send_or_wait(message)
+            self._unconfirmed_bytes += len(body)
+            if self._channel is None or self._waiting:
+                self._waiting.append(message)
+            else:
+                self._loop.write_inline(lambda: self._send(message))
 
     def flush(self, timeout: float | None = None) -> bool:
         """See `Publisher.flush`. On the thread that runs the loop it cannot wait and only tells."""
         with self._loop.lock:
-            if timeout != 0 and self._light:
-                self._send_again(self._light.take_all())
             return wait_on(self._loop, self._changed, self._is_idle, timeout)
 
     def close(self) -> None:
@@ -249,13 +201,6 @@ class RabbitMQPublisher:
             wait_on(self._loop, self._changed, lambda: self._unconfirmed_bytes <= MAX_UNCONFIRMED_BYTES, 0.5)
             self._check()
 
-    def _send_or_wait(self, message: _Message) -> None:
-        self._unconfirmed_bytes += len(message.body)
-        if self._channel is None or self._waiting:
-            self._waiting.append(message)
-        else:
-            self._loop.write_inline(lambda: self._send(message))
-
     def _send(self, message: _Message) -> None:
         channel, connection = self._channel, self._link.connection
         if channel is None or connection is None:  # Broke while sending those before.
@@ -273,83 +218,12 @@ class RabbitMQPublisher:
             if queue not in self._foreign:
                 declare(channel, self._prefix, queue, quorum=self._link.quorum)
             self._declared.add(queue)
-        kind = (queue, message.priority, message.needed is None, message.again)
-        marshal = self._marshal.get(kind)
+        marshal = self._marshal.get((queue, message.priority))
         if marshal is None:
             name = amqp_name(self._prefix, queue).encode()
-            marshal = self._marshal[kind] = publisher_of(
-                channel.channel_number,
-                name,
-                message.priority,
-                connection.params.frame_max,
-                persistent=message.needed is None,
-                again=message.again,
-            )
+            marshal = publisher_of(channel.channel_number, name, message.priority, connection.params.frame_max)
+            self._marshal[queue, message.priority] = marshal
         connection.send_marshalled(marshal(message.body))
-
-    # -- past the disk (see `light`)
-
-    def _keeps(self, queue: str, body: bytes) -> bool:
-        """True if a message need not be persistent, as long as it is kept here.
-
-        With several servers a queue's server can end without our hearing of it.
-        """
-        link = self._link
-        if link.quorum or link.several or len(body) > LARGEST_BYTES:
-            return False
-        return self._light.has_room(queue, self._published)
-
-    def _keep(self, message: _Message) -> None:
-        self._light.keep(message)
-        if not self._looks:
-            self._looks = True
-            self._loop.call_later(KEPT_SECONDS, self._look)
-
-    def _look(self) -> None:
-        """What is needed for long goes to the disk after all."""
-        for queue in self._light.queues_older_than(time.monotonic() - KEPT_SECONDS):
-            self._send_again(self._light.take(queue))
-        self._looks = bool(self._light) and not self._closed
-        if self._looks:
-            self._loop.call_later(KEPT_SECONDS, self._look)
-
-    def _send_again(self, kept: list[_Message]) -> None:
-        if self._channel is None or self._waiting:  # so is all else that is kept, when there is a channel
-            for message in kept:
-                self._light.keep(message)
-            self._waiting = deque(self._all_in_order())
-            self._in_flight.clear()
-            return
-        for message in kept:
-            self._published += 1
-            self._send_or_wait(self._copy(message, self._published))
-
-    @staticmethod
-    def _copy(message: _Message, number: int) -> _Message:
-        copy = _Message(message.queue, message.body, message.priority, message.on_confirm, number, again=True)
-        message.copied = True
-        message.on_confirm = None
-        return copy
-
-    def _all_in_order(self) -> list[_Message]:
-        """Return all that has to be sent over another channel, as it was published.
-
-        The server may have ended, with what it confirmed and had not written down.
-        """
-        messages: list[_Message] = []
-        for message in (*self._in_flight.values(), *self._waiting):
-            if message.copied:
-                self._unconfirmed_bytes -= len(message.body)
-            else:
-                messages.append(message)
-        if self._light:
-            for kept in self._light.take_all():
-                kept.needed = None
-                if kept.confirmed:
-                    self._unconfirmed_bytes += len(kept.body)
-                    messages.append(self._copy(kept, kept.number))
-            messages.sort(key=lambda message: message.number)
-        return messages
 
     @property
     def unconfirmed(self) -> int:
@@ -381,12 +255,11 @@ class RabbitMQPublisher:
             message = in_flight.pop(confirmed, None)
             if message is None:
                 continue
-            if message.returned and not message.copied:
+            if message.returned:
                 message.returned = False
                 again.append(message)
                 continue
             self._unconfirmed_bytes -= len(message.body)
-            message.confirmed = True
             self.confirmed += 1
             if message.on_confirm is not None:
                 try:
@@ -454,7 +327,7 @@ class RabbitMQPublisher:
         channel.add_on_close_callback(self._on_channel_close)
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirm)
-        messages = self._all_in_order()
+        messages = [*self._in_flight.values(), *self._waiting]
         self._in_flight.clear()
         self._waiting.clear()
         self._last_tag = 0

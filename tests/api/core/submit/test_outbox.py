@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,6 @@ class Case:
 
     around: Surroundings = field(default_factory=Surroundings)
     puts: list[bool] = field(default_factory=list)
-    running: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         around = self.around
@@ -45,7 +43,6 @@ class Case:
             flush_puts=self.flush_puts,
             register=around.register,
             kick=around.kick,
-            needs=self.running.__contains__,
         )
 
     def flush_puts(self, *, wait: bool = True) -> None:
@@ -203,27 +200,6 @@ def test_a_call_does_not_wait_for_a_thread_that_is_sending(case: Case, monkeypat
     case.outbox.add_call(each, task(1))
     assert case.sent() == [[task_id(1)]]
     assert (case.outbox.waiting, case.around.kicks) == (1, 1)
-
-
-def test_the_broker_need_not_write_down_a_lone_call_as_long_as_it_runs(case: Case) -> None:
-    line = Line("queue of a")
-    first, second, *_ = plans = [plan("a", line=line) for _ in range(4)]
-    case.running |= {task_id(number) for number in (1, 3, 4)}
-    case.outbox.add_call(first, task(1))
-    needed = case.around.publisher.needed[0]
-    assert needed()
-    case.running.discard(task_id(1))
-    assert not needed()
-    case.around.flight.count = 0
-    case.outbox.add_call(second, task(2))
-    assert case.around.publisher.needed[1] is None, "what nobody knows of has to arrive"
-    case.around.flight.count = 5
-    case.outbox._sent_at = math.inf
-    for number in (3, 4):
-        case.outbox.add_call(plans[number - 1], task(number))
-    case.outbox.flush()
-    assert case.sent()[2:] == [[task_id(3), task_id(4)]]
-    assert case.around.publisher.needed[2] is None
 
 
 def test_calls_to_one_actor_leave_in_order_with_a_frame_for_each_run_of_equal_methods(

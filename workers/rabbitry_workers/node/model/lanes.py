@@ -127,7 +127,6 @@ class Executor(ABC):
         self.creation = (b"", "")  # of an actor: the task, and what its output is marked with
         self.is_named = False  # of an actor: it has said what its output is marked with from then on
         self.unnamed: list[Any] = []  # what it printed then and was read before that
-        self.matters: set[int] = set()  # numbers of messages that were published for it and still matter to it
         self.seen_sequence = 0  # of the task it was seen running, and since when
         self.seen_at = 0.0
         self.revoked = False  # it begins nothing until it reads TAKEN

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from rabbitry_broker.messages import Task, TaskHeader
 from rabbitry_broker.queue_names import QueueName
-from rabbitry_broker.queues.protocol import Needed, OnConfirm
+from rabbitry_broker.queues.protocol import OnConfirm
 from rabbitry_broker.resources import ResourceRequest
 from rabbitry_broker.store.specs import Dependant
 from rabbitry_workers.node.model.lanes import Executor, Lane
@@ -55,16 +55,8 @@ class Commits(Protocol):
 class Publishes(Protocol):
     """Sends what must not be lost."""
 
-    def publish(
-        self,
-        queue: str,
-        frame: bytes,
-        priority: int,
-        confirmed: OnConfirm | None = None,
-        *,
-        needed: Needed | None = None,
-    ) -> None:
-        """Publish, now or as soon as servers are back; `needed` tells whether it still matters."""
+    def publish(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
+        """Publish, now or as soon as servers are back."""
 
     def publish_now(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
         """Publish, or raise if Redis or the broker is away."""

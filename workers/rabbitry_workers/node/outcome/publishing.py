@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rabbitry_broker.errors import RabbitryBrokerError, StoreError, is_wrong_type
-from rabbitry_broker.queues.protocol import Needed, OnConfirm, Publisher
+from rabbitry_broker.queues.protocol import OnConfirm, Publisher
 from rabbitry_broker.store.specs import Dependant
 from rabbitry_workers.node.model.node import Node
 from rabbitry_workers.node.model.ports import Settle
@@ -87,38 +87,19 @@ class Publishing:
         for _, frame, queue, priority, _, _ in dependants:
             self.publish(queue, frame, priority, confirmed)
 
-    def publish(
-        self,
-        queue: str,
-        frame: bytes,
-        priority: int,
-        confirmed: OnConfirm | None = None,
-        *,
-        needed: Needed | None = None,
-    ) -> None:
+    def publish(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
         """Publish what must not be lost. A queue that is new has to be announced first, and Redis may be away."""
         try:
-            self.publish_now(queue, frame, priority, confirmed, needed=needed)
+            self.publish_now(queue, frame, priority, confirmed)
         except RabbitryBrokerError as error:
             log.warning("cannot yet publish to %s: %s", queue, error)
             self._node.loop.call_later(AGAIN_SECONDS, lambda: self.publish(queue, frame, priority, confirmed))
 
-    def publish_now(
-        self,
-        queue: str,
-        frame: bytes,
-        priority: int,
-        confirmed: OnConfirm | None = None,
-        *,
-        needed: Needed | None = None,
-    ) -> None:
+    def publish_now(self, queue: str, frame: bytes, priority: int, confirmed: OnConfirm | None = None) -> None:
         """Publish, or raise if Redis or the broker is away."""
         if self._may_be_abandoned(queue):
             announce_queue(self._node, queue)
-        if needed is None:
-            self._publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
-        else:
-            self._publisher.publish(queue, frame, priority=priority, on_confirm=confirmed, needed=needed)
+        self._publisher.publish(queue, frame, priority=priority, on_confirm=confirmed)
 
     def flush(self, timeout: float) -> bool:
         """Wait until the broker has confirmed everything; False if it has not after so many seconds."""

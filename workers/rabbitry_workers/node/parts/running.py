@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -127,13 +125,5 @@ class RunningParts(ActorParts):
         job, code = key
         return self.node.config.executor_config(self.jobs.facts(job), job, code, b"", setup.pack())
 
-    def _publish_for(
-        self, executor: Executor, queue: str, priority: int, frame: bytes, number: int = 0, over: Iterable[int] = ()
-    ) -> None:
-        matters = executor.matters
-        matters.difference_update(over)
-        if not number:
-            self.publishing.publish(queue, frame, priority)
-            return
-        matters.add(number)
-        self.publishing.publish(queue, frame, priority, needed=partial(matters.__contains__, number))
+    def _publish_for(self, executor: Executor, queue: str, priority: int, frame: bytes) -> None:
+        self.publishing.publish(queue, frame, priority)
