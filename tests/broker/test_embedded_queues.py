@@ -159,17 +159,23 @@ def test_levels_are_forgotten_when_empty(
     node.run_until(lambda: len(node.got) == 2)
 
 
+def full_node(make_node: Callable[[str], Node], publisher: EmbeddedPublisher, priorities: tuple[int, int]) -> Node:
+    """Return a node that has as much as it may, a message of each priority, while one more of the first waits."""
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=2)
+    for priority in priorities:
+        publisher.publish(QUEUE, b"taken", priority=priority)
+    node.run_until(lambda: len(node.got) == 2)
+    publisher.publish(QUEUE, b"again", priority=priorities[0])
+    assert publisher.flush(PATIENCE_S)
+    return node
+
+
 def test_what_is_read_before_a_level_that_is_gone_is_delivered(
     make_node: Callable[[str], Node], publisher: EmbeddedPublisher, server: RedisServer
 ) -> None:
     """A reader learns a moment later that an empty level was forgotten; then it would be pending, and wait for ever."""
-    node = make_node("node")
-    node.consumer.subscribe(QUEUE, prefetch=2)
-    publisher.publish(QUEUE, b"urgent", priority=9)
-    publisher.publish(QUEUE, b"less so", priority=1)
-    node.run_until(lambda: len(node.got) == 2)
-    publisher.publish(QUEUE, b"urgent, too", priority=9)
-    assert publisher.flush(PATIENCE_S)
+    node = full_node(make_node, publisher, (9, 1))
     with server.client() as client:
         client.delete(f"e:q:{QUEUE}:p1")
         client.srem(f"e:ql:{QUEUE}", ":p1")
@@ -183,13 +189,7 @@ def test_what_is_read_before_a_level_that_is_gone_is_delivered(
 def test_a_level_that_comes_again_while_its_reader_forgets_it_is_read(
     make_node: Callable[[str], Node], publisher: EmbeddedPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = make_node("node")
-    node.consumer.subscribe(QUEUE, prefetch=2)
-    publisher.publish(QUEUE, b"urgent", priority=9)
-    publisher.publish(QUEUE, b"more urgent", priority=8)
-    node.run_until(lambda: len(node.got) == 2)
-    publisher.publish(QUEUE, b"again", priority=9)
-    assert publisher.flush(PATIENCE_S)
+    node = full_node(make_node, publisher, (9, 8))
     subscription = node.consumer._subscriptions[QUEUE]
     run = subscription.reader.channel.run
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,7 @@ def _client(address: Address, anchor: bytes, timeout: float) -> redis.Redis:
     return client
 
 
+@cache
 def _nameless() -> dict[str, None]:
     """Return what keeps redis-py from telling its name: accounts with few rights may not, and Redis would log that."""
     import redis

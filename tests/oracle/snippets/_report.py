@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -89,6 +90,22 @@ def wait_for(path: Path) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"{path} did not appear within {TIMEOUT} s")
         time.sleep(0.01)
+
+
+def caught(ref: Any) -> Exception | None:
+    """Return the error that a result turns out to be; None if it is none."""
+    try:
+        get(ref)
+    except Exception as error:
+        return error
+    return None
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of an error without what differs from run to run, colours, and lines that only underline."""
+    text = re.sub(r"\x1b\[\d+m", "", text)
+    text = re.sub(r'File "[^"]*", line \d+', "File N", text)
+    return [line for line in text.splitlines() if line.strip(" ^~")]
 
 
 def get(refs: Any) -> Any:

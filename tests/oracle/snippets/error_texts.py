@@ -4,7 +4,7 @@ import re
 import traceback
 
 import ray
-from _report import get, show, start
+from _report import caught, get, lines, show, start
 
 
 class Sad(Exception):
@@ -40,22 +40,11 @@ class Plain:
 
 
 def normal(text):
-    """Leave out what differs from run to run, colours, and lines that only underline."""
-    text = re.sub(r"\x1b\[\d+m", "", text)
+    """Leave out where it ran, too, and addresses of objects."""
     text = re.sub(r"pid=\d+", "pid=N", text)
     text = re.sub(r"ip=[\d.]+", "ip=N", text)
     text = re.sub(r"\b[0-9a-f]{32,}\b", "ID", text)
-    text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "<object>", text)
-    text = re.sub(r'File "[^"]*", line \d+', "File N", text)
-    return [line for line in text.splitlines() if line.strip(" ^~")]
-
-
-def caught(ref):
-    try:
-        get(ref)
-    except Exception as error:
-        return error
-    return None
+    return lines(re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "<object>", text))
 
 
 def describe(label, error, *, of_actor=False):

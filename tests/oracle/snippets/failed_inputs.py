@@ -4,7 +4,7 @@ import os
 import re
 
 import ray
-from _report import get, show, start
+from _report import caught, get, lines, show, start
 from ray import exceptions
 
 
@@ -33,39 +33,28 @@ class Taker:
         return value
 
 
-def lines(text):
-    """Leave out what differs from run to run, colours, where it ran, and lines that only underline."""
-    text = re.sub(r"\x1b\[\d+m", "", text)
-    text = re.sub(r" \((pid|ip)=.*\)", "", text)
-    text = re.sub(r'File "[^"]*", line \d+', "File N", text)
-    return [line for line in text.splitlines() if line.strip(" ^~")]
-
-
-def caught(ref):
-    try:
-        get(ref)
-    except Exception as error:
-        return error
-    return None
+def placeless(error):
+    """Return the lines of an error without where it ran: here an input's dependant ran nowhere."""
+    return lines(re.sub(r" \((pid|ip)=.*\)", "", str(error)))
 
 
 start()
 failed = fail.remote()
 taker = Taker.remote()
-show("of a task", lines(str(caught(take.remote(failed)))))
-show("of a task's named argument", lines(str(caught(take.remote(named=failed)))))
-show("of a task's dependant", lines(str(caught(take.remote(take.remote(failed))))))
-show("of a task, to a method", lines(str(caught(taker.take.remote(failed)))))
-show("of a constructor", lines(str(caught(take.remote(Taker.remote(True).take.remote(1)))))[:3])
+show("of a task", placeless(caught(take.remote(failed))))
+show("of a task's named argument", placeless(caught(take.remote(named=failed))))
+show("of a task's dependant", placeless(caught(take.remote(take.remote(failed)))))
+show("of a task, to a method", placeless(caught(taker.take.remote(failed))))
+show("of a constructor", placeless(caught(take.remote(Taker.remote(True).take.remote(1))))[:3])
 show(
     "of a process that crashed",
-    [line.partition(". ")[0].rstrip(".") for line in lines(str(caught(take.remote(crash.remote()))))[:3]],
+    [line.partition(". ")[0].rstrip(".") for line in placeless(caught(take.remote(crash.remote())))[:3]],
 )
 get(taker.take.remote(1))
 ray.kill(taker)
-killed = lines(str(caught(taker.take.remote(1))))
+killed = placeless(caught(taker.take.remote(1)))
 show("of a killed actor", [killed[0], killed[1], killed[-1]])
-show("of a killed actor, to a task", lines(str(caught(take.remote(taker.take.remote(1)))))[:3])
+show("of a killed actor, to a task", placeless(caught(take.remote(taker.take.remote(1))))[:3])
 
 
 def head(error):

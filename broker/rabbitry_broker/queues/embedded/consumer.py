@@ -140,10 +140,9 @@ class EmbeddedConsumer:
         subscription = self._subscriptions.get(queue)
         if subscription is None:
             return
-        start = len(self._keys.stream(queue))
         levels: dict[bytes, list[bytes]] = {}
         for held in sorted(subscription.outstanding, key=_age):
-            levels.setdefault(held[0][start:], []).append(held[1])
+            levels.setdefault(self._keys.level(queue, held[0]), []).append(held[1])
             self._let_go(subscription, held)
         for level, entry_ids in levels.items():
             self._put_back(subscription, level, entry_ids, unseen=False)
@@ -171,7 +170,7 @@ class EmbeddedConsumer:
         subscription, stream, entry_id = delivery.tag
         held = (stream, entry_id)
         if held in subscription.outstanding:
-            level = stream[len(self._keys.stream(subscription.queue)) :]
+            level = self._keys.level(subscription.queue, stream)
             self._put_back(subscription, level, [entry_id], unseen=False)
             self._let_go(subscription, held)
 

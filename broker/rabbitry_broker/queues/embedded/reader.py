@@ -176,7 +176,7 @@ class Reader:
         """
         for subscription in self.subscriptions.values():
             base = self._keys.stream(subscription.queue)
-            if stream.startswith(base) and streams.is_level(stream[len(base) :]):
+            if stream.startswith(base) and streams.is_level(self._keys.level(subscription.queue, stream)):
                 return subscription
         return None
 
@@ -306,14 +306,14 @@ class Reader:
                 for entry_id, fields in entries:
                     self._on_notice(entry_id, fields[1].decode())
                 continue
-            subscription = self._by_stream.get(stream)
+            subscription = self._by_stream.get(stream) or self._lately(stream)
             if subscription is None:
-                subscription = self._lately(stream)
-                if subscription is None:
-                    # Cannot be: one stays until no read includes it. Left pending, it is put back when we end.
-                    logger.error("entries from %r, which is not subscribed", stream)
-                    continue
-            level = stream[len(self._keys.stream(subscription.queue)) :]
+                # Cannot be: a subscription stays until no read includes it. Left pending, it is put back when we end.
+                logger.error("entries from %r, which is not subscribed", stream)
+                continue
+            level = subscription.streams.get(stream)
+            if level is None:
+                level = self._keys.level(subscription.queue, stream)
             priority = streams.priority_of_level(level)
             outstanding = subscription.outstanding
             refused: list[bytes] = []

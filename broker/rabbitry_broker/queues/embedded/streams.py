@@ -105,6 +105,10 @@ class Keys:
         """The stream of one level of a queue."""
         return self._queue + queue.encode() + level
 
+    def level(self, queue: str, stream: bytes) -> bytes:
+        """The level of a queue that one of its streams is."""
+        return stream[len(self.stream(queue)) :]
+
     def levels(self, queue: str) -> bytes:
         """The levels that the queue has besides its base."""
         return self.prefix + b"ql:" + queue.encode()

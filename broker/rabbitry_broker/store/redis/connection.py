@@ -253,8 +253,7 @@ class Connection:
             StoreError: the server answered with an error.
             ConnectionLost: the connection is closed, broke, or gave no answer in time (see `limit_replies`).
         """
-        if self._timeout != self._patience:
-            self._set_timeout(self._patience)
+        self._set_timeout(self._patience)
         return self._call(args)
 
     def _call(self, args: tuple[Argument, ...]) -> Any:
@@ -314,8 +313,7 @@ class Connection:
             raise RuntimeError(f"{self._owed} replies of earlier commands are unread")
         if not commands:
             return []
-        if self._timeout != self._patience:
-            self._set_timeout(self._patience)
+        self._set_timeout(self._patience)
         replies = self._exchange(commands)
         forgotten = False
         for reply in replies:
@@ -380,8 +378,7 @@ class Connection:
         self._write(b"".join([pack(command) for command in commands]), len(commands))
 
     def _write(self, data: bytes, owed: int) -> None:
-        if self._timeout != self._patience:
-            self._set_timeout(self._patience)
+        self._set_timeout(self._patience)
         try:
             self._sendall(data)
         except OSError as error:
@@ -399,8 +396,7 @@ class Connection:
         Raises:
             ConnectionLost: as `call`.
         """
-        if self._timeout != self._patience:
-            self._set_timeout(self._patience)
+        self._set_timeout(self._patience)
         sendall: Callable[[Any], Any] = self._sendall
         try:
             for part in parts:
