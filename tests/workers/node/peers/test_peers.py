@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -220,6 +221,23 @@ def test_others_are_known_with_their_room_and_labels(world: Alive):
     assert others.is_alive(OTHER)
     assert others.room_elsewhere(CPU)
     assert not others.room_elsewhere(ResourceRequest.parse("CPU=3"))
+
+
+def test_what_was_sent_to_another_node_takes_room_there_until_it_could_have_said_so(
+    world: Alive, monkeypatch: pytest.MonkeyPatch
+):
+    world.another(host=b"there")
+    world.heartbeat.run_once()
+    assert [world.others.take_room([b"there"], CPU, "") for _ in range(3)] == [OTHER, OTHER, None]
+    world.others.update({})
+    assert not world.others.room_elsewhere(CPU), "perhaps it runs still, and was not told of yet"
+    later = time.monotonic() + others_module.TAKEN_SECONDS + 0.1
+    monkeypatch.setattr(others_module.time, "monotonic", lambda: later)
+    world.others.update({})  # the tasks ended between two beats: nothing that was said of it has changed
+    assert world.others.take_room([b"there"], CPU, "") == OTHER
+    world.another(host=b"there", room={"CPU": 1.0})
+    world.others.update({OTHER: world.store.data[world.node.keys.node(OTHER)]})
+    assert [world.others.take_room([b"there"], CPU, "") for _ in range(2)] == [OTHER, None], "what it says now counts"
 
 
 def test_a_share_of_a_gpu_is_no_trouble(world: Alive):

@@ -27,6 +27,10 @@ from rabbitry_workers.node.peers.names import connection_name
 LOSS_SECONDS: Final = 180.0
 """So long after a node's end its deliveries may come again: RabbitMQ waits for a silent host."""
 
+TAKEN_SECONDS: Final = 1.5
+"""So long what was sent to another node counts as taken there: a task that ran between two of its beats, each a
+second after the other, leaves its room as it was said before, of which nobody is told anew."""
+
 PRESENCE_SECONDS: Final = 0.1  # what a look at Redis' connections says is believed so long
 
 log = logging.getLogger("rabbitry.node")
@@ -46,11 +50,12 @@ class OtherNode:
         inside: what is free in its bundles, by group, of those groups that share their work.
     """
 
-    __slots__ = ("available", "bundles", "draining", "gpus", "host", "inside", "labels", "totals")
+    __slots__ = ("_said", "_taken_at", "available", "bundles", "draining", "gpus", "host", "inside", "labels", "totals")
 
     def __init__(self, record: dict[str, Any]) -> None:
         self.totals = ResourceRequest.from_floats(record["totals"])
-        self.available = ResourceRequest.free(record["room"])
+        self.available = self._said = ResourceRequest.free(record["room"])
+        self._taken_at = 0.0
         self.labels = {NODE_ID_LABEL: record["id"].hex(), **record["labels"]}
         self.draining = record["draining"]
         self.host: bytes = record.get("host", b"")
@@ -59,6 +64,18 @@ class OtherNode:
         self.inside = {
             group: [ResourceRequest.free(each) for each in rooms] for group, rooms in record.get("inside", ())
         }
+
+    def take(self, request: ResourceRequest, now: float) -> None:
+        """Count on that much less, for as long as its taking may go unsaid."""
+        left = self.available.to_units()
+        for name, units in request.units:
+            left[name] -= units
+        self.available, self._taken_at = ResourceRequest.from_units(left, is_free=True), now
+
+    def forget_taken(self, now: float) -> None:
+        """Believe again what it said, if what was taken since would be told by now."""
+        if self.available is not self._said and now - self._taken_at > TAKEN_SECONDS:
+            self.available = self._said
 
 
 class Others:
@@ -124,8 +141,9 @@ class Others:
     def take_room(self, hosts: list[bytes], request: ResourceRequest, selector: str) -> bytes | None:
         """Return a node on the first of these hosts that has room, and count on that room no more; None for none.
 
-        What was taken is known until the node says anew what it has free.
+        What was taken counts until the node says anew what it has free, or could have.
         """
+        now = time.monotonic()
         for host in hosts:
             for node, other in self._alive.items():
                 if (
@@ -134,10 +152,7 @@ class Others:
                     and request.fits_in(other.available)
                     and (not selector or matches(selector, other.labels))
                 ):
-                    left = other.available.to_units()
-                    for name, units in request.units:
-                        left[name] -= units
-                    other.available = ResourceRequest.from_units(left, is_free=True)
+                    other.take(request, now)
                     return node
         return None
 
@@ -201,6 +216,9 @@ class Others:
 
     def update(self, found: Found) -> None:
         """Take in what changed of other nodes."""
+        now = time.monotonic()
+        for other in self._alive.values():
+            other.forget_taken(now)
         gone = False
         for node, record in found.items():
             if isinstance(record, bytes):
