@@ -135,6 +135,8 @@ def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
     for _ in range(11):
         ref = link.remote(ref, str(tmp_path))
     wait_until((tmp_path / "began").exists, "link 7 runs")
+    for _ in range(2):  # the node has acknowledged the message that began it all before it runs two more, in turn
+        rabbitry.get(nap.options(num_cpus=0).remote(0.02), timeout=20)
     executor = Path("/proc", (tmp_path / "pid").read_text())
     cluster.remove_node(node, allow_graceful=False)
     wait_until(lambda: not is_running(executor), "the executor has ended with its node")

@@ -127,6 +127,22 @@ def test_a_getter_that_was_cancelled_takes_nothing():
     assert asyncio.run(give_up_then_put()) == "kept"
 
 
+def test_what_a_getter_took_before_its_cancelling_reached_it_comes_back_in_order(monkeypatch):
+    queue = Queue(maxsize=2)
+    monkeypatch.setattr("rabbitry.util.queue.cancel", lambda ref: None)  # comes too late
+
+    async def give_up():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(queue.get_async(), 0.2)
+
+    asyncio.run(give_up())
+    for item in ("first", "second"):
+        queue.put(item, timeout=TIMEOUT)
+    assert [queue.get(timeout=TIMEOUT) for _ in range(2)] == ["first", "second"]
+    with pytest.raises(Empty):
+        queue.get(timeout=0.05)
+
+
 def test_async_variants_raise_the_same():
     queue = Queue(maxsize=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -95,7 +96,7 @@ class Queue:
             Empty: there is no item (in time).
             ValueError: `timeout` is negative.
         """
-        return _result(self._get(block, timeout))
+        return _result(self._get(block, timeout), self.actor)
 
     async def put_async(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add an item, without blocking the event loop; see `put`."""
@@ -103,7 +104,7 @@ class Queue:
 
     async def get_async(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the first item, without blocking the event loop; see `get`."""
-        return await _result_async(self._get(block, timeout))
+        return await _result_async(self._get(block, timeout), self.actor)
 
     def _put(self, item: Any, block: bool, timeout: float | None) -> ObjectRef[Any]:
         actor = self.actor
@@ -172,25 +173,36 @@ class Queue:
         kill(actor)  # in any case: from now on the actor counts as dead, and its name is free
 
 
-def _result(ref: ObjectRef[Any]) -> Any:
+def _result(ref: ObjectRef[Any], taken_of: Any = None) -> Any:
     try:
         return get(ref)
     except (Empty, Full) as error:
         _raise(error)
     except KeyboardInterrupt:
-        # Else the call would stay at the queue and take an item that nobody gets.
-        cancel(ref)
+        _give_up(ref, taken_of)
         raise
 
 
-async def _result_async(ref: ObjectRef[Any]) -> Any:
+async def _result_async(ref: ObjectRef[Any], taken_of: Any = None) -> Any:
     try:
         return await ref
     except (Empty, Full) as error:
         _raise(error)
     except asyncio.CancelledError:
-        cancel(ref)
+        _give_up(ref, taken_of)
         raise
+
+
+def _give_up(ref: ObjectRef[Any], taken_of: Any) -> None:
+    """Cancel a call, which would else stay at the queue and take an item that nobody gets.
+
+    Args:
+        ref: result of the call.
+        taken_of: the actor whose item that is: it gets back what the call took before the cancelling reached it.
+    """
+    cancel(ref)
+    if taken_of is not None:
+        taken_of.put_back.remote(ref)  # fails with the call, if that was cancelled
 
 
 def _raise(error: Empty | Full) -> NoReturn:
@@ -199,12 +211,37 @@ def _raise(error: Empty | Full) -> NoReturn:
     raise type(cause)(*cause.args) from None
 
 
+class _Items(asyncio.Queue[Any]):
+    """A queue that also takes an item back: to its front, whatever its size."""
+
+    def _init(self, maxsize: int) -> None:
+        self.items: deque[Any] = deque()
+
+    def _get(self) -> Any:
+        return self.items.popleft()
+
+    def _put(self, item: Any) -> None:
+        self.items.append(item)
+
+    def qsize(self) -> int:
+        return len(self.items)
+
+    def empty(self) -> bool:
+        return not self.items
+
+    def put_back(self, item: Any) -> None:
+        if self.items:
+            self.items.appendleft(item)
+        else:
+            self.put_nowait(item)  # somebody may wait for it
+
+
 class _QueueActor:
     """What holds the items. Its methods may be called through `Queue.actor`."""
 
     def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
-        self._queue: asyncio.Queue[Any] = asyncio.Queue(maxsize)
+        self._queue = _Items(maxsize)
 
     def qsize(self) -> int:
         return self._queue.qsize()
@@ -233,6 +270,9 @@ class _QueueActor:
                 return await asyncio.wait_for(self._queue.get(), timeout)
             except asyncio.TimeoutError:
                 raise Empty(f"no item in the queue within {timeout} s") from None
+
+    def put_back(self, item: Any) -> None:
+        self._queue.put_back(item)
 
     def put_nowait(self, item: Any) -> None:
         self.put_nowait_batch([item])
