@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.endpoint import Endpoint
-from rabbitry_broker.errors import BrokerError
+from rabbitry_broker.errors import BrokerError, ConnectError
 from rabbitry_broker.loop import Loop
 from rabbitry_broker.queues.embedded import streams
 from rabbitry_broker.queues.embedded.consumer import QUEUES_PER_READER, EmbeddedConsumer
@@ -308,3 +309,22 @@ def test_who_is_told_that_a_message_was_not_taken_may_send_it_again(
     node.run_until(lambda: any(delivery.body == b"again" for delivery in node.got))
     assert {delivery.body for delivery in node.got} <= {b"accepted", b"again"}
     publisher.close()
+
+
+def test_a_publisher_that_knows_its_server_waits_for_one_that_is_away(
+    endpoint: Endpoint, server: RedisServer, make_node: Callable[[str], Node]
+):
+    server.kill()
+    with pytest.raises(ConnectError):
+        EmbeddedPublisher(endpoint)
+    publisher = EmbeddedPublisher(endpoint, expected=True)
+    sender = threading.Thread(target=publisher.publish, args=(QUEUE, b"sent"))
+    sender.start()
+    try:
+        server.start()
+        sender.join(PATIENCE_S)
+        node = make_node("n")
+        node.consumer.subscribe(QUEUE, prefetch=5)
+        node.run_until(lambda: [each.body for each in node.got] == [b"sent"])
+    finally:
+        publisher.close()

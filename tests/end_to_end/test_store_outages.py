@@ -46,6 +46,11 @@ def add(x: int, y: int = 1) -> int:
     return x + y
 
 
+@rabbitry.remote(max_calls=1)
+def add_in_a_new_process(x: int) -> int:
+    return x + 1
+
+
 @rabbitry.remote
 def numbers() -> Iterator[int]:
     yield from range(3)
@@ -128,3 +133,27 @@ def test_timeouts_hold_while_redis_is_silent(store_server: RedisServer) -> None:
         timer.cancel()
         store_server.resume()
     assert rabbitry.get(add.remote(1), timeout=60) == 2
+
+
+@pytest.mark.parametrize("session", ["embedded", "rabbitmq"], indirect=True)
+def test_processes_that_begin_while_connections_break_do_their_work(session: str) -> None:
+    breaker = current.client().store.open_connection("breaks")
+    ended = threading.Event()
+
+    def break_connections() -> None:
+        while not ended.wait(0.05):
+            breaker.call(b"CLIENT", b"KILL", b"TYPE", b"normal", b"SKIPME", b"yes")
+
+    thread = threading.Thread(target=break_connections)
+    thread.start()
+    try:
+        for number in range(10):
+            actor = Actor.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+            assert (
+                rabbitry.get([actor.add.remote(number), add_in_a_new_process.remote(number)], timeout=60)
+                == [number + 1] * 2
+            )
+    finally:
+        ended.set()
+        thread.join()
+        breaker.close()

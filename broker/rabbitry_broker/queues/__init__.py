@@ -19,6 +19,7 @@ def open_publisher(
     loop: Loop | None = None,
     name: str = "",
     patience: float = 60.0,
+    expected: bool = False,
 ) -> Publisher:
     """Return a publisher on the engine of `endpoint`.
 
@@ -31,6 +32,8 @@ def open_publisher(
             either, RabbitMQ gets one named "rabbitry-broker".
         name: what the server shows for the connection.
         patience: seconds that servers may be away before `publish` raises.
+        expected: the servers are known to be there. The embedded engine connects with the first message then, and
+            waits for a server that is away as `publish` does.
 
     Raises:
         ConnectError: the server cannot be reached or refuses us; within 5 s.
@@ -38,7 +41,9 @@ def open_publisher(
     if endpoint.embedded:
         from rabbitry_broker.queues.embedded.publisher import EmbeddedPublisher
 
-        return EmbeddedPublisher(endpoint, on_new_queue=on_new_queue, loop=loop, name=name, patience=patience)
+        return EmbeddedPublisher(
+            endpoint, on_new_queue=on_new_queue, loop=loop, name=name, patience=patience, expected=expected
+        )
     from rabbitry_broker.queues.rabbitmq.publisher import RabbitMQPublisher
 
     return RabbitMQPublisher(endpoint, on_new_queue=on_new_queue, loop=loop, name=name, patience=patience)

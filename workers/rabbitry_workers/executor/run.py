@@ -91,6 +91,7 @@ class Executor:
                 on_new_queue=lambda queue: holder[0].store.announce_queue(queue),
                 name="executor",
                 patience=endpoint.patience,
+                expected=True,  # the agent is connected: if Redis is away just now, it will come back
             )
             if endpoint.traits.executors_publish
             else AgentPublisher(channel)

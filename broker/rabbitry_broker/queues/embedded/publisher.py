@@ -74,8 +74,9 @@ class EmbeddedPublisher:
         loop: Loop | None = None,
         name: str = "",
         patience: float = 60.0,
+        expected: bool = False,
     ) -> None:
-        """Connect.
+        """Connect, or not before the first message.
 
         Args:
             endpoint: where the queues are.
@@ -83,6 +84,8 @@ class EmbeddedPublisher:
             loop: reads confirms; its lock guards the publisher. None: calls of publisher's methods read them.
             name: what Redis shows for the connection.
             patience: seconds that `publish` waits for a server that is away.
+            expected: Redis is known to be there: if it is away now, it comes back. Connects with the first message;
+                not for a publisher with a loop.
 
         Raises:
             ConnectError: Redis cannot be reached.
@@ -101,10 +104,13 @@ class EmbeddedPublisher:
         self._cause = ""  # why it is away
         self._refused: BrokerError | None = None
         self._source = streams.script("publish")
-        self._connection = Connection.open(endpoint, timeout=_CONNECT_TIMEOUT_S, name=name or "rabbitry-publisher")
+        name = name or "rabbitry-publisher"
+        self._connection = Connection.unopened(endpoint, timeout=_CONNECT_TIMEOUT_S, name=name)
         self._script = self._connection.script(self._source)
         self._fd = -1
-        self._watch()
+        if loop is not None or not expected:
+            self._connection.reopen()
+            self._watch()
 
     def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """See `Publisher.publish`."""
