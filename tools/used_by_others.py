@@ -72,7 +72,8 @@ breakpoint_uuid
 _._ray_postsubmit_all
 use_shuffle_optimization
 
-# Python's own protocols: importers, copies, `reprlib`.
+# Python's own protocols: importers, copies, `reprlib`, queues of asyncio.
+_._init
 _.create_module
 _.exec_module
 memo
