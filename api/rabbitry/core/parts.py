@@ -337,7 +337,7 @@ class Parts(ABC):
         )
         self.cancel = cancelling.cancel
         self.cancel_children = cancelling.cancel_children
-        self._notes = NoteHandler(cancelling.cancel, cancelling.claimed)
+        self._notes = NoteHandler(cancelling.cancel, cancelling.claimed, cancelling.passed)
         self._streams = Streams(
             references,
             values,

@@ -47,23 +47,28 @@ class Announcements:
             message = self._signer.seal(b"control", encode(["clients-gone", list(clients[at : at + CLIENTS_AT_ONCE])]))
             self._server.call(b"PUBLISH", self._keys.control_channel, message)
 
-    def cancel(self, keys: Keys, task_ids: Sequence[bytes], client: bytes, *, force: bool, recursive: bool) -> None:
+    def cancel(self, keys: Keys, task_ids: Sequence[bytes], client: bytes, *, force: bool, recursive: bool) -> int:
         """Tell every node that tasks are cancelled; late ones find them in the list for an hour.
 
         Who adds to the list removes what has been there for longer; the last ones go with the key.
+
+        Returns:
+            How many nodes are on record.
         """
         message = self._signer.seal(b"control", encode(["cancel", task_ids, client, force, recursive]))
         until = repr(self._server.time() + CANCELLED_SECONDS)
         listed: list[Argument] = [b"ZADD", keys.cancelled]
         for task_id in task_ids:
             listed += (until, task_id)
-        self._server.pipeline(
+        *_, nodes = self._server.pipeline(
             [
                 tuple(listed),
                 (b"EXPIRE", keys.cancelled, 2 * CANCELLED_SECONDS),  # if no janitor takes out what is over
                 (b"PUBLISH", keys.control_channel, message),
+                (b"HLEN", keys.nodes),
             ]
         )
+        return int(nodes)
 
     def environment(self, job: bytes, code: bytes) -> None:
         """Have every node set up the environment of a job: its first task need not wait for that then."""

@@ -76,6 +76,7 @@ class FakeStore:
         calls: what was called, with what.
         records: of objects that are there.
         fails: the error that the next calls of a name raise.
+        nodes: how many hear what is announced.
     """
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class FakeStore:
         self.fails: dict[str, Exception] = {}
         self.ready = True  # the dependencies of what is parked
         self.alive = True
+        self.nodes = 1
         self.answer: Any = None
 
     def _note(self, name: str, *arguments: Any) -> None:
@@ -94,6 +96,10 @@ class FakeStore:
     def named(self, name: str) -> list[tuple[Any, ...]]:
         """Return the arguments of the calls of one name."""
         return [call[1:] for call in self.calls if call[0] == name]
+
+    def announce_cancel(self, keys: Any, tasks: Any, client: bytes, **options: Any) -> int:
+        self._note("announce_cancel", keys, tasks, client, *options.values())
+        return self.nodes
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):

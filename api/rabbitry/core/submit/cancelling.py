@@ -1,8 +1,9 @@
 """Cancelling: a task that waits here is taken back, others are cancelled by the node that has them, or by nobody else.
 
 A cancellation is announced to all nodes: a lone one at once, one of many a moment later together with the others. A
-node that runs the task claims it, and commits its end. If none does within `CANCEL_GRACE_SECONDS`, the task is in a
-queue or nowhere: this client commits its end, and whoever meets it later finds its results there.
+node that runs the task claims it, and commits its end. If all nodes say that they have it not, or none has claimed it
+within `CANCEL_GRACE_SECONDS`, the task is in a queue or nowhere: this client commits its end, and whoever meets it later
+finds its results there.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class CancelStore(Protocol):
 
     def announce_cancel(
         self, keys: Keys, task_ids: Sequence[bytes], client: bytes, *, force: bool, recursive: bool
-    ) -> None:
-        """Tell all nodes."""
+    ) -> int:
+        """Tell all nodes; return how many there are."""
 
     def tell(self, client: bytes, entry: bytes) -> None:
         """Put an entry on a client's inbox."""
@@ -47,6 +48,30 @@ class EndedHere(Protocol):
 
     def __call__(self, task_ids: Sequence[bytes], items: list[bytes], *, untold: bool) -> None:
         """Their results, or none; `untold` if nobody else can tell of other ends."""
+
+
+class _Announced:
+    """A cancelled task of which nodes were told.
+
+    Attributes:
+        until: when its end is committed here, whoever is still to answer.
+        results: how many it has, as in a header.
+        nodes: how many were told; infinite until that is known.
+        passed: ids of those that have it not.
+    """
+
+    __slots__ = ("nodes", "passed", "results", "until")
+
+    def __init__(self, results: int) -> None:
+        self.until = math.inf
+        self.results = results
+        self.nodes = math.inf
+        self.passed: set[bytes] = set()
+
+    @property
+    def is_nowhere(self) -> bool:
+        """True if no node has it."""
+        return len(self.passed) >= self.nodes
 
 
 class Cancelling:
@@ -94,7 +119,8 @@ class Cancelling:
         # (task, (by force, with its children), results), until nodes were told
         self._unannounced: deque[tuple[bytes, tuple[bool, bool], int]] = deque()
         self._announced_at = -math.inf  # never
-        self._waiting: dict[bytes, tuple[float, int]] = {}  # task -> (when to commit its end ourselves, results)
+        self._waiting: dict[bytes, _Announced] = {}
+        self._nowhere: deque[bytes] = deque()  # what no node has, until its end is committed
         self._late_until = 0.0
 
     @property
@@ -156,20 +182,23 @@ class Cancelling:
             for (force, recursive), group in groupby(taken, key=lambda each: each[1]):
                 tasks = list(group)
                 # Noted before, for a claim that is faster than the reply; the time counts from the reply.
-                self._expect_claims(tasks)
-                self._store.announce_cancel(
+                expected = [(each[0], _Announced(each[2])) for each in tasks]
+                self._waiting.update(expected)
+                nodes = self._store.announce_cancel(
                     identity.keys, [each[0] for each in tasks], identity.id, force=force, recursive=recursive
                 )
                 at += len(tasks)
-                self._announced_at = time.monotonic()
-                self._expect_claims([each for each in tasks if each[0] in self._waiting])
+                self._announced_at = now = time.monotonic()
+                for task_id, announced in expected:
+                    announced.nodes, announced.until = nodes, now + CANCEL_GRACE_SECONDS
+                    if announced.is_nowhere:
+                        self._nowhere.append(task_id)
+                if self._nowhere:
+                    self._kick()
         finally:
+            for task_id, *_ in taken[at:]:
+                self._waiting.pop(task_id, None)
             unannounced.extendleft(reversed(taken[at:]))
-
-    def _expect_claims(self, tasks: Iterable[tuple[bytes, tuple[bool, bool], int]]) -> None:
-        until = time.monotonic() + CANCEL_GRACE_SECONDS
-        for task_id, _, results in tasks:
-            self._waiting[task_id] = (until, results)
 
     def cancel_children(self, parent: bytes, *, force: bool) -> None:
         """Cancel what a cancelled task had submitted."""
@@ -181,21 +210,38 @@ class Cancelling:
         """A node runs the task and will commit its end."""
         self._waiting.pop(task_id, None)
 
+    def passed(self, node: bytes, task_ids: Sequence[bytes]) -> None:
+        """A node has none of these tasks, and will not run them if they come."""
+        waiting = self._waiting
+        for task_id in task_ids:
+            announced = waiting.get(task_id)
+            if announced is not None:
+                announced.passed.add(node)
+                if announced.is_nowhere:
+                    self._nowhere.append(task_id)
+        if self._nowhere:
+            self._kick()
+
     def end_due(self) -> None:
-        """Commit the ends of what was cancelled and what no node has claimed."""
+        """Commit the ends of what was cancelled and what no node has, or has claimed in time."""
+        waiting, nowhere = self._waiting, self._nowhere
+        due: dict[bytes, _Announced] = {}
+        while nowhere:
+            task_id = nowhere.popleft()
+            announced = waiting.pop(task_id, None)
+            if announced is not None:
+                due[task_id] = announced
         now = time.monotonic()
-        due: dict[bytes, tuple[float, int]] = {}
-        for task_id, (at, _) in list(self._waiting.items()):
-            if at > now:
+        for task_id, announced in list(waiting.items()):
+            if announced.until > now:
                 break  # they are in order
-            entry = self._waiting.pop(task_id, None)
-            if entry is not None:
-                due[task_id] = entry
+            if waiting.pop(task_id, None) is not None:
+                due[task_id] = announced
         try:
             while due:
                 owner = owner_of(next(iter(due)))
                 together = [task_id for task_id in due if owner_of(task_id) == owner][:ENDED_TOGETHER]
-                self._end([(task_id, due[task_id][1]) for task_id in together])
+                self._end([(task_id, due[task_id].results) for task_id in together])
                 for task_id in together:
                     del due[task_id]
         finally:

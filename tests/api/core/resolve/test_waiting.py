@@ -444,12 +444,17 @@ def test_wait_takes_generators_for_their_next_item() -> None:
 def test_notes_cancel_claim_and_warn(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("rabbitry"), "propagate", True)
     heard: list[Any] = []
-    notes = NoteHandler(lambda task, *, force, recursive: heard.append((task, force, recursive)), heard.append)
+    notes = NoteHandler(
+        lambda task, *, force, recursive: heard.append((task, force, recursive)),
+        heard.append,
+        lambda node, tasks: heard.append((node, *tasks)),
+    )
     notes.handle(Completion(b"", 0, 0.0, [b"force"], [task_id(1)], "cancel"))
     notes.handle(Completion(b"", 0, 0.0, [], [task_id(2)], "cancel-claimed"))
+    notes.handle(Completion(b"", 0, 0.0, [b"node"], [task_id(3), task_id(4)], "cancel-passed"))
     notes.handle(Completion(b"", 0, 0.0, [b"mind the gap"], [], "warning"))
     notes.handle(Completion(b"", 0, 0.0, [b"of a newer node"], [], "unknown"))
-    assert heard == [(task_id(1), True, False), task_id(2)]
+    assert heard == [(task_id(1), True, False), task_id(2), (b"node", task_id(3), task_id(4))]
     assert caplog.messages == ["mind the gap"]
 
 

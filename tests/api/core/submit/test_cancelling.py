@@ -91,6 +91,46 @@ def test_what_nobody_claims_in_time_ends_here(case: Case, monkeypatch: pytest.Mo
     assert case.ended == [(task_id(1), False)]
 
 
+def test_what_no_node_has_ends_here_at_once(case: Case) -> None:
+    case.around.store.nodes = 2
+    case.cancel(1)
+    case.cancelling.announce()
+    case.cancel(2)
+    case.cancelling.announce()
+    case.around.kicks = 0
+    case.cancelling.passed(b"one", [task_id(1), task_id(2), task_id(3)])
+    case.cancelling.passed(b"one", [task_id(1)])  # it was asked twice
+    case.cancelling.end_due()
+    assert case.ended == [] and not case.around.kicks, "the other node may have them"
+    case.cancelling.passed(b"other", [task_id(1)])
+    assert case.around.kicks
+    case.cancelling.claimed(task_id(2))
+    case.cancelling.passed(b"other", [task_id(2)])
+    case.cancelling.end_due()
+    assert case.ended == [(task_id(1), False)] and not case.cancelling.waiting
+
+
+def test_nodes_may_answer_before_the_announcement_has_returned(case: Case) -> None:
+    announce = case.around.store.announce_cancel
+
+    def answered(*arguments: Any, **options: Any) -> int:
+        nodes = announce(*arguments, **options)
+        case.cancelling.passed(b"node", [task_id(1)])
+        return nodes
+
+    case.around.store.announce_cancel = answered
+    case.cancel(1)
+    case.cancelling.end_due()
+    assert case.ended == [(task_id(1), False)]
+
+
+def test_without_nodes_a_task_is_in_its_queue(case: Case) -> None:
+    case.around.store.nodes = 0
+    case.cancel(1)
+    case.cancelling.end_due()
+    assert case.ended == [(task_id(1), False)]
+
+
 def test_the_owner_of_another_s_task_is_asked(case: Case) -> None:
     case.cancelling.cancel(task_id(1, THEIRS), force=True, recursive=False)
     ((client, entry),) = case.around.store.named("tell")
@@ -142,9 +182,10 @@ def test_a_claim_may_come_before_the_announcement_has_returned(case: Case, monke
     monkeypatch.setattr(module, "CANCEL_GRACE_SECONDS", 0.0)
     announce = case.around.store.announce_cancel
 
-    def claimed(*arguments: Any, **options: Any) -> None:
-        announce(*arguments, **options)
+    def claimed(*arguments: Any, **options: Any) -> int:
+        nodes = announce(*arguments, **options)
         case.cancelling.claimed(task_id(1))
+        return nodes
 
     case.around.store.announce_cancel = claimed
     case.cancel(1)

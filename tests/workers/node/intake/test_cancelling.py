@@ -119,6 +119,26 @@ def test_start_marks_stay_with_the_tasks_that_have_them(make_agent: MakeAgent):
     assert piece.marked == 1
 
 
+@pytest.mark.parametrize("others", [0, cancelling.NODES_THAT_ANSWER])
+def test_who_asked_hears_what_is_not_here(make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch, others: int):
+    agent = make_agent()
+    owner, other = new_client_id(), new_client_id()
+    submit(agent, header(owner), 1)
+    drive(agent, lambda: waiting(agent) == 1, "the task waits")
+    told: list[tuple[bytes, str, list[bytes], list[bytes]]] = []
+    monkeypatch.setattr(agent.cancelling, "_tell", lambda *note: told.append(note))
+    monkeypatch.setattr(agent.cancelling, "_others", lambda: others)
+    agent.cancelling.cancel([task(owner, at)[0] for at in range(3)], owner, force=False)
+    agent.cancelling.cancel([task(other, 9)[0]], other, force=False)
+    drive(agent, lambda: waiting(agent) == 0 and not agent.failing, "it is cancelled")
+    passed = [
+        (owner, "cancel-passed", [agent.node.id], [task(owner, at)[0] for at in (1, 2)]),
+        (other, "cancel-passed", [agent.node.id], [task(other, 9)[0]]),
+    ]
+    assert told == ([] if others else passed), "of so many nodes none answers"
+    assert len(agent.cancelling.known) == 3
+
+
 def test_what_runs_is_claimed_before_its_client_gives_up_waiting_for_that():
     assert cancelling.PAUSE_SECONDS_MAX < CANCEL_GRACE_SECONDS
 
@@ -133,7 +153,7 @@ def test_what_waits_behind_a_call_is_cancelled_before_that_call(monkeypatch: pyt
     )
     told: list[bytes] = []
     failing = SimpleNamespace(add=lambda failed: None)
-    part = cancelling.Cancelling(*[None] * 3, failing)  # type: ignore[arg-type, misc]
+    part = cancelling.Cancelling(*[None] * 3, failing, lambda: cancelling.NODES_THAT_ANSWER)  # type: ignore[arg-type, misc]
     part._in_hand = in_hand  # type: ignore[assignment]
     part.calls = SimpleNamespace(  # type: ignore[assignment]
         cancel=lambda executor, task_id: told.append(task_id), take_waiting=lambda wanted: []

@@ -112,7 +112,7 @@ class Door(World):
         self.settling.on_released = self.sources.settled
         settle = self.settling.settle
         self.commits._settle = settle
-        self.cancelling = Cancelling(self.node, self.in_hand, self.commits, self.failing)
+        self.cancelling = Cancelling(self.node, self.in_hand, self.commits, self.failing, lambda: 0)
         self.cancelling.calls = self.calls
         self.silent: set[bytes] = set()
         self.owners = Owners(

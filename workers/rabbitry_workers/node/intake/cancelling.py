@@ -9,6 +9,8 @@
 | a call that waits for its actor's process | it fails without having run |
 | a call that an actor's process has | that drops it, or cancels its coroutine, or lets the method know |
 
+Which tasks are not here is told to who asked: if no node has one, nobody has to wait for what a node would do with it.
+
 A task may begin just while it is being cancelled, and what an executor has not begun may go to another one: so those
 that were cancelled unbegun stay marked until the executor has nothing in hand.
 """
@@ -21,6 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from rabbitry.core.failures import cancelled_error
+from rabbitry.core.resolve.notes import CANCEL_CLAIMED, CANCEL_PASSED
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.messages import Completion, Task, TaskHeader, encode_completion
@@ -32,6 +35,7 @@ from rabbitry_workers.node.model.ports import Commits, Failed, Fails
 from rabbitry_workers.node.model.work import Chunk, Held
 
 CANCELS_KEPT: Final = 10000
+NODES_THAT_ANSWER: Final = 16  # of more, who asks waits a moment for claims: so many answers would cost it more
 # Between two looks for what is to be cancelled. Shorter than clients wait for a claim (`CANCEL_GRACE_SECONDS`): what
 # runs would count as cancelled unbegun otherwise.
 PAUSE_SECONDS_MAX: Final = 0.1
@@ -78,6 +82,7 @@ class Cancelling:
         in_hand: where tasks are.
         commits: of errors.
         failing: of what waits, and of what comes when it was cancelled.
+        others: returns how many other nodes there are.
 
     Attributes:
         known: ids of cancelled tasks that were not here, in the order of their cancelling.
@@ -86,8 +91,11 @@ class Cancelling:
 
     calls: CancelsCalls
 
-    def __init__(self, node: Node, in_hand: InHand, commits: Commits, failing: Fails) -> None:
+    def __init__(
+        self, node: Node, in_hand: InHand, commits: Commits, failing: Fails, others: Callable[[], int]
+    ) -> None:
         self._node = node
+        self._others = others
         self._in_hand = in_hand
         self._commits = commits
         self._failing = failing
@@ -178,6 +186,18 @@ class Cancelling:
         while len(self.known) > CANCELS_KEPT:
             self.known.pop(next(iter(self.known)))
         self.known.update(dict.fromkeys(asked))
+        if self._others() < NODES_THAT_ANSWER:
+            self._pass(asked)
+
+    def _pass(self, asked: dict[bytes, _Asked]) -> None:
+        """Tell who asked for these tasks that they are not here; those that were told are no longer among them."""
+        by_client: dict[bytes, list[bytes]] = {}
+        for task_id, (client, _, _) in asked.items():
+            by_client.setdefault(client, []).append(task_id)
+        for client, task_ids in by_client.items():
+            self._tell(client, CANCEL_PASSED, [self._node.id], task_ids)
+            for task_id in task_ids:
+                del asked[task_id]
 
     def _walk(self, walk: Callable[[], list[Found]]) -> list[Found]:
         """Return what a walk finds; how long it takes is counted."""
@@ -220,7 +240,10 @@ class Cancelling:
             self._interrupt(executor, task_id, force=executor.dropped[task_id])
 
     def _claim(self, client: bytes, task_id: bytes) -> None:
-        note = Completion(b"", 0, 0.0, [], [task_id], "cancel-claimed")
+        self._tell(client, CANCEL_CLAIMED, [], [task_id])
+
+    def _tell(self, client: bytes, word: str, items: list[bytes], task_ids: list[bytes]) -> None:
+        note = Completion(b"", 0, 0.0, items, task_ids, word)
         self._node.store.tell(client, encode_completion(self._node.signer, client, note))
 
     @staticmethod

@@ -55,5 +55,5 @@ class OutcomeParts(ModelParts):
             node, settle, self.commits, self.others.is_alive, lambda *work: self.admission.admit(*work)
         )
         self.custody = Custody(node, self.settling, self.commits, self.publishing, self.redelivery, self.records)
-        self.cancelling = Cancelling(node, self.in_hand, self.commits, self.failing)
+        self.cancelling = Cancelling(node, self.in_hand, self.commits, self.failing, lambda: self.others.count)
         self.continuations = Continuations(node, self.publishing, self.redelivery, self.cancelling)
