@@ -2,8 +2,8 @@
 
 A cancellation is announced to all nodes: a lone one at once, one of many a moment later together with the others. A
 node that runs the task claims it, and commits its end. If all nodes say that they have it not, or none has claimed it
-within `CANCEL_GRACE_SECONDS`, the task is in a queue or nowhere: this client commits its end, and whoever meets it later
-finds its results there.
+within `CANCEL_GRACE_SECONDS`, the task is in a queue or nowhere: this client commits its end, and whoever meets it
+later finds its results there.
 """
 
 from __future__ import annotations
