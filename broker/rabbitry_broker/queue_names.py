@@ -42,6 +42,7 @@ _LEGIBLE_BYTES: Final = 60  # of a name that has become a digest, for people who
 _SAFE_IN_CLASS: Final = "=,:;@!&+ "
 _SAFE_IN_SELECTOR: Final = _SAFE_IN_CLASS + "()/"
 _TASK: Final = re.compile(r"(?:task|job\.((?:[0-9a-f]{2})+))\.([^()]+?)(?:\.\((.*)\))?")
+_OF_ACTOR: Final = "actor."
 _BY_ID: Final = re.compile(r"(node|actor)\.((?:[0-9a-f]{2})+)")
 _BUNDLE: Final = re.compile(r"bundle\.((?:[0-9a-f]{2})+)\.(?:([0-9]+)|any(?:\.([1-9a-f][0-9a-f]*))?)")
 
@@ -166,7 +167,15 @@ def bundle_queue(group_id: bytes, index: int, among: Iterable[int] = ()) -> str:
 
 def actor_queue(actor_id: bytes) -> str:
     """Return the queue of calls to this actor."""
-    return f"actor.{actor_id.hex()}"
+    return f"{_OF_ACTOR}{actor_id.hex()}"
+
+
+def actor_of(queue: str) -> bytes:
+    """Return whose queue this is, b"" if it is none of an actor. Quicker than `parse`."""
+    try:
+        return bytes.fromhex(queue.removeprefix(_OF_ACTOR)) if is_of_actor(queue) else b""
+    except ValueError:
+        return b""
 
 
 def parse(queue: str) -> QueueName:
@@ -211,6 +220,11 @@ def is_exclusive(queue: str) -> bool:
     """Return True if only one consumer of the cluster may receive from `queue` at a time: it is an actor's."""
     match = _BY_ID.fullmatch(queue)
     return match is not None and match[1] == QueueKind.ACTOR.value
+
+
+def is_of_actor(queue: str) -> bool:
+    """Return True for the queues of actors, as far as can be told at a glance."""
+    return queue.startswith(_OF_ACTOR)
 
 
 def is_of_class(queue: str) -> bool:

@@ -120,13 +120,17 @@ def test_whoever_is_of_another_job_does_not_begin_as_it() -> None:
     [
         pytest.param({"env": b'{"RABBITRY_VALUE_COPIES": "eager"}'}, id="variables count when a client is made"),
         pytest.param({"tracing": "module:function"}, id="what users trace with is loaded first"),
-        pytest.param({"broker_url": None}, id="the embedded engine connects when it is made"),
         pytest.param({"prefix": 5}, id="nonsense is found out where it is heard"),
         pytest.param({"process": b"{"}, id="nonsense of users, too"),
     ],
 )
 def test_some_are_made_where_they_run(own: dict[str, Any]) -> None:
     assert made(config(**own), config(**own), config(**own)) is None
+
+
+def test_on_the_embedded_engine_it_connects_to_queues_only_when_it_publishes() -> None:
+    embedded = config(broker_url=None)
+    assert made(embedded, embedded) is not None
 
 
 def test_the_template_of_an_environment_has_its_variables_already(monkeypatch: pytest.MonkeyPatch) -> None:

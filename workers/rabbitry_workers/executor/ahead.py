@@ -14,7 +14,6 @@ import gc
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.ids import CLIENT_BYTES
 from rabbitry_workers.channel import BlockingChannel
 from rabbitry_workers.executor import process
@@ -78,10 +77,7 @@ def _can_be_made(config: dict[str, Any]) -> bool:
     """True if nothing that an executor is made of depends on what its process does first."""
     if config["tracing"]:
         return False  # it loads what the user has said
-    if (config["env"] or config["setup"]) and not process.has_entered():
-        return False  # variables count when a client is made
-    endpoint = Endpoint(config["store_url"], config["broker_url"], tuple(config["secrets"]), config["prefix"])
-    return not endpoint.traits.executors_publish  # they connect when they are made
+    return process.has_entered() or not (config["env"] or config["setup"])  # variables count when a client is made
 
 
 ahead: Final = Ahead()

@@ -1,8 +1,13 @@
-"""How an executor publishes on a cluster: through its agent, which holds the only broker connection of the node."""
+"""How an executor publishes: through its agent, which knows what of it need not go to a queue at all.
+
+On a cluster the agent holds the only broker connection of the node, and gets all of it. On the embedded engine tasks go
+to their queues from here, without that detour.
+"""
 
 from __future__ import annotations
 
-from rabbitry_broker.queues.protocol import OnConfirm
+from rabbitry_broker.queue_names import is_of_actor
+from rabbitry_broker.queues.protocol import OnConfirm, Publisher
 from rabbitry_workers.channel import PUBLISH, BlockingChannel
 
 
@@ -24,3 +29,29 @@ class AgentPublisher:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+class CallsByAgent:
+    """A `Publisher` that hands calls to actors to the agent, and all else to another publisher.
+
+    Args:
+        agent: gets the calls.
+        queues: gets the rest.
+    """
+
+    def __init__(self, agent: Publisher, queues: Publisher) -> None:
+        self._agent = agent
+        self._queues = queues
+
+    def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
+        """Send `body`, one way or the other."""
+        publisher = self._agent if is_of_actor(queue) else self._queues
+        publisher.publish(queue, body, priority=priority, on_confirm=on_confirm)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """See `Publisher.flush`."""
+        return self._queues.flush(timeout)
+
+    def close(self) -> None:
+        """See `Publisher.close`."""
+        self._queues.close()

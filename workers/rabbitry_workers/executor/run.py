@@ -26,6 +26,7 @@ from rabbitry_broker.endpoint import Endpoint
 from rabbitry_broker.functions import FunctionCache
 from rabbitry_broker.messages import Task, decode_header
 from rabbitry_broker.queues import open_publisher
+from rabbitry_broker.queues.protocol import Publisher
 from rabbitry_broker.runtime_environments import Record
 from rabbitry_broker.store.results import NO_CONTINUATION
 from rabbitry_workers.channel import (
@@ -51,7 +52,7 @@ from rabbitry_workers.executor.interrupts import Interrupts
 from rabbitry_workers.executor.lingering import LOOK_SECONDS, LOOK_SECONDS_MAX, is_wanted
 from rabbitry_workers.executor.own_signals import own_signals
 from rabbitry_workers.executor.progress import Progress
-from rabbitry_workers.executor.publisher import AgentPublisher
+from rabbitry_workers.executor.publisher import AgentPublisher, CallsByAgent
 from rabbitry_workers.executor.streams import flusher
 
 COMMIT_SECONDS = 0.005
@@ -85,17 +86,16 @@ class Executor:
         )
         holder: list[Client] = []
         interrupts = Interrupts()
-        publisher = (
-            open_publisher(
+        publisher: Publisher = AgentPublisher(channel)
+        if endpoint.traits.executors_publish:
+            to_queues = open_publisher(
                 endpoint,
                 on_new_queue=lambda queue: holder[0].store.announce_queue(queue),
                 name="executor",
                 patience=endpoint.patience,
                 expected=True,  # the agent is connected: if Redis is away just now, it will come back
             )
-            if endpoint.traits.executors_publish
-            else AgentPublisher(channel)
-        )
+            publisher = CallsByAgent(publisher, to_queues)
         self.client = Client(
             endpoint,
             publisher,

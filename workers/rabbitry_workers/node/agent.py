@@ -116,6 +116,7 @@ class Agent(Parts):
             self.requests.close,
             self.peers.close,
             self.custody.give_back,
+            self.ends.publish_local,
             self.continuations.give_back,
             self.burials.close,
             self.consumer.close,

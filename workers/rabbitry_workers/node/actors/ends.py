@@ -241,11 +241,27 @@ class Ends:
         self._table.seen.pop(actor_id, None)
         queue = names.actor_queue(actor_id)
         for held, header_bytes, header, successive in together(calls):
-            if held.custody:
+            if held.custody or held.local:
                 self._publish_again(queue, held, header_bytes, header, successive)
             else:
                 self._forget_custody(held)
         self._consumer.abandon(queue)
+
+    def publish_local(self) -> None:
+        """This node leaves: calls that came without the broker and have not begun go to their actors' queues."""
+        for actor_id, hosted in self._table.hosted.items():
+            executor = hosted.executor
+            started = executor.progress.started[0]
+            left = [
+                (chunk.held, chunk.header_bytes, chunk.header, task)
+                for chunk in executor.chunks
+                if chunk.held.local
+                for sequence, task in enumerate(chunk.tasks, chunk.first)
+                if sequence >= started and sequence not in chunk.done
+            ]
+            queue = names.actor_queue(actor_id)
+            for held, header_bytes, header, calls in together(left):
+                self._publish_again(queue, held, header_bytes, header, calls)
 
     def _publish_again(
         self, queue: str, held: Held, header_bytes: bytes, header: TaskHeader, calls: list[Task]

@@ -29,6 +29,7 @@ class Held:
         "counted",
         "custody",
         "delivery",
+        "local",
         "outstanding",
         "queue",
         "received_at",
@@ -39,6 +40,7 @@ class Held:
     def __init__(self, delivery: Delivery | None, queue: str = "") -> None:
         self.delivery = delivery
         self.queue = delivery.queue if delivery is not None else queue
+        self.local = False  # calls that came without the broker: no queue takes them back
         self.outstanding = 0
         self.custody = b""  # its field in the node's custody hash, once it was acknowledged early
         self.received_at = time.monotonic()

@@ -9,6 +9,7 @@ from rabbitry_workers.node.intake.affinity import Affinity
 from rabbitry_workers.node.intake.handback import HandBack
 from rabbitry_workers.node.intake.inside import InsideGroups
 from rabbitry_workers.node.intake.intake import Intake
+from rabbitry_workers.node.intake.local_calls import LocalCalls
 from rabbitry_workers.node.intake.locality import Locality
 from rabbitry_workers.node.intake.owners import Owners
 from rabbitry_workers.node.model.config import NodeConfig
@@ -62,6 +63,7 @@ class IntakeParts(RunningParts):
             self.dispatcher.serve,
             self.handback.give_back_all,
         )
+        self.local_calls = LocalCalls(node, self.life, self.table, self.calls, self.cancelling)
         self.intake = Intake(
             node,
             self.life,

@@ -20,6 +20,7 @@ from rabbitry_workers.node.dispatch.retries import Retries
 from rabbitry_workers.node.dispatch.start_marks import StartMarks
 from rabbitry_workers.node.dispatch.templates import Templates
 from rabbitry_workers.node.intake.handback import HandBack
+from rabbitry_workers.node.intake.local_calls import LocalCalls
 from rabbitry_workers.node.model.config import NodeConfig
 from rabbitry_workers.node.model.lanes import Executor
 from rabbitry_workers.node.parts.actors import ActorParts
@@ -31,6 +32,7 @@ class RunningParts(ActorParts):
 
     # Of parts above, looked up when they are called.
     handback: HandBack
+    local_calls: LocalCalls
 
     def __init__(self, config: NodeConfig, template: tuple[int, socket.socket]) -> None:
         super().__init__(config)
@@ -126,4 +128,5 @@ class RunningParts(ActorParts):
         return self.node.config.executor_config(self.jobs.facts(job), job, code, b"", setup.pack())
 
     def _publish_for(self, executor: Executor, queue: str, priority: int, frame: bytes) -> None:
-        self.publishing.publish(queue, frame, priority)
+        if not self.local_calls.take(queue, frame):
+            self.publishing.publish(queue, frame, priority)
