@@ -23,7 +23,8 @@ class EngineTraits:
         ends_with_its_server: a server whose address is gone has ended for good, and the session with it.
         one_host: all processes share this host: its shared memory is where large values are, its memory their limit.
         publishes_in_commit: queues are in the store, so that a commit publishes what it releases, in the same step.
-        executors_publish: executors publish for themselves; else their node does, over its one connection.
+        executors_publish: executors publish tasks by themselves; else their node does, over its one connection, as it
+            does with calls to actors on any engine.
         takes_custody: a delivery unsettled for long is acknowledged and kept in the store (RabbitMQ closes the channel
             of a consumer that takes too long).
         first_reader_takes_all: among several consumers of a queue the first gets what there is; else they take turns.

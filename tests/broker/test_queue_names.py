@@ -73,3 +73,9 @@ def test_rabbitmq_knows_long_names_by_a_digest() -> None:
     assert max(map(len, called)) <= 255
     assert called[0] == "prefix:" + many[0]
     assert "#" in called[-1]
+
+
+def test_whose_queue_an_actor_s_is_can_be_told_at_a_glance():
+    assert names.actor_of(names.actor_queue(b"a" * 16)) == b"a" * 16
+    for other in (names.task_queue("CPU=1"), names.node_queue(b"n" * 16), "actor.", "actor.xy", "", "actors.00"):
+        assert names.actor_of(other) == b""

@@ -22,7 +22,7 @@ executor -> agent
     BLOCKED  current, in_wait                               waiting in get, or in wait: everything after `current`
                                                             is not started
     UNBLOCKED
-    PUBLISH  queue, priority, frame                         (RabbitMQ) publish for me
+    PUBLISH  queue, priority, frame                         publish for me, or hand over here (embedded: calls only)
     LEAVING  reason, last                                   beginning nothing after number `last`; BYE follows when
                                                            nobody needs this process any more
     BYE      reason                                         ending by itself (retired, max_calls)
