@@ -38,6 +38,8 @@ another one: that takes ten more on a busy machine, and twice that if two were k
 AT_ONCE = int(os.environ.get("FUZZ_AT_ONCE", "1"))
 """Programs that run at the same time, on threads of one driver."""
 
+INIT_SECONDS = 30.0
+
 LEASE_SECONDS = 60.0
 """Until what killed processes left in the store is cleared away."""
 
@@ -51,7 +53,7 @@ def main(engine: str, path: str) -> None:
     where: dict[str, Any] = {"address": engine}
     if engine in ("embedded", "ray"):  # "local": not one that somebody else runs here
         where = {"address": "local", "num_cpus": 4 * AT_ONCE, "resources": {"x": 2}}
-    ray.init(**where, log_to_driver=False)
+    _begin(ray, where)
     with open(path) as file:
         programs = json.load(file)
     look: Callable[..., dict[str, Any]] = _nothing
@@ -65,6 +67,20 @@ def main(engine: str, path: str) -> None:
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     ray.shutdown()
     faulthandler.cancel_dump_traceback_later()
+
+
+def _begin(ray: Any, where: dict[str, Any]) -> None:
+    """Call `init`, which does not wait for servers that are away: here they may be, for a moment."""
+    patience = time.monotonic() + INIT_SECONDS
+    while True:
+        try:
+            ray.init(**where, log_to_driver=False)
+        except ConnectionError:
+            if "FUZZ_RESTARTS" not in os.environ or time.monotonic() > patience:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _run_together(ray: Any, programs: list[Any], look: Callable[..., dict[str, Any]], *, last: bool) -> None:
