@@ -127,6 +127,26 @@ def test_queues_come_back_after_everything_was_flushed(
     node.run_until(lambda: len(node.got) == 4)
 
 
+def test_a_level_that_came_while_redis_had_forgotten_its_readers_is_read_all_the_same(
+    make_node: Callable[[str], Node], publisher: EmbeddedPublisher, server: RedisServer
+) -> None:
+    node = make_node("node")
+    node.consumer.subscribe(QUEUE, prefetch=5)
+    publisher.publish(QUEUE, b"1")
+    node.run_until(lambda: len(node.got) == 1)
+    with server.client() as client:
+        client.flushall()
+        publisher.publish(QUEUE, b"2")
+        assert publisher.flush(PATIENCE_S)
+        node.run_until(lambda: len(node.got) == 2)
+        client.delete("e:qc")  # it gives its next sign of life within a second
+        publisher.publish(QUEUE, b"3", priority=7)
+        publisher.publish(QUEUE, b"4", priority=4)
+        assert publisher.flush(PATIENCE_S)
+    node.run_until(lambda: len(node.got) == 4)
+    assert [each.body for each in node.got[2:]] == [b"3", b"4"]
+
+
 def test_hundreds_of_queues_share_readers(make_node: Callable[[str], Node], publisher: EmbeddedPublisher) -> None:
     node = make_node("node")
     queues = [names.task_queue(f"CPU={number}") for number in range(1, 3 * QUEUES_PER_READER)]

@@ -375,8 +375,9 @@ class EmbeddedConsumer:
         late, *dead = reply
         if late:
             logger.warning("was silent for more than %g s: others may have taken over its work", streams.DEAD_AFTER_S)
+            # What was announced meanwhile we were not told of: new levels, too, if Redis has forgotten us.
             for subscription in self._subscriptions.values():
-                if subscription.exclusive and subscription.wanted:
+                if subscription.wanted:
                     self._join(subscription)
         if dead and time.monotonic() - self._rescued_at > _TIDY_S:
             # As long as they are listed, not once: one that only sleeps may have been handed more meanwhile.
