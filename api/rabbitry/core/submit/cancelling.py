@@ -26,7 +26,7 @@ from rabbitry_broker.store.keys import Keys
 
 LATE_SECONDS = 5.0  # after an end was committed here: results may still come, of which nobody is told otherwise
 ALONE_SECONDS = 0.002  # after the last announcement: then the next one goes out at once
-ANNOUNCED_AT = 200  # tasks that wait to be announced: then whoever cancels does it
+ANNOUNCED_AT = 500  # tasks that wait to be announced: then whoever cancels does it
 ENDED_TOGETHER = 500  # tasks whose ends are committed in one step
 CANCEL_GRACE_SECONDS = 0.15  # for a node that runs the task to claim the cancellation
 
