@@ -92,6 +92,25 @@ def test_read_may_time_out_and_be_repeated(connection: Connection) -> None:
     assert connection.call_blocking("BLPOP", "c:empty", "0.05", timeout=0.05) is None
 
 
+def test_who_waits_can_have_the_server_reply_when_the_time_is_over(
+    connection: Connection, redis_server: RedisServer
+) -> None:
+    late: list[bool] = []
+
+    def reply_now() -> None:
+        late.append(True)
+        with redis_server.client() as other:
+            other.lpush("c:late", "now")
+
+    # Far beyond the time that this test has: the server alone would not reply.
+    assert connection.call_blocking("BLPOP", "c:late", "1000", timeout=0.01, on_late=reply_now) == [b"c:late", b"now"]
+    assert late == [True]
+    with redis_server.client() as other:
+        other.lpush("c:early", "here")
+    assert connection.call_blocking("BLPOP", "c:early", "1000", timeout=30.0, on_late=reply_now)[1] == b"here"
+    assert late == [True]
+
+
 def test_scripts_run_by_digest_and_survive_being_forgotten(connection: Connection) -> None:
     script = connection.script("return {KEYS[1], ARGV[1]}")
     assert script(["k"], ["a"]) == [b"k", b"a"]

@@ -257,6 +257,30 @@ def test_no_more_than_prefetch_deliveries_are_outstanding(party: Party) -> None:
     assert receiver.bodies == numbered(4)
 
 
+def test_more_is_allowed_beside_what_is_outstanding_in_its_order_and_for_that_time_only(party: Party) -> None:
+    publisher, receiver = party.publisher(), party.receiver()
+    receiver.consumer.subscribe(ACTOR, prefetch=3, exclusive=True)
+    assert not receiver.consumer.allow_more(ACTOR), "there is room"
+    assert not receiver.consumer.allow_more("actor.00"), "nobody consumes it"
+    for body in numbered(20):
+        publisher.publish(ACTOR, body)
+    for outstanding in (3, 6, 9):
+        receiver.run_until(lambda outstanding=outstanding: len(receiver.got) == outstanding)  # type: ignore[misc]
+        receiver.run_for(QUIET_S)
+        assert receiver.bodies == numbered(outstanding)
+        assert not any(each.redelivered for each in receiver.got)
+        if outstanding < 9:
+            assert receiver.consumer.allow_more(ACTOR)
+    receiver.consumer.ack(receiver.got[0])  # of those that do not count
+    receiver.run_for(QUIET_S)
+    assert receiver.bodies == numbered(9)
+    for each in receiver.got[1:]:
+        receiver.consumer.ack(each)
+    receiver.run_until(lambda: len(receiver.got) == 12)
+    receiver.run_for(QUIET_S)
+    assert receiver.bodies == numbered(12), "three, as before"
+
+
 def test_a_full_queue_does_not_hold_up_another(party: Party) -> None:
     publisher, receiver = party.publisher(), party.receiver()
     receiver.consumer.subscribe(QUEUE, prefetch=1)

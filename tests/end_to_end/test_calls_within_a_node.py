@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.exceptions import ActorDiedError, ActorUnavailableError
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,6 +61,36 @@ class Caller:
 
 
 @rabbitry.remote(num_cpus=0)
+class Gate:
+    """Lets nobody through before it is opened."""
+
+    def __init__(self) -> None:
+        self.opened, self.waiting = asyncio.Event(), 0
+
+    async def wait(self) -> int:
+        self.waiting += 1
+        await self.opened.wait()
+        return self.waiting
+
+    async def count(self) -> int:
+        return self.waiting
+
+    async def open(self) -> None:
+        self.opened.set()
+
+
+@rabbitry.remote(num_cpus=0)
+def one_by_one(gate: Any, count: int) -> list[int]:
+    """Wait at a gate so many times at once, each by a message of its own."""
+    refs = []
+    for _ in range(count):
+        refs.append(gate.wait.remote())
+        rabbitry.wait(refs[-1:], timeout=0.001)
+    values: list[int] = rabbitry.get(refs, timeout=TIMEOUT)
+    return values
+
+
+@rabbitry.remote(num_cpus=0)
 def from_a_task(name: str, log: Any, count: int) -> int:
     for number in range(count):
         log.note.remote(name, number)
@@ -80,6 +112,14 @@ def test_each_caller_s_calls_run_in_their_order(session: str) -> None:
     assert noted == {name: list(range(count)) for name, count in expected.items()}
 
 
+def is_there(log: Any) -> bool:
+    try:
+        rabbitry.get(log.read.remote(), timeout=TIMEOUT)
+    except ActorUnavailableError:
+        return False
+    return True
+
+
 def test_calls_to_an_actor_that_crashes_are_answered_and_later_ones_run(session: str) -> None:
     log = Log.remote()
     callers = {name: Caller.remote(name, log) for name in "ab"}
@@ -88,6 +128,7 @@ def test_calls_to_an_actor_that_crashes_are_answered_and_later_ones_run(session:
         with pytest.raises((ActorUnavailableError, ActorDiedError)):
             rabbitry.get(log.crash.remote(), timeout=TIMEOUT)
     answered = {name: rabbitry.get(ref, timeout=TIMEOUT) for name, ref in refs.items()}
+    wait_until(lambda: is_there(log), "the actor is there again", TIMEOUT)
     noted = rabbitry.get(log.read.remote(), timeout=TIMEOUT)
     for name, numbers in answered.items():
         assert numbers == sorted(set(numbers))
@@ -95,3 +136,18 @@ def test_calls_to_an_actor_that_crashes_are_answered_and_later_ones_run(session:
         assert last == sorted(set(last)), "no call runs twice, none overtakes another"
         assert set(last) <= set(numbers), "what ran was answered"
         assert rabbitry.get(callers[name].in_bursts.remote([3]), timeout=TIMEOUT) == 3
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_hundreds_of_calls_that_wait_do_not_keep_away_the_one_they_wait_for(session: str, local: bool) -> None:
+    gate, count = Gate.remote(), 300
+    if local:
+        values = one_by_one.remote(gate, count)
+    else:
+        refs = []
+        for _ in range(count):
+            refs.append(gate.wait.remote())
+            rabbitry.wait(refs[-1:], timeout=0.001)
+    wait_until(lambda: rabbitry.get(gate.count.remote(), timeout=TIMEOUT) == count, "all of them wait", TIMEOUT)
+    rabbitry.get(gate.open.remote(), timeout=TIMEOUT)
+    assert (rabbitry.get(values, timeout=TIMEOUT) if local else rabbitry.get(refs, timeout=TIMEOUT)) == [count] * count

@@ -79,6 +79,13 @@ class Consumer(Protocol):
             ValueError: `prefetch` below 1, or `exclusive` for a queue that is not an actor's.
         """
 
+    def allow_more(self, queue: str) -> bool:
+        """If `prefetch` deliveries from `queue` are outstanding, allow as many again beside those.
+
+        Returns:
+            False if there are not so many: more come anyway, then.
+        """
+
     def unsubscribe(self, queue: str) -> None:
         """Stop consuming `queue`. What was delivered stays delivered: ack or release it."""
 

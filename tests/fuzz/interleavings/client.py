@@ -60,7 +60,7 @@ class FakeRedis:
         self._scheduler.switch()
         return taken or None
 
-    def call_blocking(self, command: bytes, *arguments: Any, timeout: float) -> Any:
+    def call_blocking(self, command: bytes, *arguments: Any, timeout: float, on_late: Any = None) -> Any:
         """BLMPOP."""
         assert command == b"BLMPOP"
         if not self._scheduler.block(lambda: bool(self.entries), timeout):

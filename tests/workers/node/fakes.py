@@ -318,9 +318,14 @@ class FakeConsumer:
         self.abandoned: list[str] = []
         self.deleted: list[str] = []
         self.retiring: dict[str, Callable[[], None]] = {}
+        self.allowed: list[str] = []
 
     def subscribe(self, queue: str, *, prefetch: int, exclusive: bool = False) -> None:
         self.windows[queue] = prefetch
+
+    def allow_more(self, queue: str) -> bool:
+        self.allowed.append(queue)
+        return True
 
     def unsubscribe(self, queue: str) -> None:
         self.windows.pop(queue, None)

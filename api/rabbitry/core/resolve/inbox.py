@@ -42,6 +42,7 @@ PAUSE_MIN_SECONDS = 0.0003
 PAUSE_MAX_SECONDS = 0.005
 LONG_PAUSE_SHARE = 0.01  # the same of waits of more than half a second
 LONG_PAUSE_MAX_SECONDS = 0.05
+LATE_SECONDS = 0.1  # that Redis would take by itself to end a wait
 POPS_MANY = (7, 0)  # the first Redis that has BLMPOP
 KEYS_A_POLL = 5000
 
@@ -61,8 +62,8 @@ class InboxConnection(Protocol):
     def limit_replies(self, seconds: float) -> None:
         """Let the connection count as lost when a reply takes longer."""
 
-    def call_blocking(self, *args: Any, timeout: float) -> Any:
-        """Run a command that may take `timeout` seconds."""
+    def call_blocking(self, *args: Any, timeout: float, on_late: Callable[[], object] | None = None) -> Any:
+        """Run a command that may take `timeout` seconds; `on_late` is called if it takes longer."""
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -198,7 +199,8 @@ class Inbox:
                             poll_every = min(2 * poll_every, KEY_POLL_MAX_SECONDS)
                             poll_at = now + poll_every
                             continue
-                        if self._pump(min(left, poll_at - now), generation) and not done():
+                        exactly = deadline is not None and left <= poll_at - now
+                        if self._pump(min(left, poll_at - now), generation, exactly=exactly) and not done():
                             self._let_gather(started, deadline)
                 finally:
                     self._leader.release()
@@ -285,10 +287,11 @@ class Inbox:
 
     # -- Redis -------------------------------------------------------------------------------------------------------
 
-    def _pump(self, timeout: float, generation: object = None) -> bool:
+    def _pump(self, timeout: float, generation: object = None, *, exactly: bool = False) -> bool:
         """Pop completions, waiting up to `timeout` seconds for the first; True if some came. For the leader.
 
-        Does not wait if something was made known since the `generation` that the leader saw when it looked last.
+        Does not wait if something was made known since the `generation` that the leader saw when it looked last. By
+        itself Redis ends a wait up to 0.1 s late; not so if it is to end `exactly` in time.
         """
         connection = self._connection
         try:
@@ -305,7 +308,9 @@ class Inbox:
                 # First we say that we block, then we look; who makes something known does it, then looks if we block.
                 self._blocking = True
                 if self._known.generation is generation:
-                    entries = self._pop_blocking(connection, timeout, many=many)
+                    entries = self._pop_blocking(
+                        connection, timeout, many=many, on_late=self._end_own_wait if exactly else None
+                    )
                 self._blocking = False
             self._more = entries is not None and len(entries) >= POP_COUNT
         except (ConnectionLost, ConnectError) as error:
@@ -334,20 +339,26 @@ class Inbox:
             self.wake()
         return bool(entries)
 
-    def _pop_blocking(self, connection: InboxConnection, timeout: float, *, many: bool) -> list[bytes] | None:
+    def _end_own_wait(self) -> None:
+        with self._store.within(time.monotonic() + LATE_SECONDS):
+            self._call_leader()
+
+    def _pop_blocking(
+        self, connection: InboxConnection, timeout: float, *, many: bool, on_late: Callable[[], object] | None
+    ) -> list[bytes] | None:
         """Wait up to `timeout` seconds for completions. Several at a time save a look that would often find nothing."""
-        limit = f"{timeout:.3f}"
+        limit = f"{max(timeout, 0.001):.3f}"  # 0 would be for ever
         if many:
             try:
                 reply = connection.call_blocking(
-                    b"BLMPOP", limit, 1, self._key, b"LEFT", b"COUNT", POP_COUNT, timeout=timeout
+                    b"BLMPOP", limit, 1, self._key, b"LEFT", b"COUNT", POP_COUNT, timeout=timeout, on_late=on_late
                 )
                 return list(reply[1]) if reply else None
             except StoreError as error:
                 if not is_refused(error):
                     raise
                 self._may_pop_many = False  # rights of before
-        reply = connection.call_blocking(b"BLPOP", self._key, limit, timeout=timeout)
+        reply = connection.call_blocking(b"BLPOP", self._key, limit, timeout=timeout, on_late=on_late)
         return list(reply[1:]) if reply else None
 
     def _take(self, entry: bytes) -> None:

@@ -127,6 +127,15 @@ class EmbeddedConsumer:
             self._join(subscription)
         subscription.reader.changed()
 
+    def allow_more(self, queue: str) -> bool:
+        """See `Consumer.allow_more`."""
+        subscription = self._subscriptions.get(queue)
+        if subscription is None or not subscription.wanted or subscription.room > 0:
+            return False
+        subscription.uncounted = set(subscription.outstanding)
+        subscription.reader.changed()
+        return True
+
     def unsubscribe(self, queue: str) -> None:
         """See `Consumer.unsubscribe`."""
         subscription = self._subscriptions.get(queue)
@@ -214,8 +223,10 @@ class EmbeddedConsumer:
     def _let_go(self, subscription: Subscription, held: tuple[bytes, bytes]) -> None:
         outstanding = subscription.outstanding
         outstanding.discard(held)
+        if subscription.uncounted:
+            subscription.uncounted.discard(held)
         # Only where it matters: room in a queue that had none, or the end of one that is not wanted any more.
-        if len(outstanding) == subscription.prefetch - 1 or not (outstanding or subscription.wanted):
+        if subscription.room == 1 or not (outstanding or subscription.wanted):
             subscription.reader.changed()
 
     def _flush_acks(self) -> None:

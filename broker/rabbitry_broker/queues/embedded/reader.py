@@ -51,6 +51,7 @@ class Subscription:
         recovered: what an earlier connection left in our name has been put back.
         streams: stream -> level, in reading order.
         outstanding: (stream, entry id).
+        uncounted: those of them that do not count towards `prefetch`.
         reader: who reads it.
     """
 
@@ -63,6 +64,7 @@ class Subscription:
         "reader",
         "recovered",
         "streams",
+        "uncounted",
         "wanted",
     )
 
@@ -75,7 +77,13 @@ class Subscription:
         self.recovered = False
         self.streams: dict[bytes, bytes] = {}
         self.outstanding: set[tuple[bytes, bytes]] = set()
+        self.uncounted: set[tuple[bytes, bytes]] = set()
         self.reader = reader
+
+    @property
+    def room(self) -> int:
+        """How many more deliveries there may be. HOT PATH."""
+        return self.prefetch - len(self.outstanding) + len(self.uncounted)
 
 
 class State(enum.Enum):
@@ -210,7 +218,7 @@ class Reader:
         count = 1 << 30
         drained = self._drained
         for subscription in self.subscriptions.values():
-            room = subscription.prefetch - len(subscription.outstanding)
+            room = subscription.room
             if room <= 0 or not subscription.joined or not subscription.wanted:
                 continue
             levels = len(subscription.streams)
@@ -235,7 +243,7 @@ class Reader:
             self._takes = len(several)
             source = streams.script("take")
             for subscription in several:
-                room = subscription.prefetch - len(subscription.outstanding)
+                room = subscription.room
                 args: tuple[Argument, ...] = (*self._keys.script_arguments, self._consumer, room, *subscription.streams)
                 self.channel.run(source, args, partial(self._on_taken, subscription, room))
             return
@@ -320,7 +328,7 @@ class Reader:
             for entry_id, fields in entries:
                 if self.channel.connection is None:
                     return  # Closed by a callback, which put back all that was ours.
-                if not subscription.wanted or len(outstanding) >= subscription.prefetch:
+                if not subscription.wanted or subscription.room <= 0:
                     refused.append(entry_id)
                     continue
                 outstanding.add((stream, entry_id))

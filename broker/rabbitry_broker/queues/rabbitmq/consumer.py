@@ -54,6 +54,7 @@ class _Subscription:
         foreign: the queue exists with arguments that are not ours, and is not declared.
         tag: of the consumer on the channel; "" if it does not consume.
         tag_prefetch: the prefetch that it began with.
+        counted_from: the first delivery tag that counts towards it.
         outstanding: delivery tags, ascending.
         acknowledged: delivery tags to acknowledge at the end of the loop's round.
         retries: failed attempts in a row.
@@ -63,6 +64,7 @@ class _Subscription:
     __slots__ = (
         "acknowledged",
         "channel",
+        "counted_from",
         "foreign",
         "gone",
         "idle_since",
@@ -86,6 +88,7 @@ class _Subscription:
         self.gone = False
         self.tag = ""
         self.tag_prefetch = 0
+        self.counted_from = 0
         self.outstanding: dict[int, None] = {}
         self.acknowledged: list[int] = []
         self.retries = 0
@@ -158,6 +161,23 @@ class RabbitMQConsumer:
         subscription.wanted = True
         subscription.prefetch = prefetch
         self._update(subscription)
+
+    def allow_more(self, queue: str) -> bool:
+        """See `Consumer.allow_more`.
+
+        A consumer that begins anew counts from nought. Nothing is on its way to one that has all that it may have, so
+        nothing comes back, behind what was published later.
+        """
+        subscription = self._subscriptions.get(queue)
+        if subscription is None or not subscription.tag or not subscription.wanted:
+            return False
+        counted = sum(tag >= subscription.counted_from for tag in subscription.outstanding)
+        if counted < subscription.prefetch or subscription.tag_prefetch != subscription.prefetch:
+            return False
+        subscription.counted_from = next(reversed(subscription.outstanding)) + 1
+        subscription.tag_prefetch = 0
+        self._update(subscription)
+        return True
 
     def unsubscribe(self, queue: str) -> None:
         """See `Consumer.unsubscribe`."""

@@ -12,6 +12,7 @@ knows which of its commands are safe to repeat.
 from __future__ import annotations
 
 import math
+import select
 import socket
 import struct
 import time
@@ -256,13 +257,15 @@ class Connection:
         self._set_timeout(self._patience)
         return self._call(args)
 
-    def _call(self, args: tuple[Argument, ...]) -> Any:
+    def _call(self, args: tuple[Argument, ...], late: tuple[float, Callable[[], object]] | None = None) -> Any:
         if self._owed:
             raise RuntimeError(f"{self._owed} replies of earlier commands are unread")
         try:
             self._sendall(_pack(args))
             gets = self._gets
             reply = gets()
+            if late is not None and not self._arrives_within(late[0]):
+                late[1]()
             while reply is _NOT_YET:
                 self._receive()
                 reply = gets()
@@ -286,20 +289,29 @@ class Connection:
             return ConnectionLost(f"{without_password(self._address.url)}: the server does not serve this now: {reply}")
         return reply
 
-    def call_blocking(self, *args: Argument, timeout: float) -> Any:
+    def call_blocking(self, *args: Argument, timeout: float, on_late: Callable[[], object] | None = None) -> Any:
         """Send a command that the server itself holds back (`BLPOP`, `XREAD BLOCK`) and return its reply.
+
+        An idle server looks at such limits ten times a second.
 
         Args:
             args: the command, with its own time limit inside.
             timeout: that limit in seconds; the connection waits for the reply that much longer, up to a second more. 0
                 waits for ever.
+            on_late: called if there is no reply by then: it may have the server reply at once.
 
         Raises:
             StoreError: as `call`.
         """
         # In whole seconds, and left so: the next such command wants the same, and each change takes two system calls.
         self._set_timeout(math.ceil(timeout) + self._patience if timeout > 0 else 0.0)
-        return self._call(args)
+        return self._call(args, None if on_late is None else (timeout, on_late))
+
+    def _arrives_within(self, seconds: float) -> bool:
+        """True as soon as something has arrived."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Send all `commands` in one write and return their replies; error replies stand in the list as `StoreError`.

@@ -40,7 +40,7 @@ class Connection:
         taken = [self.entries.popleft() for _ in range(min(count, len(self.entries)))]
         return taken or None
 
-    def call_blocking(self, command: bytes, *arguments: Any, timeout: float) -> Any:
+    def call_blocking(self, command: bytes, *arguments: Any, timeout: float, on_late: Any = None) -> Any:
         self._fail()
         self.commands.append(command)
         if command == b"BLPOP":
@@ -269,6 +269,26 @@ def test_a_leader_that_blocks_is_called_by_an_entry(case: Case) -> None:
     case.inbox._blocking = True
     case.around.store.fails["call"] = RabbitryBrokerError("away")
     case.inbox.wake()
+
+
+def test_the_end_of_a_wait_is_not_left_to_redis_which_would_be_late(case: Case) -> None:
+    calls: list[Any] = []
+    blocking = case.connection.call_blocking
+
+    def call_blocking(*arguments: Any, timeout: float, on_late: Any = None) -> Any:
+        calls.append((float(arguments[1]), on_late))
+        if on_late is not None:
+            on_late()
+        return blocking(*arguments, timeout=timeout)
+
+    case.connection.call_blocking = call_blocking  # type: ignore[method-assign]
+    assert not case.wait(1, 0.0001)
+    (limit, on_late), *_ = calls
+    assert limit >= 0.001, "Redis would wait for ever"
+    assert on_late is not None
+    assert case.around.store.named("call")[0][0] == b"LPUSH"
+    assert case.inbox._pump(0.0001, case.known.generation) is False
+    assert calls[-1][1] is None, "who looks again anyway is in no hurry"
 
 
 def test_who_waits_when_the_session_ends_is_told_so(case: Case) -> None:

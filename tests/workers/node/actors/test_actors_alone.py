@@ -107,9 +107,9 @@ class Records:
         self.forgotten.append(actor_id)
 
 
-def spec(*, durable: bool = False, retries: int = 0) -> bytes:
+def spec(*, durable: bool = False, retries: int = 0, concurrency: int = 1) -> bytes:
     facts = encode(Facts("A", {}, retries, -1))
-    made = ActorSpec("CPU=1", 1, {}, False, "", "", "A", facts)
+    made = ActorSpec("CPU=1", concurrency, {}, False, "", "", "A", facts)
     return encode(msgspec.structs.replace(made, durable="always" if durable else ""))
 
 
@@ -132,7 +132,8 @@ class Stage(World):
         )  # fmt: skip
         self.calls = ActorCalls(
             self.table, self.records, self.burials.graves, self.settle, self.commits, self.publishing, self.failing,
-            self.cancelling, shadows, rechecks, self.peers.lost_a_node, self.ends.refuse,
+            self.cancelling, shadows, rechecks, self.peers.lost_a_node, self.ends.refuse, self.consumer,
+            self.loop,  # type: ignore[arg-type]
         )  # fmt: skip
         self.hosting = Hosting(
             self.node, self.table, self.records, self.burials, self.consumer, self.settle,
@@ -147,9 +148,12 @@ class Stage(World):
             self.settle(held, len(tasks) - len(kept))
         return kept
 
-    def create(self, *, retries: int = 0, durable: bool = False, alive: bool = True, **fields: Any) -> FakeExecutor:
+    def create(
+        self, *, retries: int = 0, durable: bool = False, alive: bool = True, concurrency: int = 1
+    ) -> FakeExecutor:
         """Host the actor."""
-        head = header(OWNER, kind=KIND_ACTOR_CREATION, actor=ACTOR_ID, extra=spec(durable=durable, retries=retries))
+        extra = spec(durable=durable, retries=retries, concurrency=concurrency)
+        head = header(OWNER, kind=KIND_ACTOR_CREATION, actor=ACTOR_ID, extra=extra)
         self.creation = Held(None, QUEUE)
         self.creation.outstanding = 1
         piece = Piece(self.creation, encode_header(head), decode_header(encode_header(head)), deque())
@@ -293,6 +297,33 @@ def test_where_nobody_keeps_what_a_lost_node_had_a_call_waits_for_none_that_was_
     assert executor.ran() == []
     stage.loop.run(2.0)
     assert executor.ran() == of(2)
+
+
+def test_calls_that_may_all_wait_for_a_later_one_do_not_keep_it_away(stage: Stage):
+    executor = stage.create(concurrency=100)
+    for number in range(PREFETCH - 1):
+        stage.call(number + 1)
+    stage.loop.run(1.0)
+    assert not stage.consumer.allowed, "its window is not full"
+    stage.call(PREFETCH)
+    stage.loop.run(0.1)
+    assert stage.consumer.allowed == [ACTOR_QUEUE]
+    for number in range(PREFETCH, PREFETCH + 99):
+        stage.call(number + 1)
+    stage.loop.run(0.1)
+    assert len(stage.consumer.allowed) > 1
+    stage.call(PREFETCH + 100)
+    del stage.consumer.allowed[:]
+    stage.loop.run(1.0)
+    assert not stage.consumer.allowed, "more than can run at a time"
+    for chunk in list(executor.chunks)[:100]:
+        chunk.done.update(range(chunk.first, chunk.end))
+    stage.loop.run(1.0)
+    assert stage.consumer.allowed, "few of its messages have calls left"
+    del stage.consumer.allowed[:]
+    stage.crash()
+    stage.loop.run(1.0)
+    assert not stage.consumer.allowed
 
 
 def test_a_leaving_node_takes_no_more_calls(stage: Stage):

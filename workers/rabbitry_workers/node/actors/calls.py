@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rabbitry.core.failures import handles_gone_cause
 from rabbitry.core.submit.plans import END_METHOD
 from rabbitry.exceptions import ActorUnavailableError, store_error
+from rabbitry_broker import queue_names as names
 from rabbitry_broker import records
+from rabbitry_broker.loop import Loop
 from rabbitry_broker.messages import Task, TaskHeader
+from rabbitry_broker.queues.protocol import Consumer
 from rabbitry_broker.store.actors import ActorRecords
 from rabbitry_workers.channel import CANCEL, RUN
 from rabbitry_workers.node.actors.call_order import Call
@@ -32,6 +35,9 @@ from rabbitry_workers.node.model.ports import (
 from rabbitry_workers.node.model.work import Chunk, Held, Piece
 from rabbitry_workers.positions import Positions
 
+LOOK_SECONDS: Final = 0.01  # until it is looked at whether an actor that has many messages has enough calls
+LOOK_AGAIN_SECONDS: Final = 0.5  # if it has
+
 
 class ActorCalls:
     """Loop thread only.
@@ -49,6 +55,8 @@ class ActorCalls:
         rechecks: tell what has ended.
         lost_a_node: True if a node was lost lately.
         refuse: ends an actor for a cause.
+        consumer: of actors' queues.
+        loop: of the node.
         events: records what ended; None for nothing.
     """
 
@@ -66,6 +74,8 @@ class ActorCalls:
         rechecks: Rechecks,
         lost_a_node: Callable[[], bool],
         refuse: Callable[[bytes, bytes], None],
+        consumer: Consumer,
+        loop: Loop,
         events: TellsEnds | None = None,
     ) -> None:
         self._events = events
@@ -81,6 +91,8 @@ class ActorCalls:
         self._rechecks = rechecks
         self._lost_a_node = lost_a_node
         self._refuse = refuse
+        self._consumer = consumer
+        self._loop = loop
 
     def deliver(self, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         """Hand calls to the actor's host. HOT PATH."""
@@ -164,8 +176,7 @@ class ActorCalls:
         left = self._cancelling.without_cancelled(held, header, [task], outstanding=True)
         self._send_now(hosted, held, header_bytes, header, left)
 
-    @staticmethod
-    def _send_now(hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
+    def _send_now(self, hosted: Hosted, held: Held, header_bytes: bytes, header: TaskHeader, tasks: list[Task]) -> None:
         if not tasks:
             return
         seen = hosted.seen.get(header.owner)
@@ -178,6 +189,23 @@ class ActorCalls:
         executor.next_sequence = chunk.end
         executor.chunks.append(chunk)
         executor.send([RUN, chunk.first, header_bytes, tasks, None])
+        if len(executor.chunks) >= PREFETCH and not hosted.looks:
+            self._look_soon(hosted)
+
+    def _look_soon(self, hosted: Hosted, seconds: float = LOOK_SECONDS) -> None:
+        """The window of its queue is full, perhaps. If all in it runs, and waits, there must be more."""
+        hosted.looks = True
+        self._loop.call_later(seconds, lambda: self._look(hosted))
+
+    def _look(self, hosted: Hosted) -> None:
+        hosted.looks = False
+        actor_id = hosted.header.actor
+        if self._table.hosted.get(actor_id) is not hosted or len(hosted.executor.chunks) < PREFETCH:
+            return
+        if hosted.has_enough():
+            self._look_soon(hosted, LOOK_AGAIN_SECONDS)
+        else:
+            self._consumer.allow_more(names.actor_queue(actor_id))
 
     def redelivered(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
         """Calls that come again: skip what is done or under way here; the rest follows its retries."""

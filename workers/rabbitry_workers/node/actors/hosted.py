@@ -16,7 +16,7 @@ from rabbitry_workers.node.model.lanes import Executor
 from rabbitry_workers.node.model.work import Held
 from rabbitry_workers.positions import Positions
 
-PREFETCH: Final = 64  # calls of one actor that may be outstanding
+PREFETCH: Final = 64  # messages with calls to one actor that may be outstanding, if those are enough to do
 
 
 Seen = dict[bytes, Positions]
@@ -43,6 +43,18 @@ class Hosted:
         self.seen: Seen = {}  # calls that were handed to the process, or to one before it here
         self.absent: set[bytes] = set()  # callers in `seen` that were gone at the last look
         self.order: CallOrder | None = None  # while calls of before may still be with a lost node
+        self.looks = False  # whether it has enough to do is looked at soon
+
+    def has_enough(self) -> bool:
+        """True if its process has more calls than it could run at a time.
+
+        What waits for another call, as for an event or a lock, must not keep that one away.
+        """
+        chunks = self.executor.chunks
+        if len(chunks) < PREFETCH:
+            return False
+        wanted = PREFETCH + self.spec.concurrency + sum(self.spec.groups.values())
+        return sum(len(chunk.tasks) - len(chunk.done) for chunk in chunks) >= wanted
 
     def saw_before(self, seen: Seen) -> None:
         """These calls were handed to the process before: a copy of one that comes now is not to run once more."""

@@ -19,7 +19,7 @@ from rabbitry.core.submit.plans import END_METHOD
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.messages import KIND_ACTOR_CALL, MalformedMessage, Task, TaskHeader, decode_frames, decode_header
 from rabbitry_workers.node.actors.calls import ActorCalls
-from rabbitry_workers.node.actors.hosted import PREFETCH, ActorTable, Hosted
+from rabbitry_workers.node.actors.hosted import ActorTable, Hosted
 from rabbitry_workers.node.intake.headers import fault_of
 from rabbitry_workers.node.model.life import Life
 from rabbitry_workers.node.model.node import Node
@@ -79,7 +79,7 @@ class LocalCalls:
             and not hosted.spec.durable
             and not executor.leaving
             and not executor.dismissed
-            and len(executor.chunks) < PREFETCH
+            and not hosted.has_enough()
             and actor_id not in self._table.restarting
             and not self._life.draining
         )

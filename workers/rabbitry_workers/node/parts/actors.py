@@ -51,6 +51,8 @@ class ActorParts(RoomParts):
             self.redelivery,
             self.others.lost_a_node,
             self.ends.refuse,
+            self.consumer,
+            self.loop,
             self.events if self.events.recorder.on else None,
         )
         self.hosting = Hosting(
