@@ -281,6 +281,19 @@ def test_more_is_allowed_beside_what_is_outstanding_in_its_order_and_for_that_ti
     assert receiver.bodies == numbered(12), "three, as before"
 
 
+def test_more_is_allowed_over_another_connection_too(party: Party, engine: Engine) -> None:
+    publisher, receiver = party.publisher(), party.receiver()
+    receiver.consumer.subscribe(ACTOR, prefetch=3, exclusive=True)
+    for body in numbered(20):
+        publisher.publish(ACTOR, body)
+    receiver.run_until(lambda: len(receiver.got) == 3)
+    assert receiver.consumer.allow_more(ACTOR)
+    receiver.run_until(lambda: len(receiver.got) == 6)
+    kill_connections(engine)
+    tenth = numbered(10)[-1]
+    receiver.run_until(lambda: tenth in receiver.bodies or (receiver.consumer.allow_more(ACTOR) and False))
+
+
 def test_a_full_queue_does_not_hold_up_another(party: Party) -> None:
     publisher, receiver = party.publisher(), party.receiver()
     receiver.consumer.subscribe(QUEUE, prefetch=1)

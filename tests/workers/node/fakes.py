@@ -319,13 +319,14 @@ class FakeConsumer:
         self.deleted: list[str] = []
         self.retiring: dict[str, Callable[[], None]] = {}
         self.allowed: list[str] = []
+        self.full = True
 
     def subscribe(self, queue: str, *, prefetch: int, exclusive: bool = False) -> None:
         self.windows[queue] = prefetch
 
     def allow_more(self, queue: str) -> bool:
         self.allowed.append(queue)
-        return True
+        return self.full
 
     def unsubscribe(self, queue: str) -> None:
         self.windows.pop(queue, None)

@@ -101,6 +101,7 @@ class _Subscription:
         self.tag = ""
         self.outstanding = {}
         self.acknowledged = []
+        self.counted_from = 0
 
 
 class RabbitMQConsumer:

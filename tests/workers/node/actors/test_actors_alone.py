@@ -306,12 +306,15 @@ def test_calls_that_may_all_wait_for_a_later_one_do_not_keep_it_away(stage: Stag
     stage.loop.run(1.0)
     assert not stage.consumer.allowed, "its window is not full"
     stage.call(PREFETCH)
-    stage.loop.run(0.1)
-    assert stage.consumer.allowed == [ACTOR_QUEUE]
+    stage.consumer.full = False
+    stage.loop.run(1.0)
+    assert set(stage.consumer.allowed) == {ACTOR_QUEUE}, "its window may be full again with what came twice"
+    stage.consumer.full = True
+    del stage.consumer.allowed[:]
     for number in range(PREFETCH, PREFETCH + 99):
         stage.call(number + 1)
-    stage.loop.run(0.1)
-    assert len(stage.consumer.allowed) > 1
+    stage.loop.run(0.2)
+    assert stage.consumer.allowed
     stage.call(PREFETCH + 100)
     del stage.consumer.allowed[:]
     stage.loop.run(1.0)

@@ -36,7 +36,7 @@ from rabbitry_workers.node.model.work import Chunk, Held, Piece
 from rabbitry_workers.positions import Positions
 
 LOOK_SECONDS: Final = 0.01  # until it is looked at whether an actor that has many messages has enough calls
-LOOK_AGAIN_SECONDS: Final = 0.5  # if it has
+LOOK_AGAIN_SECONDS: Final = 0.1  # if it has, or gets them anyway
 
 
 class ActorCalls:
@@ -202,10 +202,9 @@ class ActorCalls:
         actor_id = hosted.header.actor
         if self._table.hosted.get(actor_id) is not hosted or len(hosted.executor.chunks) < PREFETCH:
             return
-        if hosted.has_enough():
-            self._look_soon(hosted, LOOK_AGAIN_SECONDS)
-        else:
-            self._consumer.allow_more(names.actor_queue(actor_id))
+        allowed = not hosted.has_enough() and self._consumer.allow_more(names.actor_queue(actor_id))
+        # Also later: what comes again over another connection takes up the window, though it is in hand.
+        self._look_soon(hosted, LOOK_SECONDS if allowed else LOOK_AGAIN_SECONDS)
 
     def redelivered(self, held: Held, header: TaskHeader, tasks: list[Task]) -> list[Task]:
         """Calls that come again: skip what is done or under way here; the rest follows its retries."""
