@@ -243,6 +243,15 @@ def encode_frame(signer: Signer, header: bytes, tasks: list[Task]) -> bytes:
     return b"".join((FRAME_MAGIC, len(payload).to_bytes(4, "big"), signer.sign(_SIGNING_CONTEXT, payload), payload))
 
 
+def decode_batches(signer: Signer, body: bytes) -> list[tuple[bytes, TaskHeader, list[Task]]]:
+    """Return (header bytes, header, tasks) for each frame of a message.
+
+    Raises:
+        MalformedMessage: see `decode_frames`; or a header is none.
+    """
+    return [(header_bytes, decode_header(header_bytes), tasks) for header_bytes, tasks in decode_frames(signer, body)]
+
+
 def decode_frames(signer: Signer, body: bytes) -> Iterator[tuple[bytes, list[Task]]]:
     """Yield (header bytes, tasks) for each frame of a message.
 

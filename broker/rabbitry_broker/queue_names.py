@@ -173,7 +173,7 @@ def actor_queue(actor_id: bytes) -> str:
 def actor_of(queue: str) -> bytes:
     """Return whose queue this is, b"" if it is none of an actor. Quicker than `parse`."""
     try:
-        return bytes.fromhex(queue.removeprefix(_OF_ACTOR)) if is_of_actor(queue) else b""
+        return bytes.fromhex(queue.removeprefix(_OF_ACTOR)) if queue.startswith(_OF_ACTOR) else b""
     except ValueError:
         return b""
 
@@ -220,11 +220,6 @@ def is_exclusive(queue: str) -> bool:
     """Return True if only one consumer of the cluster may receive from `queue` at a time: it is an actor's."""
     match = _BY_ID.fullmatch(queue)
     return match is not None and match[1] == QueueKind.ACTOR.value
-
-
-def is_of_actor(queue: str) -> bool:
-    """Return True for the queues of actors, as far as can be told at a glance."""
-    return queue.startswith(_OF_ACTOR)
 
 
 def is_of_class(queue: str) -> bool:

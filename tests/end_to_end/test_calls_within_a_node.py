@@ -79,14 +79,18 @@ class Gate:
         self.opened.set()
 
 
-@rabbitry.remote(num_cpus=0)
-def one_by_one(gate: Any, count: int) -> list[int]:
-    """Wait at a gate so many times at once, each by a message of its own."""
+def one_by_one(gate: Any, count: int) -> list[Any]:
+    """Wait at a gate so many times at once, each by a message of its own; return what these calls return."""
     refs = []
     for _ in range(count):
         refs.append(gate.wait.remote())
         rabbitry.wait(refs[-1:], timeout=0.001)
-    values: list[int] = rabbitry.get(refs, timeout=TIMEOUT)
+    return refs
+
+
+@rabbitry.remote(num_cpus=0)
+def wait_within_a_task(gate: Any, count: int) -> list[int]:
+    values: list[int] = rabbitry.get(one_by_one(gate, count), timeout=TIMEOUT)
     return values
 
 
@@ -141,13 +145,7 @@ def test_calls_to_an_actor_that_crashes_are_answered_and_later_ones_run(session:
 @pytest.mark.parametrize("local", [True, False])
 def test_hundreds_of_calls_that_wait_do_not_keep_away_the_one_they_wait_for(session: str, local: bool) -> None:
     gate, count = Gate.remote(), 300
-    if local:
-        values = one_by_one.remote(gate, count)
-    else:
-        refs = []
-        for _ in range(count):
-            refs.append(gate.wait.remote())
-            rabbitry.wait(refs[-1:], timeout=0.001)
+    values = wait_within_a_task.remote(gate, count) if local else one_by_one(gate, count)
     wait_until(lambda: rabbitry.get(gate.count.remote(), timeout=TIMEOUT) == count, "all of them wait", TIMEOUT)
     rabbitry.get(gate.open.remote(), timeout=TIMEOUT)
-    assert (rabbitry.get(values, timeout=TIMEOUT) if local else rabbitry.get(refs, timeout=TIMEOUT)) == [count] * count
+    assert rabbitry.get(values, timeout=TIMEOUT) == [count] * count

@@ -6,7 +6,7 @@ to their queues from here, without that detour.
 
 from __future__ import annotations
 
-from rabbitry_broker.queue_names import is_of_actor
+from rabbitry_broker.queue_names import is_exclusive
 from rabbitry_broker.queues.protocol import OnConfirm, Publisher
 from rabbitry_workers.channel import PUBLISH, BlockingChannel
 
@@ -45,7 +45,7 @@ class CallsByAgent:
 
     def publish(self, queue: str, body: bytes, *, priority: int = 0, on_confirm: OnConfirm | None = None) -> None:
         """Send `body`, one way or the other."""
-        publisher = self._agent if is_of_actor(queue) else self._queues
+        publisher = self._agent if is_exclusive(queue) else self._queues
         publisher.publish(queue, body, priority=priority, on_confirm=on_confirm)
 
     def flush(self, timeout: float | None = None) -> bool:

@@ -68,11 +68,6 @@ class _Announced:
         self.nodes = math.inf
         self.passed: set[bytes] = set()
 
-    @property
-    def is_nowhere(self) -> bool:
-        """True if no node has it."""
-        return len(self.passed) >= self.nodes
-
 
 class Cancelling:
     """Cancels tasks for one client. Any thread may call anything but `end_due`, which is the service thread's.
@@ -189,12 +184,9 @@ class Cancelling:
                 )
                 at += len(tasks)
                 self._announced_at = now = time.monotonic()
-                for task_id, announced in expected:
+                for _, announced in expected:
                     announced.nodes, announced.until = nodes, now + CANCEL_GRACE_SECONDS
-                    if announced.is_nowhere:
-                        self._nowhere.append(task_id)
-                if self._nowhere:
-                    self._kick()
+                self._end_if_nowhere(expected)
         finally:
             for task_id, *_ in taken[at:]:
                 self._waiting.pop(task_id, None)
@@ -213,13 +205,16 @@ class Cancelling:
     def passed(self, node: bytes, task_ids: Sequence[bytes]) -> None:
         """A node has none of these tasks, and will not run them if they come."""
         waiting = self._waiting
-        for task_id in task_ids:
-            announced = waiting.get(task_id)
-            if announced is not None:
-                announced.passed.add(node)
-                if announced.is_nowhere:
-                    self._nowhere.append(task_id)
-        if self._nowhere:
+        told = [(task_id, each) for task_id in task_ids if (each := waiting.get(task_id)) is not None]
+        for _, announced in told:
+            announced.passed.add(node)
+        self._end_if_nowhere(told)
+
+    def _end_if_nowhere(self, tasks: Iterable[tuple[bytes, _Announced]]) -> None:
+        """Have the ends of those be committed that no node has."""
+        nowhere = [task_id for task_id, announced in tasks if len(announced.passed) >= announced.nodes]
+        if nowhere:
+            self._nowhere.extend(nowhere)
             self._kick()
 
     def end_due(self) -> None:

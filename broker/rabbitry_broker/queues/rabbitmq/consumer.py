@@ -54,7 +54,7 @@ class _Subscription:
         foreign: the queue exists with arguments that are not ours, and is not declared.
         tag: of the consumer on the channel; "" if it does not consume.
         tag_prefetch: the prefetch that it began with.
-        counted_from: the first delivery tag that counts towards it.
+        counted_from: the first delivery tag that counts towards it: what was outstanding when it began does not.
         outstanding: delivery tags, ascending.
         acknowledged: delivery tags to acknowledge at the end of the loop's round.
         retries: failed attempts in a row.
@@ -101,7 +101,6 @@ class _Subscription:
         self.tag = ""
         self.outstanding = {}
         self.acknowledged = []
-        self.counted_from = 0
 
 
 class RabbitMQConsumer:
@@ -175,7 +174,6 @@ class RabbitMQConsumer:
         counted = sum(tag >= subscription.counted_from for tag in subscription.outstanding)
         if counted < subscription.prefetch or subscription.tag_prefetch != subscription.prefetch:
             return False
-        subscription.counted_from = next(reversed(subscription.outstanding)) + 1
         subscription.tag_prefetch = 0
         self._update(subscription)
         return True
@@ -317,6 +315,7 @@ class RabbitMQConsumer:
                 declare(channel, self._prefix, subscription.queue, quorum=self._link.quorum)
             subscription.gone = False
             subscription.tag_prefetch = subscription.prefetch
+            subscription.counted_from = next(reversed(subscription.outstanding), 0) + 1
             channel.basic_qos(prefetch_count=subscription.prefetch)
             subscription.tag = channel.basic_consume(
                 amqp_name(self._prefix, subscription.queue), partial(self._on_message, subscription)

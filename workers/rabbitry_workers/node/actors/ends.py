@@ -122,10 +122,9 @@ class Ends:
         hosted.final = hosted.final or reason in GRACEFUL
         started = executor.progress.started[0]
         lost = deque(
-            (chunk, task, chunk.first + at < started, chunk.first + at == started - 1)
+            (chunk, task, sequence < started, sequence == started - 1)
             for chunk in executor.chunks
-            for at, task in enumerate(chunk.tasks)
-            if chunk.first + at not in chunk.done
+            for sequence, task in chunk.left()
         )
         if hosted.order is not None:
             for held, header_bytes, header, task in hosted.order.clear():
@@ -256,12 +255,14 @@ class Ends:
                 (chunk.held, chunk.header_bytes, chunk.header, task)
                 for chunk in executor.chunks
                 if chunk.held.local
-                for sequence, task in enumerate(chunk.tasks, chunk.first)
-                if sequence >= started and sequence not in chunk.done
+                for sequence, task in chunk.left()
+                if sequence >= started
             ]
-            queue = names.actor_queue(actor_id)
-            for held, header_bytes, header, calls in together(left):
-                self._publish_again(queue, held, header_bytes, header, calls)
+            self._publish_all_again(names.actor_queue(actor_id), left)
+
+    def _publish_all_again(self, queue: str, calls: Iterable[Call]) -> None:
+        for held, header_bytes, header, successive in together(calls):
+            self._publish_again(queue, held, header_bytes, header, successive)
 
     def _publish_again(
         self, queue: str, held: Held, header_bytes: bytes, header: TaskHeader, calls: list[Task]
@@ -294,8 +295,7 @@ class Ends:
         self._table.seen.pop(header.actor, None)
         queue = names.actor_queue(header.actor)
         self._consumer.unsubscribe(queue)
-        for held, header_bytes, call_header, calls in together(self._table.waiting.pop(header.actor, ())):
-            self._publish_again(queue, held, header_bytes, call_header, calls)
+        self._publish_all_again(queue, self._table.waiting.pop(header.actor, ()))
 
     def refuse(self, actor_id: bytes, cause: bytes) -> None:
         """An actor cannot be placed, and never will: it is dead for this cause, and calls on it fail with it."""

@@ -18,8 +18,7 @@ from rabbitry_broker.messages import (
     MalformedMessage,
     Task,
     TaskHeader,
-    decode_frames,
-    decode_header,
+    decode_batches,
 )
 from rabbitry_broker.queues.protocol import Delivery
 from rabbitry_broker.signing import ForgedMessage
@@ -139,10 +138,7 @@ class Intake:
 
     def _take_apart(self, held: Held, delivery: Delivery) -> None:
         try:
-            batches = [
-                (header_bytes, decode_header(header_bytes), tasks)
-                for header_bytes, tasks in decode_frames(self._node.signer, delivery.body)
-            ]
+            batches = decode_batches(self._node.signer, delivery.body)
         except (MalformedMessage, RecursionError) as error:
             log.warning("put aside a message on %s: %s", delivery.queue, error)
             self._put_aside(held, delivery, str(error))

@@ -15,9 +15,11 @@ HOT PATH (`take`, for each message that an executor publishes).
 
 from __future__ import annotations
 
+from typing import Final
+
 from rabbitry.core.submit.plans import END_METHOD
 from rabbitry_broker import queue_names as names
-from rabbitry_broker.messages import KIND_ACTOR_CALL, MalformedMessage, Task, TaskHeader, decode_frames, decode_header
+from rabbitry_broker.messages import KIND_ACTOR_CALL, MalformedMessage, Task, TaskHeader, decode_batches
 from rabbitry_workers.node.actors.calls import ActorCalls
 from rabbitry_workers.node.actors.hosted import ActorTable, Hosted
 from rabbitry_workers.node.intake.headers import fault_of
@@ -25,6 +27,9 @@ from rabbitry_workers.node.model.life import Life
 from rabbitry_workers.node.model.node import Node
 from rabbitry_workers.node.model.ports import Cancels
 from rabbitry_workers.node.model.work import Held
+from rabbitry_workers.positions import Positions
+
+_NONE: Final = Positions()
 
 
 class LocalCalls:
@@ -52,18 +57,13 @@ class LocalCalls:
         if hosted is None or not self._takes_calls(actor_id, hosted):
             return False
         try:
-            batches = [
-                (header_bytes, decode_header(header_bytes), tasks)
-                for header_bytes, tasks in decode_frames(self._node.signer, message)
-            ]
+            batches = decode_batches(self._node.signer, message)
         except (MalformedMessage, RecursionError):
             return False  # whoever gets it puts it aside
-        expected: dict[bytes, int] = {}
-        for header_bytes, header, tasks in batches:
-            if fault_of(header_bytes, queue) or not self._may_be_local(header, tasks):
-                return False
-            if not _are_next(hosted, header.owner, tasks, expected):
-                return False
+        if any(fault_of(head, queue) or not self._may_be_local(header, tasks) for head, header, tasks in batches):
+            return False
+        if not _are_next(hosted, [(header.owner, task[5]) for _, header, tasks in batches for task in tasks]):
+            return False
         held = Held(None, queue)
         held.local = True
         for header_bytes, header, tasks in batches:
@@ -92,22 +92,12 @@ class LocalCalls:
         return not (known and any(task[0] in known for task in tasks))
 
 
-def _are_next(hosted: Hosted, caller: bytes, tasks: list[Task], expected: dict[bytes, int]) -> bool:
-    """True if calls follow the caller's last one that the process was handed, or the one before in their message.
-
-    Args:
-        hosted: the actor.
-        caller: whose calls.
-        tasks: the calls.
-        expected: the number of the next call of callers in this message; takes in what follows these.
-    """
-    first = expected.get(caller)
-    if first is None:
-        first = tasks[0][5] if tasks else 0
-        seen = hosted.seen.get(caller)
-        if first < 1 or not (first == 1 if seen is None else seen.has_all_below(first) and first not in seen):
-            return False
-    if any(task[5] != position for position, task in enumerate(tasks, first)):
+def _are_next(hosted: Hosted, calls: list[tuple[bytes, int]]) -> bool:
+    """True if calls, (caller, its number), are one caller's next ones after those that the process was handed."""
+    if not calls:
         return False
-    expected[caller] = first + len(tasks)
-    return True
+    caller, first = calls[0]
+    if calls != [(caller, number) for number in range(first, first + len(calls))]:
+        return False
+    seen = hosted.seen.get(caller, _NONE)
+    return first > 0 and seen.has_all_below(first) and first not in seen

@@ -38,7 +38,7 @@ class InHand:
                 yield from [task[0] for task in piece.tasks]
         for executor in self._executors.values():
             for chunk in executor.chunks:
-                yield from [task[0] for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done]
+                yield from [task[0] for _, task in chunk.left()]
         for tasks in self._elsewhere:
             yield from tasks()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from rabbitry_broker.messages import Task, TaskHeader
@@ -98,3 +99,9 @@ class Chunk:
         self.clears_note = False  # a continuation: the commit of its result also removes its note
         self.sent_at = time.monotonic()
         self.told = False  # that an executor has it, by an event
+
+    def left(self) -> Iterator[tuple[int, Task]]:
+        """Yield number and task of those that have not ended."""
+        for sequence, task in enumerate(self.tasks, self.first):
+            if sequence not in self.done:
+                yield sequence, task

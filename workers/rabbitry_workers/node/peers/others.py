@@ -72,10 +72,12 @@ class OtherNode:
             left[name] -= units
         self.available, self._taken_at = ResourceRequest.from_units(left, is_free=True), now
 
-    def forget_taken(self, now: float) -> None:
-        """Believe again what it said, if what was taken since would be told by now."""
-        if self.available is not self._said and now - self._taken_at > TAKEN_SECONDS:
+    def forget_taken(self, now: float) -> bool:
+        """Believe again what it said, if what was taken since would be told by now; True if so."""
+        told = now - self._taken_at > TAKEN_SECONDS
+        if told:
             self.available = self._said
+        return told
 
 
 class Others:
@@ -89,6 +91,7 @@ class Others:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._alive: dict[bytes, OtherNode] = {}
+        self._taken: set[OtherNode] = set()  # of which `take_room` took something lately
         self._lost: dict[bytes, float] = {}  # nodes without a goodbye, and when that was noticed; `read` forgets them
         self._present: tuple[float, bool] = (0.0, False)
         self.on_other_hosts = False
@@ -143,7 +146,6 @@ class Others:
 
         What was taken counts until the node says anew what it has free, or could have.
         """
-        now = time.monotonic()
         for host in hosts:
             for node, other in self._alive.items():
                 if (
@@ -152,7 +154,8 @@ class Others:
                     and request.fits_in(other.available)
                     and (not selector or matches(selector, other.labels))
                 ):
-                    other.take(request, now)
+                    other.take(request, time.monotonic())
+                    self._taken.add(other)
                     return node
         return None
 
@@ -216,9 +219,9 @@ class Others:
 
     def update(self, found: Found) -> None:
         """Take in what changed of other nodes."""
-        now = time.monotonic()
-        for other in self._alive.values():
-            other.forget_taken(now)
+        if self._taken:
+            now = time.monotonic()
+            self._taken = {each for each in self._taken if not each.forget_taken(now)}
         gone = False
         for node, record in found.items():
             if isinstance(record, bytes):

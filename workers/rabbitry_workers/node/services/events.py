@@ -194,7 +194,7 @@ class NodeEvents:
         for chunk in executor.chunks:
             if chunk.header.events and not chunk.told:
                 chunk.told = True
-                tasks = [task for at, task in enumerate(chunk.tasks, chunk.first) if at not in chunk.done]
+                tasks = [task for _, task in chunk.left()]
                 at = chunk.sent_at + self._offset
                 self._mark_all(events.LEASED, chunk.header_bytes, at, tasks, executor.client_id, executor.pid)
         found = executor.running()
