@@ -25,7 +25,7 @@ from rabbitry.client import Client
 from rabbitry.exit import ActorExit
 from rabbitry.options import ActorOptions, MethodOptions
 from rabbitry.outages import with_public_errors
-from rabbitry.remote_call import DocOfInstance, RemoteCall
+from rabbitry.remote_call import CALL_DECORATOR, DocOfInstance, RemoteCall
 from rabbitry.runtime_context import task_context, task_of_call
 from rabbitry.signature import Signature
 from rabbitry.suggestions import closest
@@ -376,6 +376,7 @@ def _methods_of(cls: type) -> dict[str, MethodFacts]:
             [(str(each), int(kind), bool(default)) for each, kind, default in parameters],
             pack_in_band(options).data if options is not None else b"",
             settled.num_returns if settled.num_returns is not None else 1,
+            pack_in_band(decorator).data if (decorator := getattr(function, CALL_DECORATOR, None)) is not None else b"",
         )
     return methods
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
@@ -17,7 +18,7 @@ from rabbitry.ids import ActorID
 from rabbitry.object_ref import ObjectRef
 from rabbitry.options import MethodOptions
 from rabbitry.outages import raise_public, with_public_errors
-from rabbitry.remote_call import DocOfInstance, RemoteCall, described
+from rabbitry.remote_call import DocOfInstance, RemoteCall, decorated_call, described
 from rabbitry.signature import Signature
 from rabbitry.suggestions import closest
 from rabbitry.typed_calls import Calls, Handles, P, R, T
@@ -43,11 +44,13 @@ class MethodFacts(msgspec.Struct, array_like=True, frozen=True):
         parameters: of its signature, without `self`.
         options: given to `@method`, pickled; b"" for none.
         returns: results a call has if nothing else is said.
+        decorator: of its calls (see `decorated_call`), pickled; b"" for none.
     """
 
     parameters: list[tuple[str, int, bool]]
     options: bytes
     returns: int | str
+    decorator: bytes = b""
 
 
 class Facts(msgspec.Struct, array_like=True, frozen=True):
@@ -91,12 +94,16 @@ def unpack_facts(packed: bytes) -> Facts:
 class _Method:
     """What is computed once for a method of one handle. It knows no handle: a cycle would keep actors alive."""
 
-    __slots__ = ("facts", "limit", "name", "options", "plan", "plan_client", "signature", "variants")
+    __slots__ = ("decorated", "facts", "limit", "name", "options", "plan", "plan_client", "signature", "variants")
 
     def __init__(self, of: Facts, name: str, facts: MethodFacts, options: MethodOptions) -> None:
         self.name = name
         self.facts = facts
         self.options = options
+        self.decorated: tuple[Callable[..., Any], _Method] | None = None
+        if facts.decorator:
+            plain = _Method(of, name, msgspec.structs.replace(facts, decorator=b""), options)
+            self.decorated = _load(facts.decorator), plain
         parameters = tuple((each, kind, default) for each, kind, default in facts.parameters)
         self.signature = Signature._of_parameters(f"{of.short_name}.{name}", parameters)
         self.limit = of.max_pending_calls
@@ -130,6 +137,9 @@ def _send(actor_method: ActorMethod[..., Any], *args: Any, **kwargs: Any) -> Any
     if client is None:
         client = current.client()
     bound = actor_method._method
+    if bound.decorated is not None:
+        decorator, plain = bound.decorated
+        return decorated_call(decorator, ActorMethod(actor_method._handle, plain).remote)(*args, **kwargs)
     signature = bound.signature
     if kwargs or not signature.low <= len(args) <= signature.high:
         signature.check(args, kwargs)
@@ -301,7 +311,7 @@ class ActorHandle(Handles[T]):
         if "_rabbitry_methods" not in self.__dict__:
             raise AttributeError(name)  # while it is being made
         facts = self._rabbitry_method_facts(name)
-        options = _load_options(facts.options) if facts.options else MethodOptions()
+        options: MethodOptions = _load(facts.options) if facts.options else MethodOptions()
         bound = self._rabbitry_methods[name] = _Method(self._rabbitry_facts, name, facts, options)
         return bound
 
@@ -377,11 +387,10 @@ ActorHandle.__module__ = ActorMethod.__module__ = "rabbitry.actor"  # where user
 register_ref_class(ActorHandle)
 
 
-def _load_options(data: bytes) -> MethodOptions:
+def _load(data: bytes) -> Any:
     import pickle
 
-    options: MethodOptions = pickle.loads(data)
-    return options
+    return pickle.loads(data)
 
 
 def handle_from_facts(actor_id: bytes, facts: bytes, creation_ref: ObjectRef[Any] | None) -> ActorHandle[Any]:

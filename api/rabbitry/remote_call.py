@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 
 class RemoteCall(functools.partial[Any]):
@@ -34,6 +34,28 @@ class RemoteCall(functools.partial[Any]):
     def __repr__(self) -> str:
         name, signature, _ = self._facts()
         return f"{name}.remote{signature}"
+
+
+CALL_DECORATOR: Final = "__ray_invocation_decorator__"
+"""The attribute of a function or method whose value decorates its calls, as in Ray."""
+
+
+def decorated_call(decorator: Callable[..., Any], send: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `send`, a `remote`, as the value of `CALL_DECORATOR` makes it.
+
+    Args:
+        decorator: gets a function of a call's positional arguments (a sequence) and its keyword arguments (a dict) that
+            sends the call and returns its ref, and returns what is called in its place. It is called for each call.
+        send: sends the call.
+    """
+
+    def invocation(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return send(*args, **kwargs)
+
+    def remote(*args: Any, **kwargs: Any) -> Any:
+        return decorator(invocation)(args, kwargs)
+
+    return remote
 
 
 class DocOfInstance:

@@ -11,6 +11,7 @@ from rabbitry.client import Client
 from rabbitry.core.submit.plan import Plan
 from rabbitry.options import TaskOptions
 from rabbitry.outages import raise_public
+from rabbitry.remote_call import CALL_DECORATOR, decorated_call
 from rabbitry.signature import Signature
 from rabbitry.typed_calls import Calls, P, R
 from rabbitry.variants import Variants
@@ -90,7 +91,8 @@ def _remote_of(state: _State) -> Callable[..., Any]:
         except RabbitryBrokerError as error:
             raise_public(error)
 
-    return remote
+    decorator = getattr(state.function, CALL_DECORATOR, None)
+    return remote if decorator is None else decorated_call(decorator, remote)
 
 
 class RemoteFunction(Calls[P, R]):

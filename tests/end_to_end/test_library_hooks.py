@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -125,3 +125,43 @@ def test_a_handle_knows_the_state_of_its_actor() -> None:
     assert gate._get_local_state() == 2
     rabbitry.kill(gate)
     assert gate._get_local_state() == 4
+
+
+def _reversed(send: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a call: its positional arguments the other way round, its keywords back to the caller."""
+    return lambda args, kwargs: (send(args[::-1], {"last": "sent"}), kwargs)
+
+
+def test_what_decorates_the_calls_of_a_function_goes_around_them_where_they_are_written() -> None:
+    def function(*args: Any, last: str = "") -> tuple[Any, ...]:
+        return (*args, last)
+
+    function.__ray_invocation_decorator__ = _reversed  # type: ignore[attr-defined]
+    remote = rabbitry.remote(function)
+
+    ref, kwargs = remote.remote(1, 2, last="written")
+    other, _ = remote.options(name="other").remote(3, 4)
+
+    assert kwargs == {"last": "written"}
+    assert rabbitry.get([ref, other]) == [(2, 1, "sent"), (4, 3, "sent")]
+
+
+def test_what_decorates_the_calls_of_a_method_travels_with_the_handle() -> None:
+    class Decorated:
+        def method(self, *args: Any, last: str = "") -> tuple[Any, ...]:
+            return (*args, last)
+
+        method.__ray_invocation_decorator__ = _reversed  # type: ignore[attr-defined]
+
+    @rabbitry.remote
+    def by_a_task(actor: Any) -> Any:
+        ref, kwargs = actor.method.remote(3, 4, last="written")
+        return rabbitry.get(ref), kwargs
+
+    actor: Any = rabbitry.remote(Decorated).remote()
+    ref, kwargs = actor.method.remote(1, 2, last="written")
+
+    assert kwargs == {"last": "written"}
+    assert rabbitry.get(ref) == (2, 1, "sent")
+    assert rabbitry.get(actor.method.options(name="other").remote(5, 6)[0]) == (6, 5, "sent")
+    assert rabbitry.get(by_a_task.remote(actor)) == ((4, 3, "sent"), {"last": "written"})
