@@ -31,8 +31,8 @@ DEAD_LETTERS: Final = "dead-letter"
 NODE_PREFIX: Final = "node."
 """What the names of all nodes' queues begin with."""
 
-MAX_NAME_BYTES: Final = 16 * 1024
-"""Longer names are no accident: some hundreds of resources need no more."""
+MAX_NAME_BYTES: Final = 256 * 1024
+"""Longer names are no accident: ten thousand resources need no more."""
 
 _AMQP_NAME_BYTES: Final = 255
 _DIGEST_BYTES: Final = 16

@@ -19,7 +19,7 @@ from tests.end_to_end.where_work_runs import hold, nap, where
 from tests.servers import wait_until
 
 NOBODY = "ab" * 28  # the id of no node
-MANY_RESOURCES = {f"resource{at}": 1 for at in range(120)}
+MANY_RESOURCES = {f"resource{at}": 1 for at in range(2000)}
 
 
 @rabbitry.remote

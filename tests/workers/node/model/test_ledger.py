@@ -215,3 +215,17 @@ def test_moves_out_of_order_are_refused() -> None:
 def test_each_gpu_needs_a_name(gpu_ids: list[str]) -> None:
     with pytest.raises(ValueError, match="different GPU ids"):
         Ledger(request_of({"GPU": 2}), gpu_ids)
+
+
+def test_is_idle_when_nothing_is_taken() -> None:
+    ledger = Ledger(request_of({"CPU": 1, "GPU": 1, "license": 2}))
+    assert ledger.is_idle
+    grant = ledger.acquire(request_of({"license": 1}))
+    forced = ledger.force_acquire(request_of({"another": 1}))
+    assert not ledger.is_idle
+    ledger.release(grant)
+    assert not ledger.is_idle
+    ledger.release(forced)
+    assert ledger.is_idle
+    ledger.set_total("license", 0)
+    assert ledger.is_idle

@@ -82,6 +82,7 @@ class Ledger:
 
     def __init__(self, totals: ResourceRequest, gpu_ids: Sequence[str] | None = None) -> None:
         self._totals = totals
+        self._total_of = totals.to_units()
         self._free = {name: units for name, units in totals.units if name != GPU}
         self._free_gpus: dict[str, int] = {}
         rest = totals.amount(GPU)
@@ -111,8 +112,9 @@ class Ledger:
         >>> ledger.available()
         {'CPU': 1.0, 'license': 1.0}
         """
-        before = self._totals.amount(name)
-        self._totals = ResourceRequest.from_units({**self._totals.to_units(), name: units})
+        before = self._total_of.get(name, 0)
+        self._totals = ResourceRequest.from_units({**self._total_of, name: units})
+        self._total_of = self._totals.to_units()
         self._add(name, units - before)
 
     def can_ever(self, request: ResourceRequest) -> bool:
@@ -226,8 +228,7 @@ class Ledger:
     @property
     def is_idle(self) -> bool:
         """True if nothing of it is with anybody."""
-        free = self.free_units()
-        return all(free.get(name, 0) == self._totals.amount(name) for name in {*free, *self._totals.to_units()})
+        return {name: units for name, units in self.free_units().items() if units} == self._total_of
 
     def available(self) -> dict[str, float]:
         """Return what is free of each resource of the node, 0.0 where nothing is (or less than nothing)."""
@@ -245,7 +246,7 @@ class Ledger:
 
     def _add(self, name: str, units: int) -> None:
         free = self._free.get(name, 0) + units
-        if free or self._totals.amount(name):
+        if free or name in self._total_of:
             self._free[name] = free
         else:
             # Something the node does not have was taken by force and is back.
