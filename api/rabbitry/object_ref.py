@@ -296,13 +296,23 @@ class ObjectRef(Generic[T_co]):
         return value
 
     def _on_completed(self, callback: Callable[[Any], None]) -> None:
-        """Call `callback(value or exception)` on an internal thread when the object is there."""
+        """Call `callback(value or exception)` on an internal thread when the object is there; for Ray's libraries.
 
-        def deliver(future: concurrent.futures.Future[T_co]) -> None:
-            error = future.exception()
-            callback(error if error is not None else future.result())
+        When the session ends before, it is not called: who waits in the background (Serve's long polls) takes what it
+        gets for an answer, and has nothing left to do.
+        """
+        client = process.start()
 
-        self.future().add_done_callback(deliver)
+        def settle() -> None:
+            if not client.is_resolved(self):
+                return
+            try:
+                outcome = client.get_one(self, None)
+            except BaseException as error:
+                outcome = without_frames(error)
+            callback(outcome)
+
+        client.on_ready(self, settle)
 
     def _on_ready(self, py_callback: Callable[[BaseException | None], None]) -> Callable[[], None]:
         """Call `py_callback(None)` when the object is there, without reading it; for Ray's libraries.

@@ -111,6 +111,15 @@ def test_a_callback_is_told_that_an_object_is_there_and_not_what_it_is() -> None
     assert told.empty(), "once"
 
 
+def test_a_callback_gets_what_an_object_is_or_why_it_is_not_there() -> None:
+    told: queue.Queue[Any] = queue.Queue()
+    for ref in (make.remote(), rabbitry.put(1)):
+        ref._on_completed(told.put)
+        assert told.get(timeout=TIMEOUT) == 1
+    make.remote(fails=True)._on_completed(told.put)
+    assert isinstance(told.get(timeout=TIMEOUT), ValueError)
+
+
 def test_a_coroutine_waits_for_an_object_without_reading_it() -> None:
     async def wait(ref: Any) -> Any:
         return await asyncio.wait_for(ref._ready(), TIMEOUT)

@@ -256,6 +256,8 @@ def test_what_is_left_of_a_session_that_was_shut_down():
                 outcomes.append(error)
 
         future = waiting.future()
+        told: list[object] = []
+        waiting._on_completed(told.append)
         waits = [
             lambda: rabbitry.get(waiting),
             lambda: rabbitry.wait([waiting]),
@@ -273,6 +275,7 @@ def test_what_is_left_of_a_session_that_was_shut_down():
     assert [type(error) for error in outcomes] == [rabbitry.exceptions.RabbitrySystemError] * 3
     assert "shut down" in str(outcomes[0])
     assert isinstance(future.exception(20), rabbitry.exceptions.RabbitrySystemError)
+    assert not told, "nobody asked for it: Serve's long polls take whatever comes for an answer"
 
     rabbitry.init(num_cpus=1, log_to_driver=False)
     try:
