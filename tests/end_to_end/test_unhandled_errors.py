@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,8 @@ from tests.end_to_end.waiting import wait_until
 
 @rabbitry.remote(max_retries=0)
 def fail(text: str) -> Any:
+    if text == "late":
+        time.sleep(1)
     if text == "dies":
         os._exit(1)
     raise ValueError(text)
@@ -92,6 +96,19 @@ def test_failures_that_nobody_reads_are_told_once(session: str, told: list[str])
     wait_until(lambda: told[-1] == "ValueError: the last one")
     assert len(told) == len(expected) + 2, told
     assert not client.unhandled.unread
+
+
+def test_a_failure_that_a_cancelled_coroutine_waited_for_is_not_told(session: str, told: list[str]) -> None:
+    async def give_up(ref: Any) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(ref, 0.2)
+
+    client = current.client()
+    asyncio.run(give_up(fail.remote("late")))
+    wait_until(lambda: not client.in_flight)
+    fail.remote("the last one")
+    wait_until(lambda: bool(told))
+    assert told == ["ValueError: the last one"]
 
 
 @pytest.mark.parametrize("variable", ["RABBITRY_IGNORE_UNHANDLED_ERRORS", "RAY_IGNORE_UNHANDLED_ERRORS"])

@@ -1,8 +1,9 @@
 """Tells of failures that nobody reads: the last handle on a failed result went, and nobody had asked for its value.
 
-As in Ray, `wait` counts as reading, and so does passing the ref on: whoever needed the value fails in turn, and tells
-of that. What the user did himself (a cancellation, a killed actor) is not told. An actor whose constructor raised is
-told of at once: its creation has no ref that could be read.
+As in Ray, `wait` counts as reading, and so do a callback or an `await` that was there when the failure came. So does
+passing the ref on: whoever needed the value fails in turn, and tells of that. What the user did himself (a
+cancellation, a killed actor) is not told. An actor whose constructor raised is told of at once: its creation has no ref
+that could be read.
 
 Results come and go under locks, so there it is only noted what is to be told; `run_once`, under none, loads the errors.
 Nothing here costs anything for a task that succeeds and whose ref is kept until its result comes.

@@ -87,6 +87,9 @@ class FakeUnhandled:
     def came_unheld(self, key: bytes, record: bytes) -> None:
         """Nothing."""
 
+    def read(self, keys: Any) -> None:
+        """Nothing."""
+
 
 class FakeClient:
     """Inbox, callbacks and outbox over fakes.

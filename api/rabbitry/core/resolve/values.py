@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from rabbitry.core.flight import Flight
@@ -31,6 +31,9 @@ class Unread(Protocol):
 
     def came_unheld(self, key: bytes, record: bytes) -> None:
         """A result came for which there is no handle."""
+
+    def read(self, keys: Iterable[bytes]) -> None:
+        """Somebody learnt of these failures."""
 
 
 class Values:
@@ -160,3 +163,4 @@ class Values:
         """Move callbacks. Due first: in between, the thread that runs them would find nothing to do, and rest."""
         self.due.extend(self.callbacks[key])
         del self.callbacks[key]
+        self._unread.read((key,))  # even by a coroutine that was cancelled meanwhile

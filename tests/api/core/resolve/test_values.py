@@ -72,6 +72,14 @@ def test_callbacks_are_due_once(around: Surroundings) -> None:
     assert len(known.due) == 1 and not known.callbacks
 
 
+def test_a_failure_that_a_callback_waited_for_is_read(around: Surroundings) -> None:
+    """Whoever waited may have been cancelled: nobody will ask for the value."""
+    known = around.known()
+    known.callbacks[result_id(1)] = [lambda: None]
+    known.accept(completion(1, record=b"E..."))
+    assert around.unhandled.heard == [("came", result_id(1)), ("read", result_id(1))]
+
+
 def test_a_callback_is_awaited_or_due_at_any_time(around: Surroundings) -> None:
     """The thread that runs them rests when it finds neither."""
     known = around.known()
