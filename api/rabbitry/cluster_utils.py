@@ -54,14 +54,19 @@ class ClusterNode:
     """A node of a `Cluster`.
 
     Attributes:
+        address: of its cluster, for `rabbitry.init(address=...)`; `gcs_address` is the same.
         node_id: its id, as `rabbitry.nodes()` shows it; `unique_id` is the same.
         pid: of its agent.
         log: file that its agent writes to.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket, node_id: str, log: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], link: socket.socket, *, address: str, node_id: str, log: Path
+    ) -> None:
         self._process = process
         self._link = link
+        self.address = address
+        self.gcs_address = address
         self.node_id = node_id
         self.unique_id = node_id
         self.pid = process.pid
@@ -268,7 +273,7 @@ class Cluster:
         self._started += 1
         log = _directory_of(self.address) / f"node-{self._started}.log"
         process, link, answer = self._spawn([*arguments, "--link"], None, log)
-        node = ClusterNode(process, link, answer["node_id"], log)
+        node = ClusterNode(process, link, address=self.address, node_id=answer["node_id"], log=log)
         self._nodes.append(node)
         if own_host:
             self._own_hosts.append(bytes.fromhex(node.node_id))

@@ -66,6 +66,7 @@ def test_a_node_that_joins_gets_what_waits(start_cluster, tmp_path):
     assert set(rabbitry.get(refs, timeout=20)) == {node.node_id}
     (tmp_path / "go").touch()
     rabbitry.get(held, timeout=10)
+    assert node.address == node.gcs_address == cluster.address, "programs join by a node's address, too"
 
 
 def test_a_drained_node_finishes_what_runs_and_hands_back_the_rest(start_cluster, tmp_path):
