@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from rabbitry import loggers
+
 ENCODINGS: Final = ("TEXT", "JSON")
 STANDARD_ATTRIBUTES: Final = frozenset((*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"))
 """Attributes that every record has; what else it has, somebody has added."""
@@ -75,7 +77,7 @@ class LoggingConfig:
         handler.setLevel(self.log_level)
         handler.addFilter(_add_context)
         handler.setFormatter((_JsonFormatter if self.encoding == "JSON" else _TextFormatter)(self))
-        for name in ("", "rabbitry"):
+        for name in ("", *loggers.configured):
             logger = logging.getLogger(name)
             logger.setLevel(self.log_level)
             for old in logger.handlers[:]:

@@ -13,7 +13,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from rabbitry import current, environment, init_checks, job_environment, job_shares, late_paths, program, submitted_job
+from rabbitry import (
+    current,
+    environment,
+    init_checks,
+    job_environment,
+    job_shares,
+    late_paths,
+    loggers,
+    program,
+    submitted_job,
+)
 from rabbitry.arguments import optional_text, wrong_type
 from rabbitry.client import Client
 from rabbitry.context import RabbitryContext
@@ -138,7 +148,7 @@ def init(
         dashboard_port: its port; default: 8265, or the next one that is free.
         job_config: a `JobConfig`: its namespace and runtime environment are used if they are not given here; its share
             and priority say what the job gets beside others.
-        configure_logging: whether to set up the `rabbitry` logger.
+        configure_logging: whether to set up the `rabbitry` logger (and `ray`, where that means rabbitry).
         logging_level: its level, as a number or a name.
         logging_format: its format.
         logging_config: a `LoggingConfig`: how this process and all tasks and actors of the job log.
@@ -219,6 +229,8 @@ def init(
             enable(hook)
         if configure_logging:
             _configure_logging(level, logging_format)
+        else:
+            _leave_logging_to_others()
         if logging_config is not None:
             logging_config._apply()
         if address is None:
@@ -280,13 +292,24 @@ def init(
 
 
 def _configure_logging(level: int, text: str | None) -> None:
-    logger = logging.getLogger("rabbitry")
-    logger.setLevel(level)
+    logger = logging.getLogger(loggers.OWN)
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(text or "%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
+    for name in loggers.configured:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if text and name != loggers.OWN:
+            for each in logger.handlers:
+                each.setFormatter(logging.Formatter(text))
+
+
+def _leave_logging_to_others() -> None:
+    for name in loggers.configured:
+        if name != loggers.OWN:
+            logging.getLogger(name).handlers.clear()
 
 
 def _totals(

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec, spec_from_file_location
 from types import ModuleType
 
-from rabbitry.ray_alias import table, wheel
+from rabbitry.ray_alias import logger, table, wheel
 from rabbitry.ray_alias.face import Face
 
 EXTRA = "pip install 'rabbitry[ray]'"
@@ -103,7 +103,11 @@ class _FaceLoader(Loader):
         return Face()
 
     def exec_module(self, module: ModuleType) -> None:
-        """Let the packages that the wheel carries be found last, as an installed Ray lets them be found first."""
+        """Set up what importing Ray sets up in a process.
+
+        The packages that the wheel carries are found last; an installed Ray lets them be found first.
+        """
+        logger.set_up()
         inside = wheel.packages_inside()
         if inside is not None and str(inside) not in sys.path:
             sys.path.append(str(inside))
