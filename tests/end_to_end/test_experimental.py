@@ -7,6 +7,7 @@ import pytest
 
 import rabbitry
 from rabbitry import current
+from rabbitry.exceptions import RpcError
 from rabbitry.experimental import get_local_object_locations, get_object_locations, internal_kv
 from rabbitry_broker.signing import ForgedMessage
 
@@ -41,6 +42,14 @@ def test_a_value_that_others_wrote_into_redis_is_refused() -> None:
     with pytest.raises(ForgedMessage):
         internal_kv._internal_kv_get("two", namespace="forged")
     assert internal_kv._internal_kv_del("", del_by_prefix=True, namespace="forged") == 2
+
+
+def test_a_value_that_redis_does_not_take_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internal_kv, "MAX_VALUE_BYTES", 1000)
+    with pytest.raises(RpcError, match="bytes, and Redis 1000 at most") as caught:
+        internal_kv._internal_kv_put("large", bytes(1001))
+    assert caught.value.rpc_code == 8
+    assert internal_kv._internal_kv_get("large") is None
 
 
 def test_where_objects_are() -> None:

@@ -8,12 +8,20 @@ library unpickles was written by one that may run code here anyway.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rabbitry import current
 from rabbitry.arguments import shown, text, wrong_type
+from rabbitry.exceptions import RpcError
 
 Text = str | bytes
+
+# What Redis takes as one value (`proto-max-bulk-len`). It closes the connection over more, as if it were away: what
+# was refused would be sent time and again. Ray's head node takes as much in one message.
+MAX_VALUE_BYTES: Final = 512 * 1024 * 1024
+
+# The code of Ray's error in that case, by which Tune tells that a function holds too much.
+_RESOURCE_EXHAUSTED: Final = 8
 
 
 def _bytes(what: str, value: Text | None) -> bytes:
@@ -80,11 +88,18 @@ def _internal_kv_put(key: Text, value: Text, overwrite: bool = True, *, namespac
 
     Raises:
         AssertionError: an argument of the wrong type.
+        RpcError: the value is larger than what Redis takes, 512 MiB; its `rpc_code` is that of an exhausted resource.
     """
     name, data, place = _bytes("key", key), _bytes("value", value), _place(namespace)
     assert isinstance(overwrite, bool), f"overwrite must be True or False, got {shown(overwrite)}."
     client = current.client()
     sealed = client.signer.seal(_context(place, name), data)
+    if len(sealed) > MAX_VALUE_BYTES:
+        raise RpcError(
+            f"The value of the key {shown(name)} takes {len(sealed)} bytes, and Redis {MAX_VALUE_BYTES} at most: "
+            "put() it, and keep what is smaller.",
+            _RESOURCE_EXHAUSTED,
+        )
     command = b"HSET" if overwrite else b"HSETNX"
     return not client.store.call(command, client.keys.values(place), name, sealed)
 
