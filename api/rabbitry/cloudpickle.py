@@ -1,7 +1,7 @@
 """The pickler of functions and classes, under the name where programs written for Ray look for it.
 
-It is cloudpickle's, with what `rabbitry.util.register_serializer` was told. A ref that is pickled with it keeps its
-object as long as the session lasts.
+It is cloudpickle's, with what `rabbitry.util.register_serializer` was told, and functions keep the file that they came
+from, for tracebacks. A ref that is pickled with it keeps its object as long as the session lasts.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pickle import PickleBuffer, PicklingError
+from types import CodeType
 from typing import IO, Any
 
 import cloudpickle
 from cloudpickle import load, loads, register_pickle_by_value, unregister_pickle_by_value
 
+from rabbitry_broker.code_objects import reduce_code
 from rabbitry_broker.pickling import users_reducer
 
 __all__ = [
@@ -31,13 +33,15 @@ __all__ = [
 
 
 class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's pickler with the user's serializers.
+    """cloudpickle's pickler with the user's serializers, and code that keeps its file.
 
     Args:
         file: what has the `write` that the stream goes to.
         protocol: pickle's, the newest by default.
         buffer_callback: takes buffers out of the stream, as pickle's does.
     """
+
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({CodeType: reduce_code})
 
     def reducer_override(self, obj: Any) -> Any:
         """Return the reduced form of an object if the user said how to make it, else what cloudpickle returns."""

@@ -44,6 +44,16 @@ def test_registered_serializers_count(registered: None, way: Any) -> None:
     assert found["f"]() is found["lock"]
 
 
+@pytest.mark.parametrize("way", [cloudpickle.dumps, cloudpickle.dumps_debug, dumped, pickled])
+def test_functions_and_classes_keep_the_file_that_tracebacks_show(way: Any) -> None:
+    class Local:
+        def method(self) -> None: ...
+
+    function, cls = cloudpickle.loads(way((lambda: 7, Local)))
+    assert function.__code__.co_filename == __file__
+    assert cls.method.__code__.co_filename == __file__
+
+
 def test_what_was_not_registered_is_as_with_cloudpickle() -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         cloudpickle.dumps(threading.Lock())
