@@ -40,6 +40,8 @@ _TRACEBACK_HEADER: Final = "Traceback (most recent call last):"
 _GROUP_HEADER: Final = f"  + Exception Group {_TRACEBACK_HEADER}"
 _INPUT_FAILED: Final = "  At least one of the input arguments for this task could not be computed:"
 _OWN_PACKAGES: Final = ("rabbitry", "rabbitry_broker", "rabbitry_workers")
+# Frames of Ray Data itself: its execution stands between the task and the user's function, a dozen frames deep.
+_DATA_INTERNALS: Final = "ray/data/_internal/"
 
 log = logging.getLogger("rabbitry")
 
@@ -222,6 +224,8 @@ class TaskError(RabbitryError):
             of_input = f"{TaskError.__module__}.{TaskError.__name__}: "
         header = of_input + header
         text = self.traceback_str.rstrip().split("\n")
+        if isinstance(self.cause, UserCodeException):
+            text = _without_frames_of(_DATA_INTERNALS, text)
         if not self.function_name:
             # A task's input failed by itself (its worker crashed, its actor died): there is no task to speak of. A node
             # wrote that down, which does not know by which name the program calls the class.
@@ -510,6 +514,20 @@ def _own_directories() -> tuple[str, ...]:
     for name in _OWN_PACKAGES:
         directories.update(getattr(sys.modules.get(name), "__path__", ()))
     return tuple(directory + os.sep for directory in directories)
+
+
+def _without_frames_of(part: str, text: list[str]) -> list[str]:
+    """Return the lines of a traceback without the frames of files in whose path this part stands."""
+    kept: list[str] = []
+    hidden = False
+    for line in text:
+        if line.startswith('  File "'):
+            hidden = part in line.replace(os.sep, "/")
+        elif not line.startswith("  "):
+            hidden = False
+        if not hidden:
+            kept.append(line)
+    return kept
 
 
 def _process_title(function_name: str, *, method: bool = False) -> str:

@@ -31,6 +31,7 @@ from rabbitry.exceptions import (
     TaskCancelledError,
     TaskError,
     UnserializableException,
+    UserCodeException,
     WorkerCrashedError,
     capture_task_error,
     load_task_error,
@@ -219,6 +220,40 @@ def test_own_frames_are_left_out_of_the_traceback() -> None:
         text = str(load_task_error(capture_task_error(caught, "f", 1, NODE)))
     assert "task_error.py" not in text
     assert __file__ in text
+
+
+@pytest.mark.parametrize(("wrapping", "shown"), [(UserCodeException, False), (ValueError, True)])
+def test_rays_own_frames_of_data_stand_only_in_errors_that_are_not_the_users(
+    wrapping: type[Exception], shown: bool
+) -> None:
+    """They hold the frames of the user's function, in the error and in its cause, and stay in `traceback_str`."""
+
+    def users() -> None:
+        raise KeyError("the user's")
+
+    library = """
+        def again(call, times):
+            if times:
+                again(call, times - 1)
+            call()
+
+        def apply(call, wrapping):
+            try:
+                again(call, 5)
+            except Exception as error:
+                raise wrapping("a block failed\\n  for good") from error
+    """
+    names: dict[str, Any] = {}
+    exec(compile(textwrap.dedent(library), "/packages/ray/data/_internal/planner/apply.py", "exec"), names)
+    try:
+        names["apply"](users, wrapping)
+    except Exception as caught:
+        error = load_task_error(capture_task_error(caught, "Map(f)", 1, NODE))
+    assert isinstance(error, TaskError)
+    assert "in users" in str(error)
+    assert str(error).endswith("a block failed\n  for good")
+    assert ("data/_internal" in str(error)) is ("Previous line repeated" in str(error)) is shown
+    assert "data/_internal" in error.traceback_str
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in Python 3.11")
