@@ -58,6 +58,11 @@ _.push_units_processed
 _.reduceOp
 _.rootRank
 _.rootTensor
+allgather_options
+dst_gpu_index
+n_elements
+root_tensor
+src_gpu_index
 _.save
 _.total_time
 _.with_tensor_transport

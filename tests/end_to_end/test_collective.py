@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,55 @@ import pytest
 
 import rabbitry
 from rabbitry.util import collective
+from rabbitry.util.collective import backend_registry
+from rabbitry.util.collective.collective_group.base_collective_group import BaseGroup
 from rabbitry.util.collective.types import Backend, ReduceOp
 
 pytestmark = pytest.mark.usefixtures("session")
 TIMEOUT = 90
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+
+
+class Noted(BaseGroup):
+    """A backend of the program's own, which notes what it is asked for."""
+
+    available = True
+
+    def __init__(self, world_size: int, rank: int, group_name: str) -> None:
+        super().__init__(world_size, rank, group_name)
+        self.calls: list[Any] = []
+
+    @classmethod
+    def backend(cls) -> str:
+        return "NOTED"
+
+    @classmethod
+    def check_backend_availability(cls) -> bool:
+        return cls.available
+
+    def allreduce(self, tensor: list[Any], allreduce_options: Any = None) -> None:
+        self.calls.append(("allreduce", len(tensor), allreduce_options.reduceOp.name))
+
+    def barrier(self, barrier_options: Any = None) -> None:
+        self.calls.append(("barrier", type(barrier_options).__name__))
+
+    def reduce(self, tensor: list[Any], reduce_options: Any = None) -> None:
+        self.calls.append(("reduce", len(tensor), reduce_options.root_rank, reduce_options.reduceOp.name))
+
+    def allgather(self, tensor_list: list[list[Any]], tensor: list[Any], allgather_options: Any = None) -> None:
+        self.calls.append(("allgather", len(tensor_list), len(tensor_list[0]), len(tensor)))
+
+    def broadcast(self, tensor: list[Any], broadcast_options: Any = None) -> None:
+        self.calls.append(("broadcast", len(tensor), broadcast_options.root_rank))
+
+    def reducescatter(self, tensor: list[Any], tensor_list: list[list[Any]], reducescatter_options: Any = None) -> None:
+        self.calls.append(("reducescatter", len(tensor), len(tensor_list[0]), reducescatter_options.reduceOp.name))
+
+    def send(self, tensor: list[Any], send_options: Any) -> None:
+        self.calls.append(("send", len(tensor), send_options.dst_rank))
+
+    def recv(self, tensor: list[Any], recv_options: Any) -> None:
+        self.calls.append(("recv", len(tensor), recv_options.src_rank))
 
 
 @rabbitry.remote(num_cpus=0)
@@ -25,6 +70,22 @@ class Member:
     def join(self, size: int, rank: int, name: str) -> int:
         collective.init_collective_group(size, rank, "gloo", name)
         return collective.get_rank(name)
+
+    def add_backend(self) -> bool:
+        collective.register_collective_backend("noted", Noted)
+        return True
+
+    def noted(self, name: str) -> list[Any]:
+        collective.allreduce(np.zeros(1), name, ReduceOp.MAX)
+        collective.reduce(np.zeros(1), 1, name)
+        collective.broadcast(np.zeros(1), 1, name)
+        collective.allgather([np.zeros(1), np.ones(1)], np.zeros(1), name)
+        collective.reducescatter(np.zeros(1), [np.zeros(1), np.ones(1)], name, ReduceOp.MIN)
+        collective.send(np.zeros(1), 1, name)
+        collective.recv(np.zeros(1), 1, name)
+        collective.barrier(name)
+        group: Any = collective.get_group_handle(name)
+        return [type(group).__name__, group.rank, group.world_size, group.group_name, *group.calls]
 
     def numbers(self, name: str) -> list[Any]:
         return [collective.get_rank(name), collective.get_collective_group_size(name)]
@@ -110,6 +171,49 @@ def test_a_group_that_is_declared() -> None:
         collective.create_collective_group(members, 2, [1, 1], "gloo", "other")
     with pytest.raises(RuntimeError, match="one rank"):
         collective.create_collective_group(members, 2, [1], "gloo", "other")
+
+
+@pytest.fixture
+def no_backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget afterwards what the test registers."""
+    monkeypatch.setattr(backend_registry, "_added", {})
+    yield
+    if hasattr(Backend, "NOTED"):
+        del Backend.NOTED
+
+
+@pytest.mark.usefixtures("no_backends")
+def test_a_backend_of_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [Member.remote(), Member.remote()]
+    with pytest.raises(ValueError, match="Unrecognized backend"):
+        collective.create_collective_group(members, 2, [0, 1], "noted", "own")
+    assert not collective.is_backend_available("noted")
+    collective.register_collective_backend("noted", Noted)
+    assert collective.is_backend_available("noted")
+    assert Backend("noted") == Backend.NOTED == "NOTED"  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="already registered"):
+        collective.register_collective_backend("NOTED", Noted)
+    with pytest.raises(TypeError, match="BaseGroup"):
+        collective.register_collective_backend("other", Member)  # type: ignore[arg-type]
+    assert get([member.add_backend.remote() for member in members]) == [True] * 2
+    collective.create_collective_group(members, 2, [0, 1], "noted", "own")
+    assert get(members[0].noted.remote("own")) == [
+        "Noted",
+        0,
+        2,
+        "own",
+        ("allreduce", 1, "MAX"),
+        ("reduce", 1, 1, "SUM"),
+        ("broadcast", 1, 1),
+        ("allgather", 1, 2, 1),
+        ("reducescatter", 1, 2, "MIN"),
+        ("send", 1, 1),
+        ("recv", 1, 1),
+        ("barrier", "BarrierOptions"),
+    ]
+    monkeypatch.setattr(Noted, "available", False)
+    with pytest.raises(RuntimeError, match="not available"):
+        collective.create_collective_group(members, 2, [0, 1], "noted", "never")
 
 
 def test_what_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Collective operations among tasks and actors: allreduce, broadcast, send and receive, ..."""
 
+from rabbitry.util.collective.backend_registry import register_collective_backend
 from rabbitry.util.collective.collective import (
     allgather,
     allgather_multigpu,
@@ -24,7 +25,6 @@ from rabbitry.util.collective.collective import (
     reduce_multigpu,
     reducescatter,
     reducescatter_multigpu,
-    register_collective_backend,
     send,
     send_multigpu,
 )

@@ -15,15 +15,28 @@ from rabbitry import actor
 from rabbitry.arguments import shown
 from rabbitry.runtime_context import get_runtime_context, task_context
 from rabbitry.util.collective import rendezvous
+from rabbitry.util.collective.backend_registry import added
+from rabbitry.util.collective.collective_group.base_collective_group import BaseGroup
 from rabbitry.util.collective.torch_group import TorchGroup
-from rabbitry.util.collective.types import Backend, ReduceOp, torch_available
+from rabbitry.util.collective.types import (
+    AllGatherOptions,
+    AllReduceOptions,
+    Backend,
+    BarrierOptions,
+    BroadcastOptions,
+    RecvOptions,
+    ReduceOp,
+    ReduceOptions,
+    ReduceScatterOptions,
+    SendOptions,
+    torch_available,
+)
 
 _lock = threading.Lock()
-_groups: dict[str, Any] = {}
+_groups: dict[str, BaseGroup] = {}
 # Declared by this process: the handles keep the declarations. They go with `destroy_collective_group` of rank 0, or
 # with this process.
 _declared: dict[str, Any] = {}
-_backends: dict[str, Any] = {}
 
 
 def gloo_available() -> bool:
@@ -39,32 +52,10 @@ def nccl_available() -> bool:
 def is_backend_available(backend: str) -> bool:
     """True if groups of this backend can be made here."""
     name = backend.upper()
-    if name in _backends:
-        check = getattr(_backends[name], "check_backend_availability", None)
-        return bool(check()) if check is not None else True
-    if name not in (Backend.GLOO, Backend.NCCL) or not torch_available():
-        return False
-    import torch
-
-    if name == Backend.GLOO:
-        return bool(torch.distributed.is_available())
-    return bool(torch.cuda.is_available() and torch.distributed.is_nccl_available())
-
-
-def register_collective_backend(name: str, group_cls: Any) -> None:
-    """Add a backend of one's own, in each process that uses it.
-
-    Args:
-        name: of the backend.
-        group_cls: has the methods of `TorchGroup`, and is made of `(world_size, rank, group_name, timeout_ms)`.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    upper = name.upper()
-    if upper in (Backend.GLOO, Backend.NCCL) or upper in _backends:
-        raise ValueError(f"Backend {upper} already registered")
-    _backends[upper] = group_cls
+    own = added(name)
+    if own is not None:
+        return own.check_backend_availability()
+    return name in (Backend.GLOO, Backend.NCCL) and TorchGroup.check_backend_availability(name)
 
 
 def is_group_initialized(group_name: str = "default") -> bool:
@@ -105,19 +96,23 @@ def init_collective_group(
 
 
 def _join(backend: str, world_size: int, rank: int, group_name: str, timeout_ms: int) -> None:
-    own = _backends.get(backend.upper())
-    if own is not None:
-        _groups[group_name] = own(world_size, rank, group_name, timeout_ms)
-        return
     name = Backend(backend)
     _require(name)
-    _groups[group_name] = TorchGroup(world_size, rank, group_name, timeout_ms, name)
+    own = added(name)
+    if own is not None:
+        _groups[group_name] = own(world_size, rank, group_name)
+    else:
+        _groups[group_name] = TorchGroup(world_size, rank, group_name, timeout_ms, name)
 
 
 def _require(name: str) -> None:
-    if not is_backend_available(name):
-        needs = "torch" if name == Backend.GLOO else "torch with nccl, and a GPU"
-        raise RuntimeError(f"The backend {name} is not available: it needs {needs}. `pip install torch` brings torch.")
+    if is_backend_available(name):
+        return
+    own = added(name)
+    if own is not None:
+        raise RuntimeError(f"The backend {name} is not available: {own.__name__}.check_backend_availability says so.")
+    needs = "torch" if name == Backend.GLOO else "torch with nccl, and a GPU"
+    raise RuntimeError(f"The backend {name} is not available: it needs {needs}. `pip install torch` brings torch.")
 
 
 def create_collective_group(
@@ -152,8 +147,7 @@ def create_collective_group(
         raise RuntimeError(f"World size must be greater than zero. Got '{world_size}'.")
     if len(ranks) > world_size:
         raise RuntimeError("Ranks cannot be greater than world_size.")
-    if backend.upper() not in _backends:
-        _require(Backend(backend))
+    _require(Backend(backend))
     places = {each._actor_id.hex(): rank for each, rank in zip(actors, ranks, strict=True)}
     try:
         _declared[group_name] = rendezvous.put_up(f"info_{group_name}", (places, world_size, backend, gloo_timeout))
@@ -202,7 +196,7 @@ def get_collective_group_size(group_name: str = "default") -> int:
     return -1 if group is None else int(group.world_size)
 
 
-def get_group_handle(group_name: str = "default") -> Any:
+def get_group_handle(group_name: str = "default") -> BaseGroup:
     """Return this process's place in a group; joins one that was declared.
 
     Raises:
@@ -224,12 +218,12 @@ def get_group_handle(group_name: str = "default") -> Any:
 def allreduce(tensor: Any, group_name: str = "default", op: ReduceOp = ReduceOp.SUM) -> None:
     """Put the tensors of all processes together, into each of them."""
     _check_tensor(tensor)
-    get_group_handle(group_name).allreduce(tensor, op)
+    get_group_handle(group_name).allreduce([tensor], AllReduceOptions(reduceOp=op))
 
 
 def barrier(group_name: str = "default") -> None:
     """Wait until all processes are here."""
-    get_group_handle(group_name).barrier()
+    get_group_handle(group_name).barrier(BarrierOptions())
 
 
 def reduce(tensor: Any, dst_rank: int = 0, group_name: str = "default", op: ReduceOp = ReduceOp.SUM) -> None:
@@ -237,7 +231,7 @@ def reduce(tensor: Any, dst_rank: int = 0, group_name: str = "default", op: Redu
     _check_tensor(tensor)
     group = get_group_handle(group_name)
     _check_rank(group, dst_rank)
-    group.reduce(tensor, dst_rank, op)
+    group.reduce([tensor], ReduceOptions(reduceOp=op, root_rank=dst_rank))
 
 
 def broadcast(tensor: Any, src_rank: int = 0, group_name: str = "default") -> None:
@@ -245,7 +239,7 @@ def broadcast(tensor: Any, src_rank: int = 0, group_name: str = "default") -> No
     _check_tensor(tensor)
     group = get_group_handle(group_name)
     _check_rank(group, src_rank)
-    group.broadcast(tensor, src_rank)
+    group.broadcast([tensor], BroadcastOptions(root_rank=src_rank))
 
 
 def allgather(tensor_list: list[Any], tensor: Any, group_name: str = "default") -> None:
@@ -255,7 +249,7 @@ def allgather(tensor_list: list[Any], tensor: Any, group_name: str = "default") 
     group = get_group_handle(group_name)
     if len(tensor_list) != group.world_size:
         raise RuntimeError("The length of the tensor list operands to allgather must be equal to world_size.")
-    group.allgather(tensor_list, tensor)
+    group.allgather([tensor_list], [tensor], AllGatherOptions())
 
 
 def reducescatter(
@@ -267,7 +261,7 @@ def reducescatter(
     group = get_group_handle(group_name)
     if len(tensor_list) != group.world_size:
         raise RuntimeError("The length of the tensor list operands to reducescatter must be equal to world_size.")
-    group.reducescatter(tensor, tensor_list, op)
+    group.reducescatter([tensor], [tensor_list], ReduceScatterOptions(reduceOp=op))
 
 
 def send(tensor: Any, dst_rank: int, group_name: str = "default") -> None:
@@ -277,7 +271,7 @@ def send(tensor: Any, dst_rank: int, group_name: str = "default") -> None:
     _check_rank(group, dst_rank)
     if dst_rank == group.rank:
         raise RuntimeError(f"The destination rank '{dst_rank}' is self.")
-    group.send(tensor, dst_rank)
+    group.send([tensor], SendOptions(dst_rank=dst_rank))
 
 
 def recv(tensor: Any, src_rank: int, group_name: str = "default") -> None:
@@ -287,7 +281,7 @@ def recv(tensor: Any, src_rank: int, group_name: str = "default") -> None:
     _check_rank(group, src_rank)
     if src_rank == group.rank:
         raise RuntimeError(f"The destination rank '{src_rank}' is self.")
-    group.recv(tensor, src_rank)
+    group.recv([tensor], RecvOptions(src_rank=src_rank))
 
 
 def synchronize(gpu_id: int) -> None:

@@ -8,11 +8,24 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from rabbitry.util.collective.collective_group.base_collective_group import BaseGroup
 from rabbitry.util.collective.rendezvous import Meeting
-from rabbitry.util.collective.types import Backend, ReduceOp
+from rabbitry.util.collective.types import (
+    AllGatherOptions,
+    AllReduceOptions,
+    Backend,
+    BarrierOptions,
+    BroadcastOptions,
+    RecvOptions,
+    ReduceOp,
+    ReduceOptions,
+    ReduceScatterOptions,
+    SendOptions,
+    torch_available,
+)
 
 
-class TorchGroup:
+class TorchGroup(BaseGroup):
     """A group of processes, seen from one of them.
 
     Args:
@@ -28,10 +41,8 @@ class TorchGroup:
     ) -> None:
         import torch.distributed
 
-        self.world_size = world_size
-        self.rank = rank
-        self.group_name = group_name
-        self.backend = backend
+        super().__init__(world_size, rank, group_name)
+        self._backend = backend
         self._distributed: Any = torch.distributed
         timeout = timedelta(milliseconds=timeout_ms)
         self._meeting = Meeting(group_name)
@@ -53,7 +64,7 @@ class TorchGroup:
     def _make(self, timeout: timedelta) -> Any:
         distributed = self._distributed
         store = distributed.PrefixStore(self.group_name, self._store)
-        if self.backend == Backend.NCCL:
+        if self._backend == Backend.NCCL:
             options = distributed.ProcessGroupNCCL.Options()
             options._timeout = timeout
             return distributed.ProcessGroupNCCL(store, self.rank, self.world_size, options)
@@ -72,56 +83,71 @@ class TorchGroup:
     def _reduction(self, op: ReduceOp) -> Any:
         return getattr(self._distributed.ReduceOp, op.name)
 
-    def allreduce(self, tensor: Any, op: ReduceOp) -> None:
-        """Put all tensors together, into each of them."""
-        options = self._distributed.AllreduceOptions()
-        options.reduceOp = self._reduction(op)
-        self._group.allreduce([self._tensor(tensor)], options).wait()
-
-    def reduce(self, tensor: Any, root: int, op: ReduceOp) -> None:
-        """Put all tensors together, into that of one process."""
+    def _reduce(self, tensor: Any, root: int, op: ReduceOp) -> None:
         options = self._distributed.ReduceOptions()
         options.reduceOp, options.rootRank = self._reduction(op), root
-        given = self._tensor(tensor)
         # The others' tensors stay as they are; gloo uses them as scratch space.
-        self._group.reduce([given if self.rank == root else given.clone()], options).wait()
+        self._group.reduce([tensor if self.rank == root else tensor.clone()], options).wait()
 
-    def broadcast(self, tensor: Any, root: int) -> None:
+    @classmethod
+    def check_backend_availability(cls, backend: str = Backend.GLOO) -> bool:
+        """Return True if torch has what the backend needs, and there is a GPU if it needs one."""
+        if not torch_available():
+            return False
+        import torch
+
+        if backend == Backend.GLOO:
+            return bool(torch.distributed.is_available())
+        return bool(torch.cuda.is_available() and torch.distributed.is_nccl_available())
+
+    def allreduce(self, tensor: list[Any], allreduce_options: AllReduceOptions) -> None:
+        """Put all tensors together, into each of them."""
+        options = self._distributed.AllreduceOptions()
+        options.reduceOp = self._reduction(allreduce_options.reduceOp)
+        self._group.allreduce([self._tensor(tensor[0])], options).wait()
+
+    def reduce(self, tensor: list[Any], reduce_options: ReduceOptions) -> None:
+        """Put all tensors together, into that of one process."""
+        self._reduce(self._tensor(tensor[0]), reduce_options.root_rank, reduce_options.reduceOp)
+
+    def broadcast(self, tensor: list[Any], broadcast_options: BroadcastOptions) -> None:
         """Copy one process's tensor into all."""
         options = self._distributed.BroadcastOptions()
-        options.rootRank, options.rootTensor = root, 0
-        self._group.broadcast([self._tensor(tensor)], options).wait()
+        options.rootRank, options.rootTensor = broadcast_options.root_rank, 0
+        self._group.broadcast([self._tensor(tensor[0])], options).wait()
 
-    def allgather(self, into: list[Any], tensor: Any) -> None:
+    def allgather(self, tensor_list: list[list[Any]], tensor: list[Any], allgather_options: AllGatherOptions) -> None:
         """Copy all tensors into a list of tensors, by rank."""
-        self._group.allgather([[self._tensor(each) for each in into]], [self._tensor(tensor)]).wait()
+        self._group.allgather([[self._tensor(each) for each in tensor_list[0]]], [self._tensor(tensor[0])]).wait()
 
-    def reducescatter(self, tensor: Any, given: list[Any], op: ReduceOp) -> None:
+    def reducescatter(
+        self, tensor: list[Any], tensor_list: list[list[Any]], reducescatter_options: ReduceScatterOptions
+    ) -> None:
         """Put the tensors of all lists together, each into the tensor of the process that has its number."""
-        tensors = [self._tensor(each) for each in given]
-        if self.backend == Backend.NCCL:
+        given = [self._tensor(each) for each in tensor_list[0]]
+        if self._backend == Backend.NCCL:
             options = self._distributed.ReduceScatterOptions()
-            options.reduceOp = self._reduction(op)
-            self._group.reduce_scatter([self._tensor(tensor)], [tensors], options).wait()
+            options.reduceOp = self._reduction(reducescatter_options.reduceOp)
+            self._group.reduce_scatter([self._tensor(tensor[0])], [given], options).wait()
             return
         # Gloo has it not for all shapes: each number is a reduction to its process.
-        for number, each in enumerate(tensors):
+        for number, each in enumerate(given):
             own = each.clone()
-            self.reduce(own, number, op)
+            self._reduce(own, number, reducescatter_options.reduceOp)
             if number == self.rank:
-                self._tensor(tensor).copy_(own)
+                self._tensor(tensor[0]).copy_(own)
 
-    def barrier(self) -> None:
+    def barrier(self, barrier_options: BarrierOptions) -> None:
         """Wait for all."""
         self._group.barrier().wait()
 
-    def send(self, tensor: Any, to: int) -> None:
+    def send(self, tensor: list[Any], send_options: SendOptions) -> None:
         """Send a tensor to a process that receives it."""
-        self._group.send([self._tensor(tensor).contiguous()], to, 0).wait()
+        self._group.send([self._tensor(tensor[0]).contiguous()], send_options.dst_rank, 0).wait()
 
-    def recv(self, tensor: Any, source: int) -> None:
+    def recv(self, tensor: list[Any], recv_options: RecvOptions) -> None:
         """Receive what a process sends, into a tensor."""
-        self._group.recv([self._tensor(tensor)], source, 0).wait()
+        self._group.recv([self._tensor(tensor[0])], recv_options.src_rank, 0).wait()
 
     def destroy_group(self) -> None:
         """Leave the group."""

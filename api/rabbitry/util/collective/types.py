@@ -1,10 +1,15 @@
-"""Names of backends and reductions."""
+"""Names of backends and reductions, and the options that operations give to a backend."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from importlib.util import find_spec
 from typing import Final
+
+unset_timeout_ms: Final = timedelta(milliseconds=-1)
+"""No timeout but that of the group."""
 
 
 def torch_available() -> bool:
@@ -18,7 +23,7 @@ def cupy_available() -> bool:
 
 
 class Backend:
-    """The backends: `Backend("gloo") == Backend.GLOO`.
+    """The backends: `Backend("gloo") == Backend.GLOO`. `register_collective_backend` adds to them.
 
     Raises:
         ValueError: there is no such backend.
@@ -32,8 +37,9 @@ class Backend:
         upper = name.upper()
         if upper in ("GLOO", "TORCH_GLOO"):
             return cls.GLOO
-        if upper == "NCCL":
-            return cls.NCCL
+        found = getattr(cls, upper, cls.UNRECOGNIZED)
+        if found == upper:
+            return upper
         raise ValueError(f"Unrecognized backend: '{name}'. Only NCCL and GLOO are supported")
 
 
@@ -44,3 +50,72 @@ class ReduceOp(Enum):
     PRODUCT = 1
     MIN = 2
     MAX = 3
+
+
+@dataclass
+class AllReduceOptions:
+    """How tensors are put together."""
+
+    reduceOp: ReduceOp = ReduceOp.SUM  # noqa: N815  Ray's name
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class BarrierOptions:
+    """Of a barrier."""
+
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class ReduceOptions:
+    """How tensors are put together, and whose process gets them."""
+
+    reduceOp: ReduceOp = ReduceOp.SUM  # noqa: N815  Ray's name
+    root_rank: int = 0
+    root_tensor: int = 0
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class AllGatherOptions:
+    """Of an allgather."""
+
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class BroadcastOptions:
+    """Whose process has the tensor."""
+
+    root_rank: int = 0
+    root_tensor: int = 0
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class ReduceScatterOptions:
+    """How tensors are put together."""
+
+    reduceOp: ReduceOp = ReduceOp.SUM  # noqa: N815  Ray's name
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class SendOptions:
+    """Who receives a tensor."""
+
+    dst_rank: int = 0
+    dst_gpu_index: int = 0
+    n_elements: int = 0
+    timeout_ms: timedelta = unset_timeout_ms
+
+
+@dataclass
+class RecvOptions:
+    """Who sends a tensor."""
+
+    src_rank: int = 0
+    src_gpu_index: int = 0
+    n_elements: int = 0
+    timeout_ms: timedelta = unset_timeout_ms

@@ -1,0 +1,1 @@
+"""What a backend of collective operations is made of."""
