@@ -105,3 +105,27 @@ def test_callbacks() -> None:
     assert ray_dask_get(graph, "end") == 3
     assert RayDaskCallback.ray_active == []
     assert dask.config.get("scheduler", None) is None
+
+
+@needs_dask
+def test_each_callback_gets_after_a_task_what_it_said_before_it() -> None:
+    from rabbitry.util.dask import RayDaskCallback, ray_dask_get
+
+    def expects(state: Any) -> Any:
+        def after(key: Any, result: Any, found: Any) -> None:
+            assert found == state
+
+        return after
+
+    asked: list[Any] = []
+    callbacks = [
+        RayDaskCallback(ray_pretask=lambda key, refs: "first", ray_posttask=expects("first")),
+        RayDaskCallback(ray_pretask=lambda key, refs: "for nobody"),
+        RayDaskCallback(ray_posttask=expects(None)),
+        RayDaskCallback(ray_pretask=lambda key, refs: "last", ray_posttask=expects("last")),
+        RayDaskCallback(ray_presubmit=lambda task, key, deps: 5 if key == "replaced" else None),
+        RayDaskCallback(ray_presubmit=lambda task, key, deps: asked.append(key)),
+    ]
+    graph = {"replaced": (operator.add, 1, 1), "end": (operator.add, "replaced", 1)}
+    assert ray_dask_get(graph, "end", ray_callbacks=callbacks) == 6
+    assert asked == ["replaced", "end"]

@@ -13,7 +13,11 @@ CBS = ("ray_presubmit", "ray_postsubmit", "ray_pretask", "ray_posttask", "ray_po
 
 
 class RayCallbacks(NamedTuple):
-    """The hooks of all callbacks, each a list."""
+    """The hooks of all callbacks, each a list.
+
+    What stands before and after a task is in pairs: both lists have an entry of each callback that has one of the two,
+    None for the other.
+    """
 
     ray_presubmit_cbs: list[Any]
     ray_postsubmit_cbs: list[Any]
@@ -81,5 +85,9 @@ def local_ray_callbacks(callbacks: Any = None) -> Iterator[list[RayDaskCallback]
 
 def unpack_ray_callbacks(cbs: Any) -> RayCallbacks:
     """Return the hooks of callbacks, by kind."""
-    found = [[getattr(each, f"_{name}") for each in cbs if hasattr(each, f"_{name}")] for name in CBS]
-    return RayCallbacks(*found)
+    found = {name: [getattr(each, f"_{name}", None) for each in cbs] for name in CBS}
+    around = [pair for pair in zip(found["ray_pretask"], found["ray_posttask"], strict=True) if pair != (None, None)]
+    found["ray_pretask"], found["ray_posttask"] = [before for before, _ in around], [after for _, after in around]
+    for name in set(CBS) - {"ray_pretask", "ray_posttask"}:
+        found[name] = [hook for hook in found[name] if hook is not None]
+    return RayCallbacks(*(found[name] for name in CBS))

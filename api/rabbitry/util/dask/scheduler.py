@@ -112,9 +112,10 @@ def _submit(
             values[key] = values[node.target]
             continue
         needs = {each: values[each] for each in node.dependencies}
-        instead = next((got for hook in hooks.ray_presubmit_cbs if (got := hook(node, key, needs)) is not None), None)
-        if instead is not None:
-            values[key] = instead
+        # All are called: they may be there for what they see.
+        instead = [got for got in [hook(node, key, needs) for hook in hooks.ray_presubmit_cbs] if got is not None]
+        if instead:
+            values[key] = instead[0]
             continue
         own = {**options, **options_of.get(key, {})}
         chosen = variants.get(repr(own))
@@ -144,10 +145,11 @@ def _sorted(graph: Mapping[Any, Any], places: dict[Any, Any]) -> list[Any]:
 
 def _run(node: Any, key: Any, names: list[Any], before: list[Any], after: list[Any], *values: Any) -> Any:
     """Run one task of a graph, where it was sent."""
-    notes = [hook(key, values) for hook in before]
+    notes = [None if hook is None else hook(key, values) for hook in before]
     result = node(dict(zip(names, values, strict=True)))
-    for index, hook in enumerate(after):
-        hook(key, result, notes[index] if index < len(notes) else None)
+    for hook, note in zip(after, notes, strict=True):
+        if hook is not None:
+            hook(key, result, note)
     return result
 
 
