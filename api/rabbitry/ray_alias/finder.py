@@ -119,17 +119,25 @@ class _Alias(Loader):
     def __init__(self, ours: str) -> None:
         self._ours = ours
         self._own_spec: ModuleSpec | None = None
+        self._rays = ""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return rabbitry's module itself."""
         module = importlib.import_module(self._ours)
         self._own_spec = module.__spec__
+        self._rays = spec.name
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Run nothing: that happened when it was imported as rabbitry's."""
         # Between the two calls the import system put the spec with Ray's name into the module.
         module.__spec__ = self._own_spec
+        # Who imports `ray.util.placement_group` gets the module, but `ray.util` keeps its function of that name: what
+        # is in sys.modules already, the import system does not make an attribute of the package.
+        for name, below in list(sys.modules.items()):
+            package, _, last = name.rpartition(".")
+            if package == self._ours and module.__dict__.get(last, below) is not below:
+                sys.modules[f"{self._rays}.{last}"] = below
 
 
 class _WheelPackageLoader(SourceFileLoader):

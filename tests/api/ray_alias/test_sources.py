@@ -44,6 +44,16 @@ def test_the_file_of_ray_is_that_of_the_wheel(tmp_path: Path) -> None:
     assert python(tmp_path, "import ray\nprint(ray.__file__)") == [str(tmp_path / "ray" / "__init__.py")]
 
 
+def test_a_function_stays_when_the_module_of_its_name_is_imported(tmp_path: Path) -> None:
+    code = """
+import ray
+from ray.util.placement_group import PlacementGroup
+import ray.util.placement_group, sys
+print(type(ray.util.placement_group).__name__, sys.modules["ray.util.placement_group"].PlacementGroup is PlacementGroup)
+"""
+    assert python(tmp_path, code) == ["function True"]
+
+
 def test_libraries_come_from_the_wheel_and_the_core_from_us(tmp_path: Path) -> None:
     code = """
 import ray, ray.data, rabbitry
