@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import rabbitry
+from rabbitry.experimental import collective as outside
 from rabbitry.util import collective
 from rabbitry.util.collective import backend_registry
 from rabbitry.util.collective.collective_group.base_collective_group import BaseGroup
@@ -214,6 +215,37 @@ def test_a_backend_of_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Noted, "available", False)
     with pytest.raises(RuntimeError, match="not available"):
         collective.create_collective_group(members, 2, [0, 1], "noted", "never")
+
+
+@pytest.mark.usefixtures("no_backends")
+def test_groups_that_are_made_and_ended_from_outside() -> None:
+    members = [Member.remote(), Member.remote()]
+    assert get([member.add_backend.remote() for member in members]) == [True] * 2
+    with pytest.raises(ValueError, match="Unrecognized backend"):
+        outside.create_collective_group(members, "noted")
+    collective.register_collective_backend("noted", Noted)
+    group = outside.create_collective_group(members[::-1], "noted", "outside")
+    assert (group.name, group.backend) == ("outside", "NOTED")
+    assert [group.get_rank(member) for member in members] == [1, 0]
+    assert get([member.numbers.remote("outside") for member in members]) == [[1, 2], [0, 2]]
+    assert outside.get_collective_groups(members[:1]) == outside.get_collective_groups(members, "noted") == [group]
+    assert outside.get_collective_groups(members, "gloo") == outside.get_collective_groups([Member.remote()]) == []
+    with pytest.raises(RuntimeError, match="already in group"):
+        outside.create_collective_group(members[:1], "noted")
+    with pytest.raises(ValueError, match="unique"):
+        outside.create_collective_group([members[0]] * 2, "noted")
+    outside.destroy_all_collective_groups()
+    assert get(members[0].numbers.remote("outside")) == [-1, -1]
+    with pytest.raises(ValueError, match="No group"):
+        outside.destroy_collective_group("outside")
+    unnamed = outside.create_collective_group(members, "noted")
+    rabbitry.kill(members[1])
+    outside.destroy_collective_group(unnamed)
+    assert get(members[0].numbers.remote(unnamed.name)) == [-1, -1]
+    with pytest.raises(RuntimeError, match="inside a Ray actor or task"):
+        outside.allreduce(np.zeros(1))
+    with pytest.raises(NotImplementedError, match="in the methods that the graph binds"):
+        outside.allreduce.bind([])
 
 
 def test_what_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rabbitry.experimental.locations import get_local_object_locations, get_object_locations
 
-_SUBMODULES = frozenset(("compiled_dag_ref", "internal_kv", "locations", "shuffle", "tqdm_ray"))
+_SUBMODULES = frozenset(("collective", "compiled_dag_ref", "internal_kv", "locations", "shuffle", "tqdm_ray"))
 
 __all__ = ["get_local_object_locations", "get_object_locations"]
 
