@@ -178,29 +178,38 @@ def test_a_node_that_leaves_work_stays_on_record(world: Alive, work_left: bool):
     assert world.node.keys.node(world.node.id) not in world.store.data
 
 
-def test_news_are_told_between_two_beats_if_there_is_somebody_to_hear_them(world: Alive):
+def test_a_lone_node_says_between_two_beats_what_is_free_for_programs_that_ask(world: Alive):
     world.store.data[world.node.keys.head] = OTHER
     world.heartbeat.run_once()
-    world.room = {"CPU": 0.0}
-    assert not world.heartbeat.has_news()
+    world.heartbeat._looked_at -= 1.0
     world.heartbeat.refresh(waiting=True)
-    assert len(world.signs) == 1
-    world.another()
-    world.heartbeat.run_once()
-    world.room = {"CPU": 1.0}
+    assert len(world.signs) == 1, "nothing changed, and there is nobody to look at"
+    world.room = {"CPU": 0.0}
     assert world.heartbeat.has_news()
     world.heartbeat.refresh(waiting=False)
-    assert len(world.signs) == 2, "it has just beaten"
+    assert len(world.signs) == 2
+    assert not world.heartbeat.has_news()
+
+
+def test_news_are_told_between_two_beats(world: Alive):
+    world.store.data[world.node.keys.head] = OTHER
+    world.another()
+    world.heartbeat.run_once()
+    assert len(world.signs) == 1
+    world.room = {"CPU": 0.0}
+    assert world.heartbeat.has_news()
+    world.heartbeat.refresh(waiting=False)
+    assert len(world.signs) == 1, "it has just beaten"
     world.heartbeat._looked_at -= 1.0
     world.heartbeat.refresh(waiting=False)
-    assert len(world.signs) == 3
+    assert len(world.signs) == 2
     assert world.store.told_news[-1] == (False, True), "only who looks for room reads it"
     world.dies()
     world.heartbeat._looked_at -= 1.0
     world.heartbeat.refresh(waiting=False)
     assert world.others.has_others, "nothing waits here, and the others are told nothing"
     world.heartbeat.refresh(waiting=True)
-    assert len(world.signs) == 3, "a look gives no sign"
+    assert len(world.signs) == 2, "a look gives no sign"
     assert not world.others.has_others
 
 

@@ -287,20 +287,18 @@ class Heartbeat:
             self._node.periodic.round_trip = min(self._round_trips)
 
     def refresh(self, *, waiting: bool) -> None:
-        """Between two beats: tell others if what is free here changed; look at theirs if work waits here."""
-        if not self._others.has_others:
-            return
+        """Between two beats: say if what is free here changed, which programs ask for; look at others if work waits."""
         least = max(REFRESH_SECONDS, REFRESH_SECONDS_A_NODE * self._others.count)
         if time.monotonic() - self._looked_at < max(least, REFRESH_ROUND_TRIPS * self._node.periodic.round_trip):
             return
         if self.has_news():
             self.run_once()
-        elif waiting:
+        elif waiting and self._others.has_others:
             self.look()
 
     def has_news(self) -> bool:
-        """True if other nodes do not know yet what is free here."""
-        return self._others.has_others and (self._room.for_others(), self._inside()) != (self._told, self._told_inside)
+        """True if the record does not say yet what is free here."""
+        return (self._room.for_others(), self._inside()) != (self._told, self._told_inside)
 
     def close(self, *, work_left: bool) -> None:
         """Take the node's record away; while work of it is in Redis, others must know that there was this node."""
