@@ -15,6 +15,11 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "`1`: no log entry for a task that failed and whose result nobody read; `RAY_IGNORE_UNHANDLED_ERRORS` too.",
             "",
         ),
+        "RABBITRY_PICKLE_VERBOSE_DEBUG": (
+            "`1`: what keeps a function or value from being pickled by `cloudpickle.dumps_debug`, which Tune uses, is "
+            "looked for and printed; `RAY_PICKLE_VERBOSE_DEBUG` does as well.",
+            "",
+        ),
         "RABBITRY_DASHBOARD_TOKEN": (
             "What the dashboard asks for, and what clients show: 16 characters or more.",
             "a file that is made",

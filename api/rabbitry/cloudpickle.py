@@ -15,6 +15,7 @@ from typing import IO, Any
 import cloudpickle
 from cloudpickle import load, loads, register_pickle_by_value, unregister_pickle_by_value
 
+from rabbitry import environment, program
 from rabbitry_broker.code_objects import reduce_code
 from rabbitry_broker.pickling import users_reducer
 
@@ -72,17 +73,21 @@ def dumps(obj: Any, protocol: int | None = None, buffer_callback: Callable[[Pick
 def dumps_debug(obj: Any, *args: Any, **kwargs: Any) -> bytes:
     """Return `dumps(obj)`; an error says how to find what cannot be pickled.
 
+    With `RABBITRY_PICKLE_VERBOSE_DEBUG=1` (or Ray's `RAY_...`) that is looked for and printed instead.
+
     Raises:
         TypeError, PicklingError: as `dumps` raises it.
     """
     try:
         return dumps(obj, *args, **kwargs)
     except (TypeError, PicklingError) as error:
+        if _inspected(obj):
+            raise
         raise _explained(error, obj) from error
 
 
 def dump_debug(obj: Any, *args: Any, **kwargs: Any) -> None:
-    """As `dump(obj, file)`; an error says how to find what cannot be pickled.
+    """As `dump(obj, file)`; an error says how to find what cannot be pickled, as that of `dumps_debug` does.
 
     Raises:
         TypeError, PicklingError: as `dump` raises it.
@@ -90,8 +95,25 @@ def dump_debug(obj: Any, *args: Any, **kwargs: Any) -> None:
     try:
         dump(obj, *args, **kwargs)
     except (TypeError, PicklingError) as error:
+        if _inspected(obj):
+            raise
         raise _explained(error, obj) from error
 
 
+def _inspected(obj: Any) -> bool:
+    """Print what in an object cannot be pickled, if the environment says so; return True if it does."""
+    if not environment.is_on(*environment.PICKLE_VERBOSE_DEBUG):
+        return False
+    from rabbitry.util import inspect_serializability
+
+    inspect_serializability(obj)
+    return True
+
+
 def _explained(error: Exception, obj: Any) -> Exception:
-    return type(error)(f"{error}\nrabbitry.util.inspect_serializability shows what in {obj!r} cannot be pickled.")
+    name = program.name()
+    variable = next(each for each in environment.PICKLE_VERBOSE_DEBUG if each.startswith(f"{name.upper()}_"))
+    return type(error)(
+        f"{error}\n{name}.util.inspect_serializability shows what in {obj!r} cannot be pickled, and so does "
+        f"{variable}=1 in the environment."
+    )

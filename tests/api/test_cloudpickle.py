@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rabbitry import cloudpickle
+from rabbitry import cloudpickle, program
 from rabbitry.util import deregister_serializer, register_serializer
 
 Lock = type(threading.Lock())
@@ -60,6 +60,28 @@ def test_what_was_not_registered_is_as_with_cloudpickle() -> None:
     assert pickle.loads(cloudpickle.dumps(lambda x: x + 1))(1) == 2
     code = cloudpickle.loads(cloudpickle.dumps((lambda: 7).__code__))
     assert eval(code) == 7
+
+
+def test_an_error_says_how_to_look_for_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = threading.Lock()
+    monkeypatch.setattr(program, "name", lambda: "rabbitry")
+    with pytest.raises(TypeError, match=r"rabbitry\.util\.inspect.* RABBITRY_PICKLE_VERBOSE_DEBUG=1"):
+        cloudpickle.dumps_debug(lambda: lock)
+    monkeypatch.setattr(program, "name", lambda: "ray")
+    with pytest.raises(TypeError, match=r"\nray\.util\.inspect.* RAY_PICKLE_VERBOSE_DEBUG=1"):
+        cloudpickle.dump_debug(lambda: lock, io.BytesIO())
+
+
+@pytest.mark.parametrize("variable", ["RABBITRY_PICKLE_VERBOSE_DEBUG", "RAY_PICKLE_VERBOSE_DEBUG"])
+def test_its_cause_is_looked_for_at_once_if_the_environment_says_so(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    culprit = threading.Lock()
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(TypeError) as caught:
+        cloudpickle.dumps_debug(lambda: culprit)
+    assert "VERBOSE_DEBUG" not in str(caught.value)
+    assert "culprit" in capsys.readouterr().out
 
 
 def test_buffers_leave_the_stream() -> None:
