@@ -129,3 +129,24 @@ def test_each_callback_gets_after_a_task_what_it_said_before_it() -> None:
     graph = {"replaced": (operator.add, 1, 1), "end": (operator.add, "replaced", 1)}
     assert ray_dask_get(graph, "end", ray_callbacks=callbacks) == 6
     assert asked == ["replaced", "end"]
+
+
+@needs_dask
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_persisted_collections_stay_in_the_store_whichever_way_they_are_persisted() -> None:
+    import dask
+    import dask.array
+
+    from rabbitry.util.dask import enable_dask_on_ray, ray_dask_get
+
+    def held(collection: Any) -> list[bool]:
+        return [isinstance(getattr(each, "value", each), ObjectRef) for each in dict(collection.dask).values()]
+
+    array, one = dask.array.ones(4, chunks=2) + 2, dask.delayed(operator.add)(1, 2)
+    assert held(array.persist(scheduler=ray_dask_get)) == [True, True]
+    with enable_dask_on_ray():
+        (kept,), method = dask.persist(array), one.persist()
+        assert (held(kept), held(method)) == ([True, True], [True])
+        assert (int((kept + 1).sum().compute()), (method + 1).compute()) == (16, 4)
+        assert held(one.persist(scheduler="synchronous")) == [False]
+    assert held(array.persist(scheduler="synchronous")) == [False, False]

@@ -26,6 +26,7 @@ from rabbitry.util.dask.callbacks import (
     local_ray_callbacks,
     unpack_ray_callbacks,
 )
+from rabbitry.util.dask.persisting import keep_persisted
 from rabbitry.util.dask.scheduler import (
     disable_dask_on_ray,
     enable_dask_on_ray,
@@ -45,3 +46,5 @@ __all__ = [
     "ray_dask_persist",
     "unpack_ray_callbacks",
 ]
+
+keep_persisted()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dask
-from dask._task_spec import Alias, DataNode, convert_legacy_graph
+from dask._task_spec import Alias, DataNode, Task, convert_legacy_graph
 from dask.order import order
 
 from rabbitry import calls
@@ -121,7 +121,10 @@ def _submit(
         chosen = variants.get(repr(own))
         if chosen is None:
             chosen = variants[repr(own)] = function.options(**own) if own else function
-        sent = chosen.remote(node, key, list(needs), hooks.ray_pretask_cbs, hooks.ray_posttask_cbs, *needs.values())
+        inside = list(dict.fromkeys(_refs_inside(node)))
+        sent = chosen.remote(
+            node, key, [*needs, *inside], hooks.ray_pretask_cbs, hooks.ray_posttask_cbs, *needs.values(), *inside
+        )
         values[key] = sent
         for hook in hooks.ray_postsubmit_cbs:
             hook(node, key, needs, sent)
@@ -146,11 +149,48 @@ def _sorted(graph: Mapping[Any, Any], places: dict[Any, Any]) -> list[Any]:
 def _run(node: Any, key: Any, names: list[Any], before: list[Any], after: list[Any], *values: Any) -> Any:
     """Run one task of a graph, where it was sent."""
     notes = [None if hook is None else hook(key, values) for hook in before]
-    result = node(dict(zip(names, values, strict=True)))
+    known = dict(zip(names, values, strict=True))
+    if any(isinstance(name, ObjectRef) for name in names):
+        node = _filled(node, known)
+    result = node(known)
     for hook, note in zip(after, notes, strict=True):
         if hook is not None:
             hook(key, result, note)
     return result
+
+
+def _refs_inside(part: Any) -> Iterator[ObjectRef[Any]]:
+    """Yield the refs in a task: where dask fuses several into one, what is persisted is no dependency of its own."""
+    if isinstance(part, ObjectRef):
+        yield part
+    elif isinstance(part, DataNode):
+        if isinstance(part.value, ObjectRef):
+            yield part.value
+    elif isinstance(part, Task):
+        yield from _refs_inside(part.args)
+        yield from _refs_inside(part.kwargs)
+    elif type(part) in (list, tuple):
+        for each in part:
+            yield from _refs_inside(each)
+    elif type(part) is dict:
+        for each in part.values():
+            yield from _refs_inside(each)
+
+
+def _filled(part: Any, known: Mapping[Any, Any]) -> Any:
+    """Return a task with the values of the refs that `_refs_inside` found; it is this process's own, and changed."""
+    if isinstance(part, ObjectRef):
+        return known[part]
+    if isinstance(part, DataNode):
+        return DataNode(part.key, known[part.value]) if isinstance(part.value, ObjectRef) else part
+    if isinstance(part, Task):
+        part.args, part.kwargs = _filled(part.args, known), _filled(part.kwargs, known)
+        return part
+    if type(part) in (list, tuple):
+        return type(part)(_filled(each, known) for each in part)
+    if type(part) is dict:
+        return {name: _filled(each, known) for name, each in part.items()}
+    return part
 
 
 def _annotated(dsk: Any) -> dict[Any, dict[str, Any]]:
