@@ -150,3 +150,15 @@ def test_persisted_collections_stay_in_the_store_whichever_way_they_are_persiste
         assert (int((kept + 1).sum().compute()), (method + 1).compute()) == (16, 4)
         assert held(one.persist(scheduler="synchronous")) == [False]
     assert held(array.persist(scheduler="synchronous")) == [False, False]
+
+
+@needs_dask
+def test_the_optimization_that_rays_programs_give_to_dask_changes_nothing() -> None:
+    import dask
+
+    from rabbitry.util.dask import dataframe_optimize, ray_dask_get
+
+    graph = {"end": (operator.add, 1, 2)}
+    assert dataframe_optimize(graph, ["end"], optimize_graph=True) is graph
+    with dask.config.set(scheduler=ray_dask_get, dataframe_optimize=dataframe_optimize):
+        assert dask.delayed(operator.add)(1, 2).compute() == 3

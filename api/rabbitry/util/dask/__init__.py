@@ -28,6 +28,7 @@ from rabbitry.util.dask.callbacks import (
 )
 from rabbitry.util.dask.persisting import keep_persisted
 from rabbitry.util.dask.scheduler import (
+    dataframe_optimize,
     disable_dask_on_ray,
     enable_dask_on_ray,
     ray_dask_get,
@@ -38,6 +39,7 @@ from rabbitry.util.dask.scheduler import (
 __all__ = [
     "ProgressBarCallback",
     "RayDaskCallback",
+    "dataframe_optimize",
     "disable_dask_on_ray",
     "enable_dask_on_ray",
     "local_ray_callbacks",

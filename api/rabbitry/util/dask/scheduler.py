@@ -35,6 +35,16 @@ def enable_dask_on_ray(shuffle: str | None = "tasks", use_shuffle_optimization: 
     return dask.config.set({"scheduler": ray_dask_get, _SHUFFLE: shuffle})
 
 
+def dataframe_optimize(dsk: Any, keys: Any, **_: Any) -> Any:
+    """Return a graph as it is; for Ray's programs, which give this to dask (`dask.config.set(dataframe_optimize=...)`).
+
+    Args:
+        dsk: the graph.
+        keys: of what is wanted of it.
+    """
+    return dsk
+
+
 def disable_dask_on_ray() -> Any:
     """Leave the choice to dask again."""
     return dask.config.set({"scheduler": None, _SHUFFLE: None})
