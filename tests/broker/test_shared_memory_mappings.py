@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 
+import numpy
 import pytest
 
 from rabbitry_broker.shared_memory import SharedMemoryStore, mappings
@@ -81,6 +84,42 @@ def test_what_was_written_meanwhile_is_read_not_what_was_there(make: Make):
         reader.open(b"a")
     (view,) = reader.open(b"b")[1]
     assert view.nbytes == 2 * MIB - 100 and bytes(view[-1:]) == b"b"
+
+
+def write_natively(view: memoryview, at: int, byte: int) -> None:
+    """Write as code below Python does, which does not ask whether it may."""
+    array = numpy.frombuffer(view, numpy.uint8)
+    assert not array.flags.writeable
+    ctypes.memset(array.ctypes.data + at, byte, 1)
+
+
+@pytest.mark.parametrize("size", [1000, 2 * MIB])
+def test_what_is_written_into_a_view_all_the_same_stays_in_its_process(make: Make, size: int):
+    writer, reader, other = make(), make(), make()
+    writer.create(b"a", [bytes(size)])
+    (view,) = reader.open(b"a")[1]
+    write_natively(view, 500, 7)
+    assert view[500] == 7
+    assert other.open(b"a")[1][0][500] == 0
+
+
+def test_what_was_written_into_a_view_is_not_seen_in_the_object_that_has_the_file_next(make: Make):
+    writer, reader = make(), make()
+    writer.create(b"a", [b"a" * (2 * MIB)])
+    (view,) = reader.open(b"a")[1]
+    write_natively(view, MIB, 7)
+    del view
+    reader.mappings.settle()
+    writer.delete([b"a"])
+    writer.create(b"b", [b"b" * (2 * MIB)])
+    (view,) = reader.open(b"b")[1]
+    assert bytes(view) == b"b" * (2 * MIB)
+
+
+def test_who_cannot_see_whether_a_mapping_was_written_maps_anew(make: Make, monkeypatch: pytest.MonkeyPatch):
+    mapping = mmap.mmap(-1, mmap.PAGESIZE)
+    monkeypatch.setattr(os, "pread", lambda *_: b"")
+    assert mappings.is_written(mapping)
 
 
 def test_an_object_that_grew_into_its_file_is_mapped_anew(make: Make):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
@@ -72,6 +73,23 @@ def test_arrays_are_mapped_not_copied() -> None:
     wait_until(lambda: len(mapped_files() - before) == 1, text=mapped_files)
     del part
     wait_until(lambda: mapped_files() <= before, text=mapped_files)
+
+
+@rabbitry.remote
+def written_natively(array: Any) -> tuple[float, float]:
+    """Write into an argument as code below Python does (`torch.from_numpy(array).add_(1)`), which only warns."""
+    before = float(array[0])
+    ctypes.memmove(array.ctypes.data, numpy.ones(1).ctypes.data, 8)
+    return before, float(array[0])
+
+
+@pytest.mark.parametrize("count", [10, 1 << 10, 1 << 20])
+def test_code_below_python_that_writes_into_an_argument_ends_no_process(count: int) -> None:
+    ref = rabbitry.put(numpy.zeros(count))
+    before, after = rabbitry.get(written_natively.options(max_retries=0).remote(ref), timeout=30)
+    assert (before, after) == (0, 1)
+    if count > 1 << 13:
+        assert rabbitry.get(ref)[0] == 0, "the object is what it was"
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])

@@ -18,7 +18,7 @@ then: if there is no record of a settled object, it was deleted.
 | `sessions`  | who takes part, who looks after the objects, what is swept when nobody does         |
 | `room`      | what may be taken of the file system and of the machine, and `ObjectStoreFull`      |
 | `layout`    | how an object lies in its file; `copying` puts large buffers there with two threads |
-| `mappings`  | mappings that are kept for the next `open`                                          |
+| `mappings`  | how files are mapped; mappings that are kept for the next `open`                    |
 | `recycling` | deleted files that this process writes again; `pool`: that any of the host does     |
 | `claims`    | what only one process of the host does at a time                                    |
 | `files`     | deleting what others may hold                                                       |
@@ -27,6 +27,7 @@ then: if there is no record of a settled object, it was deleted.
 from __future__ import annotations
 
 from rabbitry_broker.shared_memory.layout import ALIGNMENT, flat, in_body
+from rabbitry_broker.shared_memory.mappings import map_privately
 from rabbitry_broker.shared_memory.room import ObjectStoreFull
 from rabbitry_broker.shared_memory.sessions import default_directory, sweep_dead_sessions
 from rabbitry_broker.shared_memory.store import SharedMemoryStore, raise_file_limit
@@ -38,6 +39,7 @@ __all__ = [
     "default_directory",
     "flat",
     "in_body",
+    "map_privately",
     "raise_file_limit",
     "sweep_dead_sessions",
 ]

@@ -16,7 +16,7 @@ from typing import Final
 from rabbitry_broker.shared_memory.claims import SUFFIX, claim
 from rabbitry_broker.shared_memory.files import is_orphan, unlink
 from rabbitry_broker.shared_memory.layout import Buffer, copy, flat, lay_out, parse, pieces, write
-from rabbitry_broker.shared_memory.mappings import Mappings
+from rabbitry_broker.shared_memory.mappings import Mappings, map_privately
 from rabbitry_broker.shared_memory.pool import KEPT_SECONDS, Pool, capacity_in
 from rabbitry_broker.shared_memory.recycling import Recycler
 from rabbitry_broker.shared_memory.room import Room
@@ -241,9 +241,9 @@ class SharedMemoryStore:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if os.fstat(file).st_uid != os.geteuid():
                 raise FileNotFoundError(f"object {object_id.hex()} in shared memory belongs to another user")
-            mapping = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-            kept = keep and self.mappings.keep(file, mapping)
-            whole = memoryview(mapping)
+            mapping = map_privately(file)
+            kept = keep and self.mappings.keep(file, mapping, path)
+            whole = memoryview(mapping).toreadonly()
         except (BlockingIOError, ValueError):
             # Locked or emptied since we found it: it is being deleted.
             raise FileNotFoundError(f"object {object_id.hex()} in shared memory was just deleted") from None

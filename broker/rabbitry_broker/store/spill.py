@@ -8,14 +8,13 @@ place.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from rabbitry_broker.errors import StoreError
-from rabbitry_broker.shared_memory import ALIGNMENT, ObjectStoreFull
+from rabbitry_broker.shared_memory import ALIGNMENT, ObjectStoreFull, map_privately
 
 OFF: Final = "off"
 """Instead of a URL: nothing is spilled."""
@@ -122,7 +121,7 @@ def read(url: str, sizes: Sequence[int]) -> list[memoryview]:
                 return [memoryview(b"") for _ in sizes]
             if os.fstat(file.fileno()).st_size != end:
                 raise StoreError(f"the spilled file {url} is damaged")
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            data = memoryview(map_privately(file.fileno()))
     if data.nbytes != end:
         raise StoreError(f"the spilled file {url} is damaged")
     return [data[place : place + size].toreadonly() for place, size in zip(places, sizes, strict=True)]
