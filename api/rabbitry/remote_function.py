@@ -57,6 +57,8 @@ class _State:
         if exported is None or exported[0] is not client or detached:
             digest, pickled = export(self.function)
             client.exports.export(digest, pickled, self.function, detached=detached)
+            if detached:
+                client.kept_job.hold(for_tasks=True)
             exported = self.exported[0] = (client, digest)
         plan = client.plans.task(exported[1], self.function, options)
         self.plan, self.plan_client = plan, client

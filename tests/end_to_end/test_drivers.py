@@ -150,3 +150,73 @@ def test_sigterm_goes_to_the_programs_handler_or_says_goodbye():
         output = processes[name].communicate(timeout=60)[0]
         assert processes[name].returncode == code, name
         assert (output == "finally\n") == (code > 0), name
+
+
+DETACHED_PROGRAM = """
+import sys, rabbitry
+rabbitry.init(address=sys.argv[1], namespace="theirs", log_to_driver=False)
+
+def facts():
+    import os, besides
+    return besides.VALUE, os.getcwd(), rabbitry.get_runtime_context().namespace
+
+@rabbitry.remote(num_cpus=0)
+class Child:
+    facts = staticmethod(facts)
+
+@rabbitry.remote(num_cpus=0)
+class Detached:
+    def by_a_task(self):
+        return rabbitry.get(rabbitry.remote(num_cpus=0)(facts).remote())
+
+    def by_an_actor(self):
+        Child.options(name="child", lifetime="detached").remote()
+        return rabbitry.get(rabbitry.get_actor("child").facts.remote())
+
+@rabbitry.remote(num_cpus=0, lifetime="detached")
+def late(started, go):
+    import os, time
+    open(started, "w").close()
+    while not os.path.exists(go):
+        time.sleep(0.02)
+    return rabbitry.get(rabbitry.remote(num_cpus=0)(facts).remote())
+
+@rabbitry.remote(num_cpus=0)
+class Keeper:
+    def take(self, refs):
+        self.refs = refs
+    def get(self):
+        return rabbitry.get(self.refs[0])
+
+if sys.argv[2] == "actor":
+    rabbitry.get(Detached.options(name="detached", lifetime="detached").remote().__ray_ready__.remote())
+else:
+    keeper = Keeper.options(name="keeper", lifetime="detached").remote()
+    rabbitry.get(keeper.take.remote([late.remote(*sys.argv[3:])]))
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["actor", "task"])
+def test_what_detached_work_makes_is_of_its_job_when_the_driver_has_left(
+    start_cluster: StartCluster, tmp_path: Path, kind: str
+):
+    cluster = start_cluster({"num_cpus": 1})
+    (tmp_path / "besides.py").write_text("VALUE = 'besides'")
+    script, started, go = tmp_path / "driver.py", tmp_path / "started", tmp_path / "go"
+    script.write_text(DETACHED_PROGRAM)
+    command = [sys.executable, str(script), cluster.address, kind, str(started), str(go)]
+    subprocess.run(command, cwd=tmp_path, env=node_environment(), check=True, timeout=60)
+    client = current.client()
+    wait_until(lambda: client.store.call(b"ZCARD", client.keys.jobs) == 1, "the driver has left")
+    expected = ("besides", str(tmp_path), "theirs")
+    if kind == "task":
+        wait_until(started.exists, "the task runs")
+        go.touch()
+        keeper = rabbitry.get_actor("keeper", namespace="theirs")
+        assert rabbitry.get(keeper.get.remote(), timeout=30) == expected
+        return
+    actor = rabbitry.get_actor("detached", namespace="theirs")
+    assert rabbitry.get(actor.by_a_task.remote(), timeout=30) == expected
+    assert rabbitry.get(actor.by_an_actor.remote(), timeout=30) == expected
+    assert rabbitry.get_actor("child", namespace="theirs") is not None

@@ -49,6 +49,7 @@ from rabbitry.core.submit.class_queues import ClassQueues
 from rabbitry.core.submit.environments import Environments
 from rabbitry.core.submit.exports import Exports
 from rabbitry.core.submit.inside import Inside
+from rabbitry.core.submit.kept_job import KeptJob
 from rabbitry.core.submit.outbox import Outbox
 from rabbitry.core.submit.placement import Placements
 from rabbitry.core.submit.plan import Timings
@@ -400,6 +401,7 @@ class Parts(ABC):
             note_queue=self._infeasible.note_queue,
         )
         self.exports = Exports(self.id, store.functions, self.flight, self._directory.owned, self.register)
+        self.kept_job = KeptJob(self.identity, store.functions, store.job, self.register)
         self._arguments = Arguments(
             self.puts, references, self._values, read=self.unhandled.read, register=self.register
         )
@@ -465,6 +467,7 @@ class Parts(ABC):
             detached_ids=self._detached_ids,
             register=self.register,
             environments=self.environments,
+            kept_job=self.kept_job,
         )
         if self._executing is not None:
             hold_back(self._executing.interrupts, creating, "create")
@@ -476,6 +479,7 @@ class Parts(ABC):
         liveness.on_died.append(self._orphan_own)
         liveness.restores.append(self.exports.again)
         liveness.restores.append(self.environments.again)
+        liveness.restores.append(self.kept_job.again)
         self.store.large.when_kept(self._service.start)
         self._tidying = Tidying()
         self._service.steps = self._steps()

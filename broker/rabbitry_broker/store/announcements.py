@@ -31,6 +31,11 @@ class Announcements:
         keys = self._keys
         self._server.pipeline([(b"SET", keys.job(job), record), (b"ZADD", keys.jobs, repr(self._server.time()), job)])
 
+    def job(self, job: bytes) -> bytes | None:
+        """Return the record of a driver that is there, as it is sealed; None if it has left."""
+        (stored,) = self._server.call(b"MGET", self._keys.job(job))  # unlike GET, not offended by another type
+        return stored  # type: ignore[no-any-return]
+
     def end_job(self, job: bytes) -> None:
         """A driver leaves: what it asked for goes, its record to those of ended ones, and its executors may end."""
         keys = self._keys

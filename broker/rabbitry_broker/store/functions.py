@@ -1,4 +1,6 @@
-"""Remote functions and actor classes in Redis: who needs one, and when it goes. Runtime environments and packages too.
+"""Remote functions and actor classes in Redis: who needs one, and when it goes.
+
+Runtime environments, packages, and the records of jobs that detached work belongs to are kept in the same way.
 
 | key | holds | goes |
 |---|---|---|
@@ -13,10 +15,12 @@ nowhere on record: what they may use is kept for a week after the last client th
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
 from rabbitry_broker.errors import StoreError
+from rabbitry_broker.functions import HASH_BYTES
 from rabbitry_broker.signing import ForgedMessage, Signer
 from rabbitry_broker.store.aside import Aside
 from rabbitry_broker.store.keys import Keys
@@ -40,6 +44,7 @@ class Kind(enum.Enum):
     ENVIRONMENT = "runtime environment"
     PACKAGE = "package"
     PIECE = "piece of a package"
+    JOB = "record of a job"
 
 
 class Functions:
@@ -109,12 +114,23 @@ class Functions:
             StoreError: it is not there.
             ForgedMessage: it is not signed with one of our secrets.
         """
-        stored = self._server.call(b"GET", self._keys.function(digest))
-        if stored is None:
+        found = self.find(digest, kind)
+        if found is None:
             raise StoreError(
                 f"{kind.value} {digest.hex()} is not in the store any more: who submitted this has ended (what "
                 "detached tasks use is kept for a week after that), or Redis was emptied. Submit it again."
             )
+        return found
+
+    def find(self, digest: bytes, kind: Kind) -> bytes | None:
+        """Return what is kept under a hash; None if it is not there.
+
+        Raises:
+            ForgedMessage: it is not signed with one of our secrets.
+        """
+        stored = self._server.call(b"GET", self._keys.function(digest))
+        if stored is None:
+            return None
         try:
             return self._signer.open(_context(kind, digest), stored)
         except ForgedMessage as error:
@@ -139,6 +155,11 @@ class Functions:
                 "release_functions", keys.prefix, b"c" + client, milliseconds, *[each.hex() for each in part]
             )
             self._server.call(b"SREM", keys.functions_of(client), *part)
+
+
+def job_digest(job: bytes) -> bytes:
+    """Return the hash under which the record of a job is kept."""
+    return hashlib.blake2b(b"job" + job, digest_size=HASH_BYTES).digest()
 
 
 def open_kept(signer: Signer, kind: Kind, digest: bytes, sealed: bytes) -> bytes:

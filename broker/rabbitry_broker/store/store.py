@@ -160,6 +160,7 @@ class ObjectStore:
         self.tell = self.clients.tell
 
         self.begin_job = self.announcements.begin_job
+        self.job = self.announcements.job
         self.end_job = self.announcements.end_job
         self.clients_gone = self.announcements.clients_gone
         self.announce_cancel = self.announcements.cancel

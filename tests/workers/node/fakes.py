@@ -106,6 +106,8 @@ class FakeStore:
             memory=lambda: 0, trim=lambda: None, sweep=lambda: None, look_after=lambda: False, shared=None
         )
         self.lives = SimpleNamespace(on_gone=None)
+        self.keys: Any = None  # of the node that it is for
+        self.functions = SimpleNamespace(find=lambda digest, kind: self.data.get(digest))
         self.connection = self
         self.events = SimpleNamespace(send=lambda recorder, who: list(recorder.take()))
         self.sent: list[tuple[Any, ...]] = []
@@ -120,6 +122,9 @@ class FakeStore:
         if self.away:
             self.away -= 1
             raise ConnectionLost("away")
+
+    def job(self, job: bytes) -> bytes | None:
+        return self.call(b"MGET", self.keys.job(job))[0]  # type: ignore[no-any-return]
 
     def trusts_leases(self, _: float) -> bool:
         return self.trusted
@@ -545,6 +550,7 @@ class World:
         config = NodeConfig(endpoint=endpoint, totals={"CPU": cpus}, name="n", host=b"h" * 16, **settings)
         self.loop, self.store = FakeLoop(), FakeStore()
         self.node = Node.of(config, self.loop, self.store, Signer(endpoint.secrets))  # type: ignore[arg-type]
+        self.store.keys = self.node.keys
         self.ledger = Ledger(self.node.totals)
         self.lanes = Lanes(self.ledger)
         self.executors: dict[int, Executor] = {}

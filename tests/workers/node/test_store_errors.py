@@ -146,7 +146,7 @@ def test_a_task_whose_start_could_not_be_marked_runs(agent: Agent):
 
 
 def test_a_lane_whose_job_could_not_be_read_gets_its_executor(agent: Agent):
-    lose_reply(agent.store, "call")
+    lose_reply(agent.store, "job")
     enqueue(agent, header(OWNER), task(OWNER, 1))
     assert agent.ledger.available()["CPU"] == 1
     drive(agent, lambda: agent.ledger.available()["CPU"] == 0, "an executor is asked for")

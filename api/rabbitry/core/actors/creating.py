@@ -13,6 +13,7 @@ from rabbitry.core.lives.references import References
 from rabbitry.core.submit.arguments import NO_RECORDS, Arguments
 from rabbitry.core.submit.environments import Environments
 from rabbitry.core.submit.exports import Exports
+from rabbitry.core.submit.kept_job import KeptJob
 from rabbitry.core.submit.outbox import Outbox
 from rabbitry.core.submit.plan import Plan
 from rabbitry.core.submit.plans import Plans
@@ -58,6 +59,7 @@ class ActorCreating:
         detached_ids: of tasks that outlive the client.
         register: makes the client known as alive.
         environments: of its actors.
+        kept_job: what detached ones have to know of the job when its driver has left.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class ActorCreating:
         detached_ids: TaskIds,
         register: Callable[[], None],
         environments: Environments,
+        kept_job: KeptJob,
     ) -> None:
         self._environments = environments
+        self._kept_job = kept_job
         self._identity = identity
         self._job = job
         self._records = records
@@ -150,7 +154,7 @@ class ActorCreating:
                 "durable": durable,
                 "creation": task_id if detached else b"",
             },
-            holds=digest + self._environments.holds(env) if detached else b"",
+            holds=digest + self._environments.holds(env) + self._kept_job.hold() if detached else b"",
         )
         if taken is not None:
             if not options.get_if_exists:

@@ -134,11 +134,14 @@ class Case:
         self.creating = ActorCreating(
             around.identity, around.job, self.records, self.directory, plans=plans, exports=case, arguments=case,
             outbox=case, references=around.references, ids=around.ids, detached_ids=TaskIds(DETACHED, JOB),
-            register=around.register, environments=around.environments(),
+            register=around.register, environments=around.environments(), kept_job=case,
         )  # fmt: skip
         self.actors = Actors(around.flight, self.directory, self.creating, self.calls, self.ends)
 
     # What creating takes of others:
+
+    def hold(self) -> bytes:
+        return b"j" * 16
 
     def export(self, digest: bytes, pickled: bytes, source: Any) -> None:
         self.exported.append(digest)
@@ -198,7 +201,7 @@ def test_a_detached_actor_belongs_to_nobody(case: Case) -> None:
     _, ref, _ = case.create(lifetime="detached", name="mine")
     assert ref._id.startswith(DETACHED) and not case.directory.owned
     fields = case.records.named("create")[0][1]
-    assert (fields["fields"]["detached"], fields["holds"]) == (b"1", b"c" * 16)
+    assert (fields["fields"]["detached"], fields["holds"]) == (b"1", b"c" * 16 + b"j" * 16)
 
 
 def test_a_name_that_is_taken_is_refused_or_that_actor_returned(case: Case) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rabbitry_broker.errors import ConnectionLost
 from rabbitry_broker.messages import KIND_ACTOR_CREATION, encode
 from rabbitry_broker.runtime_environments import DIGEST
+from rabbitry_broker.store.functions import job_digest
 from rabbitry_workers.channel import RETIRE
 from rabbitry_workers.node.dispatch import pool as pools
 from rabbitry_workers.node.dispatch.jobs import JOBS_KEPT, Jobs
@@ -211,6 +212,20 @@ def test_facts_of_a_job_are_read_once_and_nonsense_is_none():
     assert world.jobs.facts(b"fake") == world.jobs.facts(b"list") == world.jobs.facts(b"none") == {}
     world.store.away = 1
     assert world.jobs.facts(b"good") == {"namespace": "x"}
+
+
+def test_a_job_of_which_something_detached_goes_on_is_known_and_has_not_ended():
+    world = Leasing()
+    world.store.data[job_digest(b"kept")] = encode({"namespace": "x"})
+    for job in (b"kept", b"over"):
+        world.jobs.end(job)
+    assert world.jobs.facts(b"kept") == {"namespace": "x"}
+    assert not world.jobs.has_ended(b"kept")
+    assert world.jobs.facts(b"over") == {}
+    assert world.jobs.has_ended(b"over")
+    world.jobs.end(b"lost")
+    world.store.away = 1
+    assert world.jobs.has_ended(b"lost"), "it cannot be read"
 
 
 def test_few_jobs_are_kept():

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.messages import decode
 from rabbitry_broker.signing import ForgedMessage
+from rabbitry_broker.store.functions import Kind, job_digest
 from rabbitry_workers.node.model.node import Node
 
 JOBS_KEPT: Final = 256
@@ -22,13 +23,20 @@ class Jobs:
         self._ended: dict[bytes, None] = {}  # the latest last
 
     def facts(self, job: bytes) -> dict[str, Any]:
-        """Return what is known of a job: its driver's sys.path, working directory, namespace."""
+        """Return what is known of a job: its driver's sys.path, working directory, namespace.
+
+        Nothing is known of one whose driver has left, unless detached work of it is kept in the store.
+        """
         known = self._known.get(job)
         if known is None:
             node = self._node
-            (stored,) = node.store.call(b"MGET", node.keys.job(job))  # unlike GET, not offended by another type
+            stored = node.store.job(job)
             try:
-                known = decode(node.signer.open(b"job" + job, stored)) if stored else {}
+                if stored is not None:
+                    record: bytes | None = node.signer.open(b"job" + job, stored)
+                else:
+                    record = node.store.functions.find(job_digest(job), Kind.JOB)
+                known = decode(record) if record else {}
             except (ForgedMessage, ValueError):
                 known = {}
             if not isinstance(known, dict):
@@ -54,5 +62,10 @@ class Jobs:
             del self._ended[next(iter(self._ended))]
 
     def has_ended(self, job: bytes) -> bool:
-        """True if its driver said goodbye, not long ago."""
-        return job in self._ended
+        """True if its driver said goodbye, not long ago, and nothing detached of it goes on."""
+        if job not in self._ended:
+            return False
+        try:
+            return not self.facts(job)
+        except RabbitryBrokerError:
+            return True
