@@ -9,7 +9,8 @@
 | collections of the driver's own client | class and attribute |
 
 A dead actor's queue is kept for a minute, so that calls on it fail at once: these, and the list of them, are left out.
-So are the queues of removed placement groups and of jobs that ended, which are kept for some minutes.
+So are the queues of removed placement groups and of jobs that ended, which are kept for some minutes. What living
+clients hold of functions goes with them: an executor that has made tasks stays for a minute when it has nothing to do.
 """
 
 from __future__ import annotations
@@ -64,10 +65,13 @@ def kept(queues: QueueNames = tuple) -> Counter[str]:
     sized = [(name, _SIZES[kind]) for name, kind in zip(lasting, types, strict=True) if kind in _SIZES]
     sizes = store.pipeline([(command, name) for name, command in sized])
     found: Counter[str] = Counter()
+    of_living = _of_living(lasting)
     for name in lasting:
-        if name.rpartition(b".")[2] not in dead and not _is_going(name, removed, jobs):
+        if name not in of_living and name.rpartition(b".")[2] not in dead and not _is_going(name, removed, jobs):
             found[_kind(name[len(keys.prefix) :])] += 1
     for (name, _), size in zip(sized, sizes, strict=True):
+        if name in of_living:
+            continue
         found[f"{_kind(name[len(keys.prefix) :])} holds"] += size
     for queue in queues():
         if queue.encode().rpartition(b".")[2] not in dead and not _is_going(queue.encode(), removed, jobs):
@@ -117,6 +121,16 @@ def kept(queues: QueueNames = tuple) -> Counter[str]:
     ):
         found[table] = max(0, found[table] - limit)
     return +found
+
+
+def _of_living(names: Iterable[bytes]) -> set[bytes]:
+    """Return those of the keys that say which functions a client holds whose client lives, but for our own."""
+    client = current.client()
+    start = client.keys.functions_of(b"").partition(b"{")[0] + b"{"
+    clients = {name: bytes.fromhex(name[len(start) : -1].decode()) for name in names if name.startswith(start)}
+    others = {name: each for name, each in clients.items() if each != client.id}
+    alive = client.store.pipeline([(b"EXISTS", client.keys.client(each)) for each in others.values()])
+    return {name for name, lives in zip(others, alive, strict=True) if lives}
 
 
 def bytes_that_end() -> int:

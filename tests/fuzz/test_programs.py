@@ -1,7 +1,7 @@
 """Random programs on each engine, and all that ever failed.
 
 What `make test` runs is kept short, since continuous integration has 40 minutes for everything: `PROGRAMS` of always
-the same seeds, several at a time in one session, about two minutes on each engine. `make fuzz` runs new ones for as
+the same seeds, several at a time in one session, about half a minute on each engine. `make fuzz` runs new ones for as
 long as it is given.
 """
 
@@ -20,7 +20,7 @@ from tests.fuzz.run import Failure, run_programs
 from tests.fuzz.script import render
 
 FAILED = sorted(Path(__file__).with_name("failed").glob("*.json"))
-PROGRAMS = 200
+PROGRAMS = 150
 AT_ONCE = 6
 """Programs at a time; what they leave behind is looked for when all of them have ended."""
 REPEATS = 2
