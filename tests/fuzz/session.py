@@ -40,6 +40,9 @@ AT_ONCE = int(os.environ.get("FUZZ_AT_ONCE", "1"))
 
 INIT_SECONDS = 30.0
 
+QUIET_SECONDS = 0.3
+"""Nothing has to be left for so long: what a task has submitted may be on its way from a queue to a node."""
+
 LEASE_SECONDS = 60.0
 """Until what killed processes left in the store is cleared away."""
 
@@ -91,7 +94,12 @@ def _run_together(ray: Any, programs: list[Any], look: Callable[..., dict[str, A
         results = list(threads.map(lambda each: run(ray, *each), programs))
     hung = any(entry.get("error") == "timeout" for report, _ in results for entry in report["seen"])
     deadline = time.monotonic() + (0.0 if hung else LEASE_SECONDS if LATE and last else LEFTOVERS_SECONDS)
-    while (left := look(keys=last or not LATE)) and time.monotonic() < deadline:
+    quiet_since = time.monotonic()
+    while (left := look(keys=last or not LATE)) or time.monotonic() - quiet_since < QUIET_SECONDS:
+        if left:
+            quiet_since = time.monotonic()
+        if quiet_since > deadline:
+            break
         time.sleep(0.01)
         gc.collect()
     for name, (report, space) in zip(names, results, strict=True):
