@@ -68,20 +68,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the collector of cycles pass over what stays for the whole run: thousands of tests, and all modules.
-
-    Each of its full collections would take a quarter of a second by the end of a run, where some tests have hundreds.
-    """
-    gc.collect()
-    gc.freeze()
+    """Have thousands of tests, and all modules, cost no time of the collector."""
+    _pass_over_what_is_left()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Do the same for what the tests of a module left: their reports."""
     if nextitem is None or nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
+        _pass_over_what_is_left()
+
+
+def _pass_over_what_is_left() -> None:
+    """Have the collector of cycles pass over what is there now, and stays for the whole run.
+
+    Each of its full collections would take a quarter of a second by the end of a run, where some tests have hundreds.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

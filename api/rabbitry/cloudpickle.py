@@ -7,7 +7,8 @@ from, for tracebacks. A ref that is pickled with it keeps its object as long as 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pickle import PickleBuffer, PicklingError
 from types import CodeType
 from typing import IO, Any
@@ -78,12 +79,8 @@ def dumps_debug(obj: Any, *args: Any, **kwargs: Any) -> bytes:
     Raises:
         TypeError, PicklingError: as `dumps` raises it.
     """
-    try:
+    with _errors_explained(obj):
         return dumps(obj, *args, **kwargs)
-    except (TypeError, PicklingError) as error:
-        if _inspected(obj):
-            raise
-        raise _explained(error, obj) from error
 
 
 def dump_debug(obj: Any, *args: Any, **kwargs: Any) -> None:
@@ -92,8 +89,14 @@ def dump_debug(obj: Any, *args: Any, **kwargs: Any) -> None:
     Raises:
         TypeError, PicklingError: as `dump` raises it.
     """
-    try:
+    with _errors_explained(obj):
         dump(obj, *args, **kwargs)
+
+
+@contextmanager
+def _errors_explained(obj: Any) -> Iterator[None]:
+    try:
+        yield
     except (TypeError, PicklingError) as error:
         if _inspected(obj):
             raise

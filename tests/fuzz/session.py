@@ -95,10 +95,10 @@ def _run_together(ray: Any, programs: list[Any], look: Callable[..., dict[str, A
     hung = any(entry.get("error") == "timeout" for report, _ in results for entry in report["seen"])
     deadline = time.monotonic() + (0.0 if hung else LEASE_SECONDS if LATE and last else LEFTOVERS_SECONDS)
     quiet_since = time.monotonic()
-    while (left := look(keys=last or not LATE)) or time.monotonic() - quiet_since < QUIET_SECONDS:
-        if left:
+    while True:
+        if left := look(keys=last or not LATE):
             quiet_since = time.monotonic()
-        if quiet_since > deadline:
+        if quiet_since > deadline or time.monotonic() - quiet_since >= QUIET_SECONDS:
             break
         time.sleep(0.01)
         gc.collect()

@@ -134,10 +134,10 @@ class _Alias(Loader):
         module.__spec__ = self._own_spec
         # Who imports `ray.util.placement_group` gets the module, but `ray.util` keeps its function of that name: what
         # is in sys.modules already, the import system does not make an attribute of the package.
-        for name, below in list(sys.modules.items()):
-            package, _, last = name.rpartition(".")
-            if package == self._ours and module.__dict__.get(last, below) is not below:
-                sys.modules[f"{self._rays}.{last}"] = below
+        for name, value in list(vars(module).items()):
+            below = sys.modules.get(f"{self._ours}.{name}")
+            if below is not None and below is not value:
+                sys.modules[f"{self._rays}.{name}"] = below
 
 
 class _WheelPackageLoader(SourceFileLoader):

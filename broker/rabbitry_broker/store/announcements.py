@@ -32,9 +32,13 @@ class Announcements:
         self._server.pipeline([(b"SET", keys.job(job), record), (b"ZADD", keys.jobs, repr(self._server.time()), job)])
 
     def job(self, job: bytes) -> bytes | None:
-        """Return the record of a driver that is there, as it is sealed; None if it has left."""
+        """Return the record of a driver that is there; None if it has left.
+
+        Raises:
+            ForgedMessage: it is not signed with one of our secrets.
+        """
         (stored,) = self._server.call(b"MGET", self._keys.job(job))  # unlike GET, not offended by another type
-        return stored  # type: ignore[no-any-return]
+        return None if stored is None else self._signer.open(b"job" + job, stored)
 
     def end_job(self, job: bytes) -> None:
         """A driver leaves: what it asked for goes, its record to those of ended ones, and its executors may end."""

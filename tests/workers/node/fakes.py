@@ -106,7 +106,7 @@ class FakeStore:
             memory=lambda: 0, trim=lambda: None, sweep=lambda: None, look_after=lambda: False, shared=None
         )
         self.lives = SimpleNamespace(on_gone=None)
-        self.keys: Any = None  # of the node that it is for
+        self.node: Any = None  # that it is for
         self.functions = SimpleNamespace(find=lambda digest, kind: self.data.get(digest))
         self.connection = self
         self.events = SimpleNamespace(send=lambda recorder, who: list(recorder.take()))
@@ -124,7 +124,8 @@ class FakeStore:
             raise ConnectionLost("away")
 
     def job(self, job: bytes) -> bytes | None:
-        return self.call(b"MGET", self.keys.job(job))[0]  # type: ignore[no-any-return]
+        (stored,) = self.call(b"MGET", self.node.keys.job(job))
+        return None if stored is None else self.node.signer.open(b"job" + job, stored)  # type: ignore[no-any-return]
 
     def trusts_leases(self, _: float) -> bool:
         return self.trusted
@@ -550,7 +551,7 @@ class World:
         config = NodeConfig(endpoint=endpoint, totals={"CPU": cpus}, name="n", host=b"h" * 16, **settings)
         self.loop, self.store = FakeLoop(), FakeStore()
         self.node = Node.of(config, self.loop, self.store, Signer(endpoint.secrets))  # type: ignore[arg-type]
-        self.store.keys = self.node.keys
+        self.store.node = self.node
         self.ledger = Ledger(self.node.totals)
         self.lanes = Lanes(self.ledger)
         self.executors: dict[int, Executor] = {}

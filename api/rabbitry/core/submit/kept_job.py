@@ -31,7 +31,7 @@ class KeptJob:
     Args:
         identity: of the client.
         functions: where the record is kept.
-        read: returns the job's record as it is sealed; None if it is gone.
+        read: returns the job's record, None if it is gone; raises ForgedMessage.
         register: makes the client known as alive.
     """
 
@@ -56,12 +56,11 @@ class KeptJob:
             return digest
         self._register()
         if self._functions.hold([digest], identity.id, detached=for_tasks):
-            sealed = self._read(identity.job)
-            if sealed is not None:
-                try:
-                    record = identity.signer.open(b"job" + identity.job, sealed)
-                except ForgedMessage:
-                    return digest  # nodes do not believe it either
+            try:
+                record = self._read(identity.job)
+            except ForgedMessage:
+                return digest  # nodes do not believe it either
+            if record is not None:
                 self._functions.put(digest, record, identity.id, detached=for_tasks, kind=Kind.JOB)
         self._held.add(for_tasks)
         return digest

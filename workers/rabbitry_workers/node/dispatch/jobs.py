@@ -30,11 +30,9 @@ class Jobs:
         known = self._known.get(job)
         if known is None:
             node = self._node
-            stored = node.store.job(job)
             try:
-                if stored is not None:
-                    record: bytes | None = node.signer.open(b"job" + job, stored)
-                else:
+                record = node.store.job(job)
+                if record is None:
                     record = node.store.functions.find(job_digest(job), Kind.JOB)
                 known = decode(record) if record else {}
             except (ForgedMessage, ValueError):

@@ -176,9 +176,9 @@ class Janitor:
                 job = bytes.fromhex(name.decode())
             except ValueError:
                 continue  # no job of ours
-            (stored,) = self._store.call(b"MGET", self._keys.job(job))  # unlike GET, not offended by another type
             try:
-                record = decode(self._node.signer.open(b"job" + job, stored)) if stored else {}
+                stored = self._store.job(job)
+                record = decode(stored) if stored else {}
             except ForgedMessage:
                 continue
             client: bytes = record.get("client", b"")
