@@ -195,7 +195,7 @@ def test_what_a_detached_actor_needs_stays_as_long_as_it_lives(init: Any, tmp_pa
     assert rabbitry.get(actor.value.remote(), timeout=30) == 2
     ((needs,),) = [client.store.call(b"HMGET", client.keys.actor(actor._actor_id.binary()), b"function")]
     digests = [bytes.fromhex(each.decode()) for each in needs.split()]
-    assert len(digests) == 4, "its class, the record of its environment, its package and that package's one piece"
+    assert len(digests) == 5, "its class, its job, the record of its environment, its package and that one's one piece"
     for digest in digests:
         assert b"a" + actor._actor_id.hex().encode() in client.store.call(
             b"SMEMBERS", client.keys.function_holders(digest)

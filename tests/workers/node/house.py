@@ -62,6 +62,7 @@ class House:
         self.agent = Agent(
             NodeConfig(endpoint=ENDPOINT, totals={"CPU": cpus}, name="n", host=b"h" * 16), (0, self.ours)
         )
+        self.store.node = self.agent.node
         self.agent.output.watch = lambda executor: None  # type: ignore[method-assign]
         self.agent.owners._met[OWNER] = None
 
