@@ -239,9 +239,6 @@ WORKLOADS: dict[str, Callable[[bool], Iterator[Step]]] = {
     each.__name__: each for each in (tune, serve, data, train, rllib, modin)
 }
 
-PRELOADS = {"train": ["torch", "ray.train.torch"]}
-"""What rabbitry's nodes import once, before they fork the processes of a workload."""
-
 
 def processor_seconds() -> float | None:
     """Return the processor time that the system under test took so far, None if nobody counts."""
@@ -265,8 +262,6 @@ def measure(system: str, workload: str, quick: bool) -> dict[str, list[tuple[flo
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False}
-    if system != "ray" and workload in PRELOADS:
-        options["runtime_env"] = {"preload": PRELOADS[workload]}
     if address := os.environ.get(ADDRESS):
         options["address"] = address
     else:

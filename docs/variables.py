@@ -50,6 +50,10 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "`NO_COLOR` is heeded.",
             "cyan, on a terminal",
         ),
+        "RABBITRY_PRELOAD_LIBRARIES": (
+            "`0`: what runs a piece of Ray's libraries, or of Modin, imports them itself, once in each process.",
+            "`1`",
+        ),
         "RABBITRY_USE_UVLOOP": (
             "`0`: asyncio actors run on asyncio's own loops even where uvloop is installed; `RAY_USE_UVLOOP` too.",
             "`1`",

@@ -118,6 +118,11 @@ class ResourceRequest:
                 return units
         return 0
 
+    @property
+    def threads(self) -> int:
+        """How many threads its CPUs are good for, 1 or more: what libraries use is not theirs to guess."""
+        return max(1, self.amount(CPU) // UNITS)
+
     def fits_in(self, total: ResourceRequest) -> bool:
         """Return True if a node with `total` could run it when nothing else is there."""
         have = dict(total.units)

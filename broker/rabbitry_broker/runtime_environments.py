@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from rabbitry_broker.messages import MalformedMessage
@@ -18,6 +19,39 @@ from rabbitry_broker.messages import MalformedMessage
 DIGEST: Final = b"\x01"
 HASH_BYTES: Final = 16
 CODE_BYTES: Final = len(DIGEST) + HASH_BYTES
+
+LIBRARIES: Final = "_libraries"
+"""A field that users neither give nor see: what is imported before executors are forked (`Libraries`)."""
+
+
+class Libraries(NamedTuple):
+    """What is imported for executors of a library's functions.
+
+    Attributes:
+        modules: their names; one that cannot be imported is left out.
+        threads: what OMP_NUM_THREADS says meanwhile, which some of them read then and never again.
+    """
+
+    modules: tuple[str, ...] = ()
+    threads: int = 1
+
+    @classmethod
+    def of(cls, env: Mapping[str, Any]) -> Libraries:
+        """Return what an environment has in `LIBRARIES`.
+
+        Raises:
+            ValueError: that makes no sense.
+        """
+        given = env.get(LIBRARIES)
+        if given is None:
+            return cls()
+        try:
+            modules, threads = given
+            if not isinstance(threads, int) or not all(isinstance(each, str) for each in modules):
+                raise TypeError("names and a number of threads are wanted")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"field {LIBRARIES!r} of a runtime environment: {error}") from error
+        return cls(tuple(modules), threads)
 
 
 class Record(NamedTuple):

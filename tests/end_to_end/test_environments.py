@@ -291,6 +291,41 @@ def test_executors_have_their_modules_imported_when_they_start(connect: Any, pro
     assert rabbitry.get(imported.remote(), timeout=30) == (True, True, "1")
 
 
+def test_what_libraries_run_is_forked_from_a_process_that_has_them(
+    connect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that is taken for one of the libraries notes in which process it is imported."""
+    package = tmp_path / "xgboost_ray"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import os\n"
+        "IMPORTED_BY = os.getpid()\n"
+        "class Actor:\n"
+        "    def look(self):\n"
+        "        import numpy, rabbitry\n"
+        "        env = rabbitry.get_runtime_context().runtime_env\n"
+        "        return os.getpid(), os.getppid(), IMPORTED_BY, dict(env), numpy.random.randint(1 << 62)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    connect()
+    import numpy.random  # noqa: F401  it is preloaded, too
+    import xgboost_ray  # type: ignore[import-not-found]
+
+    @rabbitry.remote
+    def has_it() -> bool:
+        return "xgboost_ray" in sys.modules
+
+    try:
+        actors = [rabbitry.remote(xgboost_ray.Actor).remote() for _ in range(2)]
+        seen = rabbitry.get([each.look.remote() for each in actors], timeout=50)
+        assert not rabbitry.get(has_it.remote(), timeout=50)
+        assert all(parent == imported != own for own, parent, imported, _, _ in seen)
+        assert [env for *_, env, _ in seen] == [{}, {}], "programs do not see it"
+        assert len({drawn for *_, drawn in seen}) == 2
+    finally:
+        del sys.modules["xgboost_ray"]
+
+
 def test_a_hook_runs_first_in_each_process(connect: Any, project: Path) -> None:
     def hook() -> None:
         os.environ["HOOKED"] = "yes"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from rabbitry import environment
 from rabbitry.core.actors.actors import Actors
 from rabbitry.core.actors.calls import ActorCalls
 from rabbitry.core.actors.creating import ActorCreating
@@ -50,6 +51,7 @@ from rabbitry.core.submit.environments import Environments
 from rabbitry.core.submit.exports import Exports
 from rabbitry.core.submit.inside import Inside
 from rabbitry.core.submit.kept_job import KeptJob
+from rabbitry.core.submit.library_modules import LibraryModules
 from rabbitry.core.submit.outbox import Outbox
 from rabbitry.core.submit.placement import Placements
 from rabbitry.core.submit.plan import Timings
@@ -389,7 +391,12 @@ class Parts(ABC):
         """What makes tasks."""
         store, references, executing = self.store, self.references, self._executing
         environments = self.environments = Environments(
-            self.id, self._job, store.functions, store.packages, self.register
+            self.id,
+            self._job,
+            store.functions,
+            store.packages,
+            self.register,
+            LibraryModules(on=not environment.is_off(environment.PRELOAD_LIBRARIES)),
         )
         plans = self.plans = Plans(
             self.identity,

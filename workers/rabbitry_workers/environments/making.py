@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rabbitry.runtime_env.plugins import RuntimeEnvContext, RuntimeEnvPlugin, plugins
-from rabbitry_broker.runtime_environments import Record
+from rabbitry_broker.runtime_environments import LIBRARIES, Libraries, Record
 from rabbitry_broker.store.packages import Packages
 from rabbitry_workers.environments import conda, fetching, images, installing, unpacking
 from rabbitry_workers.environments.cache import OF_JOB, Cache, Entry, SetupError
@@ -31,7 +31,7 @@ _IN_PLACE: Final = "local://"
 _FIELDS: Final = frozenset(
     (
         "env_vars", "working_dir", "py_modules", "pip", "uv", "conda", "py_executable", "worker_process_setup_hook",
-        "config", "container", "image_uri", "preload",
+        "config", "container", "image_uri", "preload", LIBRARIES,
     )
 )  # fmt: skip
 
@@ -50,6 +50,8 @@ class Setup(NamedTuple):
         image_options: for the container engine.
         preload: modules that are imported before they are forked.
         hook: what they run first: "module.function", the hash of a function in hexadecimal digits, or "".
+        libraries: more modules that are imported before, as far as they can be.
+        threads: what OMP_NUM_THREADS says while `libraries` are imported.
     """
 
     env: dict[str, Any]
@@ -62,6 +64,8 @@ class Setup(NamedTuple):
     image_options: Sequence[str] = ()
     preload: Sequence[str] = ()
     hook: str = ""
+    libraries: Sequence[str] = ()
+    threads: int = 1
 
     def pack(self) -> bytes:
         """Return this as bytes."""
@@ -75,7 +79,7 @@ class Setup(NamedTuple):
     @property
     def has_template(self) -> bool:
         """True if its processes are forked from a template of its own."""
-        return bool(self.command or self.image or self.preload)
+        return bool(self.command or self.image or self.preload or self.libraries)
 
 
 class Part(NamedTuple):
@@ -115,6 +119,7 @@ class Plan:
         packages: Packages | None = None,
     ) -> None:
         self._env = env = record.env
+        self._libraries = Libraries.of(env)
         self._sites = [tuple(each) for each in sites]
         self._job = job
         self._cache = cache
@@ -175,6 +180,8 @@ class Plan:
             image_options=list(container.get("run_options", [])),
             preload=list(env.get("preload", [])),
             hook=hook["function"] if isinstance(hook, dict) else hook,
+            libraries=self._libraries.modules,
+            threads=self._libraries.threads,
         )
 
     # -- code ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from rabbitry_broker.resources import CPU, UNITS, ResourceRequest
+from rabbitry_broker.resources import ResourceRequest
 
 GPUS: Final = "CUDA_VISIBLE_DEVICES"
 THREADS: Final = "OMP_NUM_THREADS"
@@ -61,5 +61,4 @@ class Environment:
             os.environ[GPUS] = self._gpus_of_node
         if self._threads_are_ours and resources != self._threads_for:
             self._threads_for = resources
-            cpus = ResourceRequest.parse(resources).amount(CPU)
-            os.environ[THREADS] = str(max(1, cpus // UNITS))
+            os.environ[THREADS] = str(ResourceRequest.parse(resources).threads)

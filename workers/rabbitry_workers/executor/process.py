@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from rabbitry_workers.environments.making import Setup
-from rabbitry_workers.executor.environment import expanded
+from rabbitry_workers.executor.environment import THREADS, expanded
 
 _OF_AN_INTERPRETER: Final = re.compile(r"/(site|dist)-packages/?$|/lib(64)?/python3[^/]*(/|$)|/python3\d+\.zip$")
 """Entries of a path that hold what is installed, or the standard library."""
@@ -96,6 +96,7 @@ def enter(config: dict[str, Any], *, first: bool = False, entry: Entry | None = 
     if first:
         _entered = True
         _import(setup.preload)
+        _import_libraries(setup)
     return setup
 
 
@@ -119,6 +120,22 @@ def _import(modules: Iterable[str]) -> None:
             raise ImportError(
                 f"runtime_env['preload'] names {module!r}, which cannot be imported: {as_text(error)}"
             ) from error
+
+
+def _import_libraries(setup: Setup) -> None:
+    """Import what executors of a library's functions would import anyway, as far as it can be."""
+    from importlib import import_module
+
+    threads = THREADS not in os.environ  # else the user has said how many
+    if threads:
+        os.environ[THREADS] = str(setup.threads)
+    for module in setup.libraries:
+        try:
+            import_module(module)
+        except Exception as error:
+            print(f"{module} is not imported before processes are forked: {as_text(error)}", flush=True)
+    if threads:
+        del os.environ[THREADS]
 
 
 def _setup_of(config: dict[str, Any]) -> Setup:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from rabbitry_broker.parent_death import die_with_parent
 from rabbitry_workers.channel import Splitter, pack_message
-from rabbitry_workers.executor import children, process, progress, streams
+from rabbitry_workers.executor import children, process, progress, seeds, streams
 from rabbitry_workers.executor.ahead import ahead
 
 FORKED = "forked"
@@ -178,6 +178,7 @@ def _child(
         for fd in pipes:
             os.close(fd)
         streams.begin()
+        seeds.anew()
         code = begin(theirs, page, request[2])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1

@@ -124,8 +124,9 @@ class ActorCreating:
         name = name_field(namespace, options.name) if options.name else b""
         detached = options.lifetime == "detached"
         durable = {False: "", True: "always", "explicit": "explicit"}[options.durable]
+        running = ResourceRequest.from_floats(options.running_request())
         spec = ActorSpec(
-            running=ResourceRequest.from_floats(options.running_request()).class_name,
+            running=running.class_name,
             concurrency=options.concurrency(is_async=is_async),
             groups=dict(options.concurrency_groups),
             is_async=is_async,
@@ -138,7 +139,7 @@ class ActorCreating:
         )
         digest, data = pickled
         self._exports.export(digest, data, cls)
-        env = self._environments.code(options.runtime_env)
+        env = self._environments.code(options.runtime_env, of=cls, threads=running.threads)
         task_id = (self._detached_ids if detached else self._ids).next()
         taken = self._records.create(
             actor_id,
@@ -164,7 +165,7 @@ class ActorCreating:
                 )
             return taken[0], None, identity.signer.open(b"facts" + taken[0], taken[1])
         try:
-            plan = self._plans.creation(actor_id, digest, namespace=namespace, options=options, spec=spec)
+            plan = self._plans.creation(actor_id, digest, namespace=namespace, options=options, spec=spec, env=env)
             ref = self._submit(task_id, actor_id, plan, args, kwargs)
         except Exception:
             # It was not accepted: its name is free again, and nothing of it is kept.

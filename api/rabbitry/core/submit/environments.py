@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any, Final, Protocol
 
 from rabbitry.core.identity import Job
+from rabbitry.core.submit.library_modules import LibraryModules
 from rabbitry.runtime_env import merge_runtime_envs
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.functions import export
-from rabbitry_broker.runtime_environments import Record, digest_code, record_digest
+from rabbitry_broker.runtime_environments import LIBRARIES, Libraries, Record, digest_code, record_digest
 from rabbitry_broker.store.functions import Kind
 
 log = logging.getLogger("rabbitry")
@@ -59,6 +60,7 @@ class Environments:
         functions: where records and hooks are kept.
         packages: where packages are.
         register: makes the client known as alive.
+        libraries: what executors of libraries have imported.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Environments:
         functions: FunctionStore,
         packages: PackageStore,
         register: Callable[[], None],
+        libraries: LibraryModules | None = None,
     ) -> None:
         self._client = client
         self._job = job
         self._functions = functions
         self._packages = packages
         self._register = register
+        self._libraries = libraries or LibraryModules()
         self._lock = threading.RLock()
         self._known: dict[tuple[bytes, bool], bytes] = {}  # content, whether it is held as detached: code
         self._records: dict[bytes, Record] = {}  # by code
@@ -92,20 +96,33 @@ class Environments:
     def inherit(self, code: bytes, record: Record) -> None:
         """This process is in that environment, and so is what it submits unless it says otherwise."""
         self._inherited[code] = record
-        self._job.env = record.env
+        self._job.env = {field: value for field, value in record.env.items() if field != LIBRARIES}
+        self._libraries.inherit(Libraries.of(record.env).modules)
 
-    def code(self, runtime_env: Mapping[str, Any] | None, *, detached: bool = False) -> bytes:
+    def code(
+        self,
+        runtime_env: Mapping[str, Any] | None,
+        *,
+        detached: bool = False,
+        of: Callable[..., Any] | None = None,
+        threads: int = 1,
+    ) -> bytes:
         """Return what stands in the header of tasks: the job's environment, then their own.
 
         Args:
             runtime_env: of the tasks, checked.
             detached: they may run when this client has left.
+            of: the function, or the class, that they run.
+            threads: that their CPUs are good for.
 
         Raises:
             RuntimeEnvSetupError: a package that it names is not there.
             TypeError: the function that it starts with cannot be pickled.
         """
         env = merge_runtime_envs(self._job.env, runtime_env) or {}
+        env.pop(LIBRARIES, None)  # not for users to say
+        if modules := self._libraries.of(of):
+            env[LIBRARIES] = [list(modules), threads]
         if not env.keys() - {"env_vars"}:
             variables = env.get("env_vars")
             return json.dumps(variables, sort_keys=True).encode() if variables else b""

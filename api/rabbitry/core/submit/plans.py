@@ -115,7 +115,9 @@ class Plans:
             retry_delay=options.retry_delay,
             max_calls=options.max_calls,
             priority=priority,
-            env=self._environment(options.runtime_env, detached=options.lifetime == "detached"),
+            env=self._environment(
+                options.runtime_env, detached=options.lifetime == "detached", of=function, threads=request.threads
+            ),
             lifetime=options.lifetime or "",
             backpressure=max(0, options.generator_backpressure or 0),
             namespace=self._job.namespace,
@@ -130,7 +132,14 @@ class Plans:
         return Plan(header, place.queue, single=single, route=place.route, timing=self._timings.of(digest))
 
     def creation(
-        self, actor_id: bytes, digest: bytes, *, namespace: str, options: ActorOptions, spec: ActorSpec
+        self,
+        actor_id: bytes,
+        digest: bytes,
+        *,
+        namespace: str,
+        options: ActorOptions,
+        spec: ActorSpec,
+        env: bytes = b"",
     ) -> Plan:
         """Return the plan of the one task that creates an actor.
 
@@ -140,6 +149,7 @@ class Plans:
             namespace: where the actor lives.
             options: of the actor, complete.
             spec: what its node must know of it.
+            env: what stands in headers for its environment.
         """
         amounts = options.placement_request()
         request = ResourceRequest.from_floats(amounts)
@@ -160,7 +170,7 @@ class Plans:
             kind=KIND_ACTOR_CREATION,
             max_retries=-1,
             priority=self._job.priority,
-            env=self._environment(options.runtime_env),
+            env=env,
             lifetime="detached" if options.lifetime == "detached" else "",
             actor=actor_id,
             method="__init__",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from rabbitry.core.submit import environments as module
 from rabbitry.core.submit.environments import Environments
 from rabbitry.exceptions import RuntimeEnvSetupError
-from rabbitry_broker.runtime_environments import Record, digest_of
+from rabbitry_broker.runtime_environments import LIBRARIES, Libraries, Record, digest_of
 from rabbitry_broker.store.functions import Kind
 from tests.api.core.fakes import Surroundings
 
@@ -84,6 +86,31 @@ def test_children_are_in_their_parent_s_environment(around: Surroundings) -> Non
     assert record_of(around, environments.code({"env_vars": {"A": "1"}})).env == {**record.env, "env_vars": {"A": "1"}}
 
 
+class OfModin:
+    __module__ = "modin.core.of_the_tests"
+
+
+def test_executors_of_a_library_are_told_what_to_import_and_others_are_not(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "modin.pandas", ModuleType("modin.pandas"))
+    environments = around.environments()
+    code = environments.code({"env_vars": {"A": "1"}}, of=OfModin, threads=2)
+    env = record_of(around, code).env
+    assert env["env_vars"] == {"A": "1"} and "modin.pandas" in Libraries.of(env).modules
+    assert Libraries.of(env).threads == 2
+    assert environments.code(None, of=json.loads) == b""
+    child = around.environments()
+    child.inherit(code, Record(env))
+    assert around.job.env == {"env_vars": {"A": "1"}}, "programs do not see it"
+    assert child.code(None, of=OfModin, threads=2) == code, "and children of the library are at home in it"
+    assert json.loads(child.code(None)) == {"A": "1"}
+
+
+def test_users_do_not_say_what_libraries_are(around: Surroundings) -> None:
+    assert around.environments().code({LIBRARIES: "nonsense"}) == b""
+
+
 def test_what_was_not_used_for_long_is_let_go_of(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KNOWN_MOST", 2)
     environments = around.environments()
@@ -103,6 +130,12 @@ def test_who_was_taken_for_dead_holds_it_all_again(around: Surroundings, caplog:
     around.kept.missing = [b"p" * 16]
     environments.again()
     assert "call init() again" in caplog.text
+
+
+@pytest.mark.parametrize("given", ["ab", [1, 2], [["a"], "2"], [[1], 2], {}, [["a"]]])
+def test_libraries_that_make_no_sense_are_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match="_libraries"):
+        Libraries.of({LIBRARIES: given})
 
 
 @pytest.mark.parametrize("data", [b"nonsense", b"[]", b"[1, []]", b"[{}, [1]]", b"[{}, ['zz']]"])

@@ -190,7 +190,8 @@ def test_what_cannot_be_is_remembered_for_a_while(around: Environs, tmp_path: Pa
     [None, b"nonsense", b"[1, 2]", b"[{}, [7]]", Record({"env_vars": {"A": 1}}),
      Record({"working_dir": 7}), Record({"py_modules": {"a": 1}}), Record({"pip": "text"}), Record({"conda": 7}),
      Record({"working_dir": "local:///no/such/directory"}), Record({"config": 7, "pip": {"packages": [7]}}),
-     Record({"py_executable": 7}), Record({"container": 7})],
+     Record({"py_executable": 7}), Record({"container": 7}),
+     Record({"_libraries": 7})],
 )  # fmt: skip
 def test_nonsense_ends_no_node(around: Environs, record: Any) -> None:
     if record is not None:

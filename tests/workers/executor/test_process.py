@@ -1,0 +1,29 @@
+"""What a template imports for its executors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rabbitry_workers.environments.making import Setup
+from rabbitry_workers.executor import process
+
+
+def test_libraries_are_imported_as_far_as_they_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that it is put back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_library_of_threads.py").write_text("import os\nTHREADS = os.environ['OMP_NUM_THREADS']\n")
+    setup = Setup({}, [], {}, [], libraries=["no_such_library", "a_library_of_threads"], threads=3)
+    process._import_libraries(setup)
+    assert sys.modules.pop("a_library_of_threads").THREADS == "3"
+    assert "OMP_NUM_THREADS" not in os.environ, "else it would look as if the user had said it"
+    assert "no_such_library is not imported" in capsys.readouterr().out
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    process._import_libraries(setup)
+    assert sys.modules.pop("a_library_of_threads").THREADS == "7" == os.environ["OMP_NUM_THREADS"]
