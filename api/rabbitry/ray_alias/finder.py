@@ -47,7 +47,8 @@ class RayFinder(MetaPathFinder):
             return None
         file, folder = wheel.file(below)
         if file is not None:
-            loader = (_WheelPackageLoader if folder is not None else SourceFileLoader)(name, str(file))
+            kind = _AmendedLoader if below in table.AMENDED else SourceFileLoader
+            loader = (_WheelPackageLoader if folder is not None else kind)(name, str(file))
             places = [str(folder)] if folder is not None else None
             return spec_from_file_location(name, file, loader=loader, submodule_search_locations=places)
         if folder is not None:
@@ -138,6 +139,16 @@ class _Alias(Loader):
             below = sys.modules.get(f"{self._ours}.{name}")
             if below is not None and below is not value:
                 sys.modules[f"{self._rays}.{name}"] = below
+
+
+class _AmendedLoader(SourceFileLoader):
+    """Loads a module of the wheel, then has an adapter replace something in it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's file, then the adapter."""
+        super().exec_module(module)
+        adapter = table.AMENDED[module.__name__.partition(".")[2]]
+        importlib.import_module(f"rabbitry.ray_alias.adapters.{adapter}").amend(module)
 
 
 class _WheelPackageLoader(SourceFileLoader):

@@ -41,6 +41,9 @@ ADAPTERS: Final = {
 }
 """Names below `ray` that a module of `rabbitry.ray_alias.adapters` stands for."""
 
+AMENDED: Final = {"serve._private.request_router.request_router": "serve_router"}
+"""Modules of the wheel of which something is replaced, by the function `amend` of an adapter."""
+
 WHEEL_FIRST: Final = frozenset({"util.debug", "util.timer"})
 """Modules of ours for which the wheel's stand where there is one: they have more names, and need no core."""
 
