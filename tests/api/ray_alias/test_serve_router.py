@@ -10,7 +10,7 @@ from rabbitry.ray_alias.adapters.serve_router import amend
 
 
 class Router:
-    """As far as Serve's has it: gives what room there is to the first that waits, and pauses before each further one."""
+    """As far as Serve has it: gives what room there is to the first that waits, and pauses before each further one."""
 
     def __init__(self, room: list[int]) -> None:
         self.room = room
