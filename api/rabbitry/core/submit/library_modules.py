@@ -5,7 +5,7 @@ So the environment of such a task names what this process has imported of librar
 from a process that has imported the same once (`rabbitry_workers.node.dispatch.templates`). Other tasks of the same
 job, those of the program itself among them, are none of it: they do not wait until that is imported.
 
-What is named are modules that bear it: they start no threads and open no connections when they are imported.
+What is named are modules that bear it: what they start when they are imported, if anything, knows of forks.
 """
 
 from __future__ import annotations
