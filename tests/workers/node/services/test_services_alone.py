@@ -22,7 +22,13 @@ from rabbitry_workers.node.services.clients import ExecutorClients
 from rabbitry_workers.node.services.drivers import Drivers
 from rabbitry_workers.node.services.janitor import Janitor
 from rabbitry_workers.node.services.log_files import LogFiles
-from rabbitry_workers.node.services.memory import SMALLEST_LIMIT, MemoryWatch, limit_from_environment, memory_of
+from rabbitry_workers.node.services.memory import (
+    SMALLEST_LIMIT,
+    MemoryWatch,
+    limit_from_environment,
+    memory_of,
+    own_memory_of,
+)
 from rabbitry_workers.node.services.output import OutputReader, address_of
 from rabbitry_workers.node.services.turns import takes_turn
 from rabbitry_workers.node.services.wrong_types import put_aside_wrong_types
@@ -198,12 +204,60 @@ def test_an_executor_that_takes_too_much_is_killed_once(world: Servants, monkeyp
     world.chunk(executor)
     executor.progress.started[0] = 1
     monkeypatch.setattr(memory, "memory_of", lambda pid: 300 << 20)
+    monkeypatch.setattr(memory, "own_memory_of", lambda pid: 300 << 20)
     watch = MemoryWatch(world.node, world.executors, 200 << 20)
     watch.start()
     world.loop.run(1.0)
     assert executor.signals == idle.signals == [9]
     assert "300 MiB" in executor.over_memory
     assert "out of memory" in executor.leaving
+
+
+def test_what_an_executor_shares_with_its_template_does_not_count(world: Servants, monkeypatch: pytest.MonkeyPatch):
+    executor = world.executor(1)
+    looks, own, has = [], 20, 300
+
+    def own_memory_of(pid: int) -> int:
+        looks.append(pid)
+        return own << 20
+
+    monkeypatch.setattr(memory, "memory_of", lambda pid: has << 20)
+    monkeypatch.setattr(memory, "own_memory_of", own_memory_of)
+    watch = MemoryWatch(world.node, world.executors, 200 << 20)
+    for _ in range(5):
+        watch.run_once()
+    assert executor.signals == [] and looks == [executor.pid], "nor is it looked at closely each time"
+    own, has = 250, 530  # within that second
+    watch.run_once()
+    assert executor.signals == [9] and "250 MiB" in executor.over_memory
+    world.executors.clear()
+    watch.run_once()
+    assert watch._closer == {}
+
+
+def test_where_nobody_says_what_is_shared_all_counts(world: Servants, monkeypatch: pytest.MonkeyPatch):
+    executor = world.executor(1)
+    monkeypatch.setattr(memory, "memory_of", lambda pid: 300 << 20)
+    monkeypatch.setattr(memory, "own_memory_of", lambda pid: None)
+    MemoryWatch(world.node, world.executors, 200 << 20).run_once()
+    assert executor.signals == [9]
+
+
+def test_a_forked_process_s_own_memory_is_what_it_has_written_to():
+    kept = bytearray(b"x" * (48 << 20))
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        own = own_memory_of(os.getpid()) or 0
+        kept[::4096] = b"y" * len(kept[::4096])
+        os.write(write, f"{own} {own_memory_of(os.getpid())}".encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    before, after = map(int, os.read(read, 100).split())
+    os.close(read)
+    os.close(write)
+    assert before < 24 << 20 < 48 << 20 <= after
+    assert own_memory_of(2**30) is None
 
 
 def test_without_a_limit_nothing_is_watched(world: Servants):

@@ -1,16 +1,18 @@
 """The memory limit of executors: one that takes more is killed, and its task's error names the task.
 
-Counted is what a process has taken for itself (`RssAnon`): large objects that it maps from shared memory are the
-store's, and the pages it shares with the template since its fork count only once written to. Without the limit, the
-kernel would choose a victim by itself when the machine runs out: perhaps the agent, or a server.
+Counted is what a process has taken for itself: large objects that it maps from shared memory are the store's, and the
+pages it shares with the template since its fork, which may have imported a lot, count only once written to. Without the
+limit, the kernel would choose a victim by itself when the machine runs out: perhaps the agent, or a server.
 
-A look costs 30 microseconds an executor. What is taken and given back between two looks goes unseen.
+A look costs 30 microseconds an executor (`RssAnon`). That counts what is shared with the template, too; where it is over
+the limit, it takes some milliseconds to see how much is not. What is taken and given back between two looks goes unseen.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,6 +21,7 @@ from rabbitry_workers.node.model.node import Node
 
 VARIABLE: Final = "RABBITRY_EXECUTOR_MEMORY_LIMIT"
 INTERVAL_SECONDS: Final = 0.1
+CLOSER_SECONDS: Final = 1.0
 SMALLEST_LIMIT: Final = 64 << 20
 _MIB: Final = 1 << 20
 
@@ -49,7 +52,7 @@ def limit_from_environment(environment: Mapping[str, str] | None = None) -> int 
 
 
 def memory_of(pid: int) -> int:
-    """Return the bytes that a process has taken for itself; 0 if it is gone, or where there is no /proc."""
+    """Return the bytes that a process has, its template's included; 0 if it is gone, or where there is no /proc."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
@@ -58,6 +61,22 @@ def memory_of(pid: int) -> int:
     except OSError:
         return 0
     return 0
+
+
+def own_memory_of(pid: int) -> int | None:
+    """Return the bytes that a process has taken for itself; None if it is gone, or where that cannot be told."""
+    own, counts = 0, False
+    try:
+        with open(f"/proc/{pid}/smaps", "rb") as file:
+            for line in file:
+                first, _, rest = line.partition(b" ")
+                if not first.endswith(b":"):  # a mapping begins: its range, then what may be done with it
+                    counts = rest[3:4] == b"p"
+                elif counts and first in (b"Private_Dirty:", b"Swap:"):
+                    own += int(rest.split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return own * 1024
 
 
 class MemoryWatch:
@@ -73,6 +92,7 @@ class MemoryWatch:
         self._node = node
         self._executors = executors
         self._limit = limit
+        self._closer: dict[int, tuple[float, int, int]] = {}  # by process: when, what it had, what of that was its own
 
     def start(self) -> None:
         """Watch from now on."""
@@ -86,7 +106,24 @@ class MemoryWatch:
         for executor in list(self._executors.values()):
             taken = memory_of(executor.pid)
             if taken > self._limit and not executor.over_memory:
-                self._end(executor, taken)
+                own = self._own(executor.pid, taken)
+                if own > self._limit:
+                    self._end(executor, own)
+        for pid in [pid for pid in self._closer if pid not in self._executors]:
+            del self._closer[pid]
+
+    def _own(self, pid: int, taken: int) -> int:
+        """Return how much of what a process has is its own; what was found lately will do, far from the limit."""
+        assert self._limit is not None
+        now = time.monotonic()
+        when, then, own = self._closer.get(pid, (-CLOSER_SECONDS, 0, 0))
+        if now - when < CLOSER_SECONDS and own + taken - then <= self._limit:
+            return own
+        found = own_memory_of(pid)
+        if found is None:
+            return taken
+        self._closer[pid] = (now, taken, found)
+        return found
 
     def _end(self, executor: Executor, taken: int) -> None:
         assert self._limit is not None
