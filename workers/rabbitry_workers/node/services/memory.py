@@ -4,8 +4,8 @@ Counted is what a process has taken for itself: large objects that it maps from 
 pages it shares with the template since its fork, which may have imported a lot, count only once written to. Without the
 limit, the kernel would choose a victim by itself when the machine runs out: perhaps the agent, or a server.
 
-A look costs 30 microseconds an executor (`RssAnon`). That counts what is shared with the template, too; over the limit it
-takes some milliseconds to see how much is not. What is taken and given back between two looks goes unseen.
+A look costs 30 microseconds an executor (`RssAnon`). That counts what is shared with the template, too; over the limit,
+it takes some milliseconds to see how much is not. What is taken and given back between two looks goes unseen.
 """
 
 from __future__ import annotations
