@@ -18,11 +18,16 @@ def test_libraries_are_imported_as_far_as_they_can_be(
     monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that it is put back
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "a_library_of_threads.py").write_text("import os\nTHREADS = os.environ['OMP_NUM_THREADS']\n")
+    (tmp_path / "a_library_of_threads.py").write_text(
+        "import os\nTHREADS = os.environ['OMP_NUM_THREADS']\nCHECK = os.environ['PYTORCH_NVML_BASED_CUDA_CHECK']\n"
+    )
     setup = Setup({}, [], {}, [], libraries=["no_such_library", "a_library_of_threads"], threads=3)
     process._import_libraries(setup)
-    assert sys.modules.pop("a_library_of_threads").THREADS == "3"
-    assert "OMP_NUM_THREADS" not in os.environ, "else it would look as if the user had said it"
+    library = sys.modules.pop("a_library_of_threads")
+    assert (library.THREADS, library.CHECK) == ("3", "1")
+    assert not {"OMP_NUM_THREADS", "PYTORCH_NVML_BASED_CUDA_CHECK"} & os.environ.keys(), (
+        "else it would look as if the user had said it"
+    )
     assert "no_such_library is not imported" in capsys.readouterr().out
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     process._import_libraries(setup)

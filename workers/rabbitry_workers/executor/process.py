@@ -18,6 +18,9 @@ from rabbitry_workers.executor.environment import THREADS, expanded
 _OF_AN_INTERPRETER: Final = re.compile(r"/(site|dist)-packages/?$|/lib(64)?/python3[^/]*(/|$)|/python3\d+\.zip$")
 """Entries of a path that hold what is installed, or the standard library."""
 
+GPUS_WITHOUT_CUDA: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Has torch look for GPUs in a way that lets forked processes use them."""
+
 _entered = False
 
 
@@ -126,16 +129,19 @@ def _import_libraries(setup: Setup) -> None:
     """Import what executors of a library's functions would import anyway, as far as it can be."""
     from importlib import import_module
 
-    threads = THREADS not in os.environ  # else the user has said how many
-    if threads:
-        os.environ[THREADS] = str(setup.threads)
+    meanwhile = {
+        name: value
+        for name, value in ((THREADS, str(setup.threads)), (GPUS_WITHOUT_CUDA, "1"))
+        if name not in os.environ  # else the user has said it
+    }
+    os.environ.update(meanwhile)
     for module in setup.libraries:
         try:
             import_module(module)
         except Exception as error:
             print(f"{module} is not imported before processes are forked: {as_text(error)}", flush=True)
-    if threads:
-        del os.environ[THREADS]
+    for name in meanwhile:
+        os.environ.pop(name, None)
 
 
 def _setup_of(config: dict[str, Any]) -> Setup:

@@ -121,7 +121,7 @@ class Environments:
         """
         env = merge_runtime_envs(self._job.env, runtime_env) or {}
         env.pop(LIBRARIES, None)  # not for users to say
-        if modules := self._libraries.of(of):
+        if HOOK not in env and (modules := self._libraries.of(of)):  # a hook may decide what an import does
             env[LIBRARIES] = [list(modules), threads]
         if not env.keys() - {"env_vars"}:
             variables = env.get("env_vars")

@@ -107,6 +107,12 @@ def test_executors_of_a_library_are_told_what_to_import_and_others_are_not(
     assert json.loads(child.code(None)) == {"A": "1"}
 
 
+def test_a_hook_runs_before_libraries_are_imported(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modin.pandas", ModuleType("modin.pandas"))
+    code = around.environments().code({"worker_process_setup_hook": "os.getpid"}, of=OfModin)
+    assert record_of(around, code).env == {"worker_process_setup_hook": "os.getpid"}
+
+
 def test_users_do_not_say_what_libraries_are(around: Surroundings) -> None:
     assert around.environments().code({LIBRARIES: "nonsense"}) == b""
 
