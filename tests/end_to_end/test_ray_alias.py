@@ -10,6 +10,7 @@ import pytest
 import rabbitry
 from rabbitry.ray_alias.adapters import internal_api, state
 from rabbitry.ray_alias.adapters.worker import SCRIPT_MODE, WORKER_MODE, global_worker
+from tests.end_to_end.waiting import wait_until
 
 TIMEOUT = 30.0
 
@@ -168,3 +169,20 @@ def test_tables_of_actors_and_jobs(session):
     assert key in state.actors(job_id=job) and key not in state.actors(actor_state_name="DEAD")
     assert [each["IsDead"] for each in state.jobs() if each["JobID"] == job.hex()] == [False]
     assert state.GlobalState().job_table() and key in state.GlobalState().actor_table()
+    wait_until(lambda: found["Address"]["IPAddress"] in [each["node_ip_address"] for each in state.workers().values()])
+
+
+def test_tables_of_nodes_and_groups(session, tmp_path):
+    whole = state.GlobalState()
+    assert whole.total_resources_per_node().keys() == {each["NodeID"] for each in whole.node_table()}
+    assert whole.available_resources_per_node().keys() == whole.total_resources_per_node().keys()
+    assert [state.current_node_id()] == state.node_ids()
+    group = rabbitry.util.placement_group([{"CPU": 1}], name="table")
+    rabbitry.get(group.ready(), timeout=TIMEOUT)
+    row = whole.get_placement_group_by_name("table", rabbitry.get_runtime_context().namespace)
+    assert row is not None and row["placement_group_id"] == group.id.hex() and row["state"] == "CREATED"
+    assert whole.get_placement_group_by_name("table", "elsewhere") is None
+    rabbitry.util.remove_placement_group(group)
+    assert whole.chrome_tracing_object_transfer_dump() == []
+    state.object_transfer_timeline(str(tmp_path / "transfers.json"))
+    assert (tmp_path / "transfers.json").read_text() == "[]"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from rabbitry.cluster import available_resources, cluster_resources, nodes
+from rabbitry.cluster import available_resources, cluster_resources, connected, nodes
+from rabbitry.ids import PlacementGroupID
 from rabbitry.ray_alias.adapters.gcs import GcsClient
 from rabbitry.ray_alias.adapters.node_resources import available_resources_per_node, total_resources_per_node
 
@@ -14,12 +16,15 @@ __all__ = [
     "available_resources",
     "available_resources_per_node",
     "cluster_resources",
+    "current_node_id",
     "jobs",
     "node_ids",
     "nodes",
+    "object_transfer_timeline",
     "state",
     "timeline",
     "total_resources_per_node",
+    "workers",
 ]
 
 
@@ -39,6 +44,29 @@ def node_ids() -> list[str]:
         for name in node["Resources"]
         if name.startswith("node:") and not name.startswith("node:__")
     ]
+
+
+def current_node_id() -> str:
+    """Return the resource `node:<address>` of the node that the calling code is on."""
+    from rabbitry.util import get_node_ip_address
+
+    return f"node:{get_node_ip_address()}"
+
+
+def object_transfer_timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
+    """Return a Chrome trace without entries, or write it: transfers are not recorded, by Ray neither."""
+    if filename is None:
+        return []
+    Path(filename).write_text("[]")
+    return None
+
+
+def workers() -> dict[str, dict[str, str]]:
+    """Return, by the ids of living workers, where they are."""
+    from rabbitry.util.state import list_workers
+
+    found = list_workers(filters=[("is_alive", "=", True)], limit=10_000, detail=True)
+    return {each.worker_id: {"node_ip_address": each.ip or ""} for each in found if each.worker_type == "WORKER"}
 
 
 def actors(actor_id: str | None = None, job_id: Any = None, actor_state_name: str | None = None) -> dict[str, Any]:
@@ -131,6 +159,31 @@ class GlobalState:
 
         group = None if placement_group_id is None else PlacementGroup(placement_group_id)
         return placement_group_table(group)
+
+    def get_placement_group_by_name(self, placement_group_name: str, ray_namespace: str) -> dict[str, Any] | None:
+        """Return the row that `placement_group_table` has of the living group of that name; None if there is none."""
+        found = connected().groups.by_name(ray_namespace, placement_group_name)
+        return None if found is None else self.placement_group_table(PlacementGroupID(found))
+
+    def workers(self) -> dict[str, dict[str, str]]:
+        """Return where living workers are; see `workers`."""
+        return workers()
+
+    def chrome_tracing_dump(self) -> Any:
+        """Return a Chrome trace of what ran; see `rabbitry.timeline`."""
+        return timeline()
+
+    def chrome_tracing_object_transfer_dump(self) -> list[dict[str, Any]] | None:
+        """Return a Chrome trace without entries; see `object_transfer_timeline`."""
+        return object_transfer_timeline()
+
+    def total_resources_per_node(self) -> dict[str, dict[str, float]]:
+        """Return what each living node has, by its id."""
+        return total_resources_per_node()
+
+    def available_resources_per_node(self) -> dict[str, dict[str, float]]:
+        """Return what is free on each living node, by its id."""
+        return available_resources_per_node()
 
     def cluster_resources(self) -> dict[str, float]:
         """Return the resources of all living nodes."""
