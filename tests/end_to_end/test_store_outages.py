@@ -13,7 +13,7 @@ import pytest
 import rabbitry
 from rabbitry import current
 from rabbitry.cluster_utils import Cluster
-from rabbitry.exceptions import GetTimeoutError
+from rabbitry.exceptions import GetTimeoutError, RayActorError
 from tests.end_to_end.inspection import wait_until
 from tests.servers import RedisServer
 
@@ -157,3 +157,36 @@ def test_processes_that_begin_while_connections_break_do_their_work(session: str
         ended.set()
         thread.join()
         breaker.close()
+
+
+@rabbitry.remote(num_cpus=0, max_restarts=1, max_task_retries=10)
+class Detached:
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.parametrize("session", ["embedded", "rabbitmq"], indirect=True)
+def test_an_actor_that_is_killed_while_its_node_hears_nothing_ends_all_the_same(session: str) -> None:
+    breaker = current.client().store.open_connection("breaks")
+    actor = Detached.options(name="unheard", lifetime="detached").remote()
+    pid = rabbitry.get(actor.pid.remote(), timeout=60)
+    breaker.call(b"CLIENT", b"KILL", b"TYPE", b"pubsub")
+    rabbitry.kill(actor, no_restart=False)
+    wait_until(lambda: not is_alive(pid))
+    second = rabbitry.get(actor.pid.remote(), timeout=60)
+    assert second != pid
+    breaker.call(b"CLIENT", b"KILL", b"TYPE", b"pubsub")
+    rabbitry.kill(actor)
+    wait_until(lambda: not is_alive(second))
+    breaker.close()
+    with pytest.raises(RayActorError):
+        rabbitry.get(actor.pid.remote(), timeout=60)
+
+
+def is_alive(pid: int) -> bool:
+    """True while there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -164,6 +164,16 @@ class ActorRecords:
         (sealed,) = self.fields(actor_id, "cause")
         return self._open_cause(actor_id, sealed)
 
+    def kills(self, actor_ids: list[bytes]) -> list[tuple[bytes, bool, bytes]]:
+        """Return of each (epoch in which it was killed last or b"", whether it is not to restart, the stored error)."""
+        replies = self._store.pipeline(
+            [(b"HMGET", self._keys.actor(actor_id), "killed", "no_restart", "kill_cause") for actor_id in actor_ids]
+        )
+        return [
+            (epoch or b"", no_restart == b"1", self._open_cause(actor_id, cause))
+            for actor_id, (epoch, no_restart, cause) in zip(actor_ids, replies, strict=True)
+        ]
+
     def states(self, actor_ids: list[bytes]) -> list[tuple[str, bytes]]:
         """Return (state, cause) of each; state "" if there is no such actor."""
         replies = self._store.pipeline(

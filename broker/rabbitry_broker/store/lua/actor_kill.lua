@@ -2,8 +2,12 @@
 -- ARGV: prefix, actor key, actor id, no_restart ('1'/'0'), cause
 -- Returns the state it was in ('' unknown).
 local prefix, key, id, no_restart, cause = unpack(ARGV, 1, 5)
-local r = redis.call('HMGET', key, 'state', 'name', 'node', 'function')
+local r = redis.call('HMGET', key, 'state', 'name', 'node', 'function', 'epoch')
 if not r[1] or r[1] == 'DEAD' then return r[1] or '' end
+if cause ~= '' and r[3] and r[3] ~= '' then
+  -- The message that tells its node may be missed: the node finds this when it listens again.
+  redis.call('HSET', key, 'killed', r[5] or '', 'kill_cause', cause)
+end
 if no_restart == '1' then
   redis.call('HSET', key, 'no_restart', '1')
   if r[2] and r[2] ~= '' and redis.call('HGET', prefix .. 'names', r[2]) == id then

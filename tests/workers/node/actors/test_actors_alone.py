@@ -34,7 +34,7 @@ from rabbitry_workers.node.actors.calls import ActorCalls
 from rabbitry_workers.node.actors.ends import Ends
 from rabbitry_workers.node.actors.hosted import PREFETCH, ActorTable
 from rabbitry_workers.node.actors.hosting import PREFETCH_WHILE_LOST, Hosting
-from rabbitry_workers.node.actors.recovery import WATCH_SECONDS, Recovery
+from rabbitry_workers.node.actors.recovery import AGAIN_SECONDS, WATCH_SECONDS, Recovery
 from rabbitry_workers.node.model.lanes import State
 from rabbitry_workers.node.model.work import Held, Piece
 from tests.workers.conftest import header, task
@@ -60,6 +60,7 @@ class Records:
         self.durable: bytes | None = None
         self.why = b""
         self.away = 0
+        self.killed: list[tuple[bytes, bool, bytes]] = [(b"", False, b"")]
 
     def _check(self) -> None:
         if self.away:
@@ -96,6 +97,10 @@ class Records:
 
     def burials(self) -> list[bytes]:
         return list(self.dead)
+
+    def kills(self, actor_ids: list[bytes]) -> list[tuple[bytes, bool, bytes]]:
+        self._check()
+        return self.killed
 
     def to_bury(self, actor_id: bytes, keeper: bytes) -> None:
         self.dead.append(actor_id)
@@ -616,6 +621,29 @@ def test_after_a_silence_processes_of_actors_that_others_have_end(stage: Stage):
     stage.store.data[stage.node.keys.actor(ACTOR_ID)] = {"node": OTHER}
     stage.recovery.run_once()
     assert 9 in executor.signals
+
+
+@pytest.mark.parametrize(
+    ("kill", "ends"),
+    [
+        ((b"1", True, b"why"), True),
+        ((b"1", False, b"why"), True),
+        ((b"", False, b""), False),
+        ((b"7", True, b""), False),
+    ],
+)
+def test_an_actor_that_was_killed_while_nobody_listened_ends(stage: Stage, kill: tuple[bytes, bool, bytes], ends: bool):
+    stage.recovery.listens_again()
+    executor = stage.create()
+    stage.records.killed = [kill]
+    stage.records.away = 1
+    stage.recovery.listens_again()
+    assert not executor.signals, "the store was away"
+    stage.loop.run(2 * AGAIN_SECONDS)
+    assert executor.signals == ([9] if ends else [])
+    assert stage.table.hosted[ACTOR_ID].final == (ends and kill[1])
+    stage.recovery.listens_again()
+    assert len(executor.signals) == ends, "once"
 
 
 def test_the_burials_of_a_dead_node_go_on_here(stage: Stage):

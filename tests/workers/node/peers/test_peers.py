@@ -439,11 +439,15 @@ class Listening(World):
         self.considered: list[tuple[str, bool, bool]] = []
         self.told: list[bytes] = []
         self.store.open_connection = self.open  # type: ignore[attr-defined]
-        self.watch = ControlWatch(self.node, self, self.tell)
+        self.listening = 0
+        self.watch = ControlWatch(self.node, self, self.tell, self.listens)
 
     def open(self, name: str) -> Line:
         self.opened += 1
         return self.line
+
+    def listens(self) -> None:
+        self.listening += 1
 
     def tell(self, message: bytes) -> None:
         self.told.append(message)
@@ -514,3 +518,8 @@ def test_a_connection_that_broke_is_opened_again_soon():
     world.loop.run(4 * AGAIN_SECONDS)
     assert world.opened == 2
     assert 9 in world.loop.handlers
+    channels = world.node.keys.queues_channel, world.node.keys.control_channel
+    world.hear([b"subscribe", channels[0], 1])
+    assert world.listening == 0
+    world.hear([b"subscribe", channels[1], 2])
+    assert world.listening == 1, "what was said meanwhile is to be found out"

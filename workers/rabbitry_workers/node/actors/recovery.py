@@ -79,6 +79,21 @@ class Recovery:
         self._doubted_until = time.monotonic() + DOUBT_SECONDS
         self._end_taken_over()
 
+    def listens_again(self) -> None:
+        """This node may have missed that somebody killed an actor: end those of which the record says so."""
+        mine = list(self._table.hosted.items())
+        if not mine:
+            return
+        try:
+            kills = self._records.kills([actor_id for actor_id, _ in mine])
+        except RabbitryBrokerError as error:
+            log.warning("cannot tell now which actors were killed meanwhile: %s", error)
+            self._node.loop.call_later(AGAIN_SECONDS, self.listens_again)
+            return
+        for (actor_id, hosted), (epoch, no_restart, cause) in zip(mine, kills, strict=True):
+            if epoch == b"%d" % hosted.epoch and not hosted.cause:
+                self._ends.kill(actor_id, no_restart=no_restart, cause=cause)
+
     def _end_taken_over(self) -> None:
         """Kill the processes of actors that are no longer this node's, before they take more calls."""
         mine = list(self._table.hosted.items())

@@ -85,7 +85,7 @@ class ServiceParts(IntakeParts):
             look_again=lambda: self.watch.look_again(),
         )
         self.controls = Controls(node, self.words.handlers())
-        self.watch = ControlWatch(node, self.sources, self.controls.act)
+        self.watch = ControlWatch(node, self.sources, self.controls.act, self.recovery.listens_again)
         self.store.lives.on_gone = self.store.clients_gone
         self.janitor = Janitor(node, self.consumer, self.commits.orphan, self._take_over)
         self.submissions = SubmittedJobs(node, job_ttl())

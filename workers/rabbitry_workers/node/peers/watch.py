@@ -42,12 +42,20 @@ class ControlWatch:
         node: which listens.
         sources: hear of queues.
         on_control: hears each control message.
+        on_listening: called when control messages are heard from now on; those before may have been missed.
     """
 
-    def __init__(self, node: Node, sources: Considers, on_control: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        sources: Considers,
+        on_control: Callable[[bytes], None],
+        on_listening: Callable[[], object] = lambda: None,
+    ) -> None:
         self._node = node
         self._sources = sources
         self._on_control = on_control
+        self._on_listening = on_listening
         self._connection: Connection | None = None
         self._fd = -1
         self._is_stale = True
@@ -91,7 +99,9 @@ class ControlWatch:
             return
         queues: list[bytes] = []
         for message in messages:
-            if isinstance(message, list) and message[0] == b"message":
+            if isinstance(message, list) and message[:2] == [b"subscribe", self._node.keys.control_channel]:
+                self._on_listening()
+            elif isinstance(message, list) and message[0] == b"message":
                 if message[1] == self._node.keys.queues_channel:
                     queues.append(message[2])
                 else:
