@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry import current
 from rabbitry.cluster_utils import Cluster
-from rabbitry.exceptions import GetTimeoutError, RayActorError
+from rabbitry.exceptions import GetTimeoutError, RayActorError, TaskCancelledError
 from tests.end_to_end.inspection import wait_until
 from tests.servers import RedisServer
 
@@ -181,6 +182,31 @@ def test_an_actor_that_is_killed_while_its_node_hears_nothing_ends_all_the_same(
     breaker.close()
     with pytest.raises(RayActorError):
         rabbitry.get(actor.pid.remote(), timeout=60)
+
+
+@rabbitry.remote(max_retries=0)
+def go_on_for_ever(path: str) -> None:
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        os.remove(path)
+
+
+@pytest.mark.parametrize("session", ["embedded", "rabbitmq"], indirect=True)
+def test_a_task_that_is_cancelled_while_its_node_hears_nothing_ends_all_the_same(session: str, tmp_path: Path) -> None:
+    breaker = current.client().store.open_connection("breaks")
+    path = tmp_path / "runs"
+    ref = go_on_for_ever.remote(str(path))
+    wait_until(path.exists)
+    breaker.call(b"CLIENT", b"KILL", b"TYPE", b"pubsub")
+    rabbitry.cancel(ref)
+    breaker.close()
+    with pytest.raises(TaskCancelledError):
+        rabbitry.get(ref, timeout=60)
+    wait_until(lambda: not path.exists())
 
 
 def is_alive(pid: int) -> bool:

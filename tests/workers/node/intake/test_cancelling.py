@@ -105,6 +105,19 @@ def test_only_walking_delays_the_next_look(make_agent: MakeAgent, monkeypatch: p
     assert agent.cancelling._look_from == pytest.approx(now + 0.02)
 
 
+def test_what_was_cancelled_while_nobody_listened_is_found_in_the_list(make_agent: MakeAgent):
+    agent = make_agent()
+    owner = new_client_id()
+    submit(agent, header(owner), 2)
+    drive(agent, lambda: waiting(agent) == 2, "the tasks wait")
+    late = task(owner, 7)[0]
+    agent.store.announce_cancel(agent.node.keys, [task(owner, 0)[0], late], owner, force=False, recursive=True)
+    agent.cancelling.listens_again()
+    drive(agent, lambda: waiting(agent) == 1 and not agent.failing, "one is cancelled")
+    assert agent.node.store.fetch([task(owner, 0)[0] + FIRST_INDEX]) != [None]
+    assert late in agent.cancelling.known, "it fails when it comes"
+
+
 def test_start_marks_stay_with_the_tasks_that_have_them(make_agent: MakeAgent):
     agent = make_agent()
     owner = new_client_id()

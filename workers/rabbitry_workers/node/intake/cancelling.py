@@ -26,6 +26,7 @@ from rabbitry.core.failures import cancelled_error
 from rabbitry.core.resolve.notes import CANCEL_CLAIMED, CANCEL_PASSED
 from rabbitry_broker import records
 from rabbitry_broker.errors import RabbitryBrokerError
+from rabbitry_broker.ids import owner_of
 from rabbitry_broker.messages import Completion, Task, TaskHeader, encode_completion
 from rabbitry_workers.executor.calls import result_ids
 from rabbitry_workers.node.model.in_hand import InHand
@@ -108,6 +109,25 @@ class Cancelling:
         """Learn what was cancelled lately: it may still be on a queue."""
         store, keys = self._node.store, self._node.keys
         self.known.update(dict.fromkeys(store.call(b"ZRANGEBYSCORE", keys.cancelled, store.time(), b"+inf") or ()))
+
+    def listens_again(self) -> None:
+        """This node may have missed cancellations: do those that are listed and whose tasks are here.
+
+        Whether one was by force is not listed: a task that ignores its interruption goes on.
+        """
+        store, keys = self._node.store, self._node.keys
+        try:
+            listed = store.call(b"ZRANGEBYSCORE", keys.cancelled, store.time(), b"+inf") or ()
+        except RabbitryBrokerError as error:
+            log.warning("cannot tell now what was cancelled meanwhile: %s", error)
+            self._node.loop.call_later(AGAIN_SECONDS, self.listens_again)
+            return
+        here = set(self._in_hand.task_ids()) if listed else set()
+        for task_id in listed:
+            if task_id in here:
+                self.cancel([task_id], owner_of(task_id), force=False)
+            else:
+                self.known.setdefault(task_id)
 
     def without_cancelled(
         self, held: Held, header: TaskHeader, tasks: list[Task], *, outstanding: bool = False

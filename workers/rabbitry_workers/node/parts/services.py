@@ -85,11 +85,16 @@ class ServiceParts(IntakeParts):
             look_again=lambda: self.watch.look_again(),
         )
         self.controls = Controls(node, self.words.handlers())
-        self.watch = ControlWatch(node, self.sources, self.controls.act, self.recovery.listens_again)
+        self.watch = ControlWatch(node, self.sources, self.controls.act, self._listens_again)
         self.store.lives.on_gone = self.store.clients_gone
         self.janitor = Janitor(node, self.consumer, self.commits.orphan, self._take_over)
         self.submissions = SubmittedJobs(node, job_ttl())
         self.memory = MemoryWatch(node, self.executors, node.config.executor_memory)
+
+    def _listens_again(self) -> None:
+        """Control messages were missed, maybe: what the records say of the same is done."""
+        self.recovery.listens_again()
+        self.cancelling.listens_again()
 
     def _take_over(self, node_id: bytes) -> int:
         return self.custody.adopt(node_id) + self.continuations.publish_of(node_id)
