@@ -120,6 +120,10 @@ def main() -> int:
     parser.add_argument("--uv", default=shutil.which("uv") or "uv", help="the uv that makes the environments")
     parser.add_argument("--python", default=sys.executable, help="the Python that they are made of")
     options = parser.parse_args()
+    engines = options.engines.split(",")
+    for what, given, there in (("program", options.programs, PROGRAMS), ("engine", engines, ENGINES)):
+        if unknown := [each for each in given if each not in there]:
+            parser.error(f"there is no {what} {', '.join(unknown)}: there are {', '.join(there)}")
     leave_by_exception()
     environments = Environments(options.ray, options.uv, options.python)
     wrong = 0
@@ -127,7 +131,7 @@ def main() -> int:
     for name in options.programs or PROGRAMS:
         program = PROGRAMS[name]
         python = environments.python(program)
-        for engine in options.engines.split(","):
+        for engine in engines:
             outcome = run_on(engine, python, program, options.timeout)
             expected = remembered(program, environments.folder / "results", outcome if engine == "ray" else None)
             said = verdict(engine, outcome, expected)

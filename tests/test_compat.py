@@ -15,7 +15,7 @@ import pytest
 from compat import names
 from compat.control_group import ControlGroup
 from compat.environments import bounds, dependencies, variables
-from compat.run import PROGRAMS, Outcome, remembered, verdict
+from compat.run import PROGRAMS, Outcome, main, remembered, verdict
 from tests.server_binaries import find_rabbitmq_directory, find_redis_server
 from tests.servers import wait_until
 
@@ -57,6 +57,16 @@ def test_every_program_prints_results_and_those_of_others_name_their_packages(na
     source = PROGRAMS[name].read_text()
     assert '"RESULT' in source
     assert (dependencies(PROGRAMS[name]) is not None) == (PROGRAMS[name].parent.name == "libraries")
+
+
+@pytest.mark.parametrize("arguments", [["modin"], ["tune", "--engines", "ray,other"]])
+def test_what_is_not_there_is_told_before_anything_runs(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"there is no {'program modin' if len(arguments) == 1 else 'engine other'}" in capsys.readouterr().err
 
 
 def test_an_outcome_is_measured_by_what_ray_gave() -> None:
