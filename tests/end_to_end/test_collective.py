@@ -160,6 +160,14 @@ def test_all_operations_of_a_group_that_its_members_make() -> None:
 
 
 @needs_torch
+def test_groups_of_one_name_live_beside_each_other() -> None:
+    pairs = [[Member.remote(value), Member.remote(value + 1.0)] for value in (1.0, 5.0)]
+    for pair in pairs:
+        assert get([member.join.remote(2, rank, "default") for rank, member in enumerate(pair)]) == [0, 1]
+    assert [run(pair, "allreduce", "default") for pair in pairs] == [[[3.0] * 3] * 2, [[11.0] * 3] * 2]
+
+
+@needs_torch
 def test_a_group_that_is_declared() -> None:
     members = [Member.remote(1.0), Member.remote(3.0)]
     collective.create_collective_group(members, 2, [1, 0], "gloo", "declared")

@@ -1,7 +1,7 @@
 """Where the processes of a group find each other: an actor that knows where rank 0 listens.
 
-The actor belongs to rank 0's process, and ends with it, or with the group: nothing is left of a group whose processes
-are gone.
+The actor belongs to rank 0's process. It ends once all have come, so that others can be a group of the same name, and
+with the process: nothing is left of a group whose processes are gone.
 """
 
 from __future__ import annotations
@@ -67,13 +67,20 @@ class Meeting:
         self._board: ActorHandle | None = None
         self.address = get_node_ip_address()
 
-    def announce(self, port: int) -> None:
-        """Tell where this process listens.
+    def announce(self, port: int, timeout: timedelta) -> None:
+        """Tell where this process listens. While another group of this name comes together, wait for it.
 
         Raises:
-            ValueError: another process is rank 0 of a group with this name.
+            ValueError: that took longer than the timeout.
         """
-        self._board = put_up(self._name, (self.address, port))
+        deadline = time.monotonic() + timeout.total_seconds()
+        while self._board is None:
+            try:
+                self._board = put_up(self._name, (self.address, port))
+            except ValueError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
 
     def joined(self, connect: Callable[[str, int, timedelta], Any], timeout: timedelta) -> Any:
         """Return what `connect` makes of rank 0's address, once that is known.

@@ -50,10 +50,15 @@ class TorchGroup(BaseGroup):
             self._store = self._distributed.TCPStore(
                 self._meeting.address, 0, world_size, is_master=True, wait_for_workers=False, timeout=timeout
             )
-            self._meeting.announce(self._store.port)
+            self._meeting.announce(self._store.port, timeout)
         else:
             self._store = self._meeting.joined(self._connect, timeout)
-        self._group = self._make(timeout)
+        try:
+            self._group = self._make(timeout)
+            self._group.barrier().wait()
+        finally:
+            self._meeting.end()
+        # Who goes on may come to another group of this name, and must not find this one's announcement.
         self._group.barrier().wait()
 
     def _connect(self, address: str, port: int, timeout: timedelta) -> Any:
@@ -152,4 +157,3 @@ class TorchGroup(BaseGroup):
     def destroy_group(self) -> None:
         """Leave the group."""
         self._group = self._store = None
-        self._meeting.end()
