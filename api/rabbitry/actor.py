@@ -23,6 +23,7 @@ from rabbitry.actor_handle import (
 from rabbitry.arguments import flag, optional_namespace, shown, text, writable
 from rabbitry.client import Client
 from rabbitry.exit import ActorExit
+from rabbitry.launch_hooks import LaunchHook, ask
 from rabbitry.options import ActorOptions, MethodOptions
 from rabbitry.outages import with_public_errors
 from rabbitry.remote_call import CALL_DECORATOR, DocOfInstance, RemoteCall
@@ -63,6 +64,9 @@ __all__ = [
     "method",
     "unpack_facts",
 ]
+
+_actor_launch_hook: LaunchHook | None = None
+"""Asked before an actor is created; Ray's libraries set it under this name."""
 
 if TYPE_CHECKING:
     H = TypeVarWithDefault("H", default=Any)
@@ -258,6 +262,9 @@ class ActorClass(Creates[T, P]):
     def _rabbitry_create(self, *args: Any, **kwargs: Any) -> Handle[T]:
         client = current.client()
         self._rabbitry_signature.check(args, kwargs)
+        if _actor_launch_hook is not None:
+            given = self._rabbitry_options
+            ask(_actor_launch_hook, self._rabbitry_cls, given.running_request(), given.scheduling_strategy)
         exported = self._rabbitry_exported[0]
         if exported is None or exported[0] is not client:
             exported = self._rabbitry_exported[0] = (client, export(self._rabbitry_cls))

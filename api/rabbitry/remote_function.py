@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from rabbitry import by_context, current
 from rabbitry.client import Client
 from rabbitry.core.submit.plan import Plan
+from rabbitry.launch_hooks import LaunchHook, ask
 from rabbitry.options import TaskOptions
 from rabbitry.outages import raise_public
 from rabbitry.remote_call import CALL_DECORATOR, decorated_call
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from rabbitry.typed_calls import Items, Several
     from rabbitry.typed_options import TaskCallOptions
+
+_task_launch_hook: LaunchHook | None = None
+"""Asked before a function's tasks are submitted; Ray's libraries set it under this name."""
 
 _NAMES = ("__module__", "__name__", "__qualname__", "__doc__")
 _TRAVELS = ("_function", "_options", "_signature", *_NAMES)
@@ -52,6 +56,8 @@ class _State:
 
     def make_plan(self, client: Client) -> Plan:
         options = self.options
+        if _task_launch_hook is not None:
+            ask(_task_launch_hook, self.function, options.resource_request(), options.scheduling_strategy)
         detached = options.lifetime == "detached"
         exported = self.exported[0]
         if exported is None or exported[0] is not client or detached:

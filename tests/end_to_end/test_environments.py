@@ -319,9 +319,14 @@ def test_what_libraries_run_is_forked_from_a_process_that_has_them(
         actors = [rabbitry.remote(xgboost_ray.Actor).remote() for _ in range(2)]
         seen = rabbitry.get([each.look.remote() for each in actors], timeout=50)
         assert not rabbitry.get(has_it.remote(), timeout=50)
-        assert all(parent == imported != own for own, parent, imported, _, _ in seen)
-        assert [env for *_, env, _ in seen] == [{}, {}], "programs do not see it"
-        assert len({drawn for *_, drawn in seen}) == 2
+        # The first one imports it itself. Each node does so, and the two may be on two nodes.
+        assert seen[0][0] == seen[0][2]
+        later = [rabbitry.remote(xgboost_ray.Actor).remote() for _ in range(4)]
+        seen += rabbitry.get([each.look.remote() for each in later], timeout=50)
+        assert any(parent == imported != own for own, parent, imported, _, _ in seen)
+        assert all(imported in (own, parent) for own, parent, imported, _, _ in seen)
+        assert all(env == {} for *_, env, _ in seen), "programs do not see it"
+        assert len({drawn for *_, drawn in seen}) == len(seen)
     finally:
         del sys.modules["xgboost_ray"]
 

@@ -10,6 +10,7 @@ import pytest
 import rabbitry
 from rabbitry.ray_alias.adapters import internal_api, state
 from rabbitry.ray_alias.adapters.worker import SCRIPT_MODE, WORKER_MODE, global_worker
+from rabbitry.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tests.end_to_end.waiting import wait_until
 
 TIMEOUT = 30.0
@@ -186,3 +187,33 @@ def test_tables_of_nodes_and_groups(session, tmp_path):
     assert whole.chrome_tracing_object_transfer_dump() == []
     state.object_transfer_timeline(str(tmp_path / "transfers.json"))
     assert (tmp_path / "transfers.json").read_text() == "[]"
+
+
+@rabbitry.remote(num_cpus=0)
+class InAGroup:
+    def refused(self) -> list[str]:
+        """Return what was refused by hooks like those that Tune sets in its trials."""
+        from rabbitry import actor, remote_function
+
+        def refuse(launched: Any, resources: dict[str, float], strategy: Any) -> None:
+            raise RuntimeError(
+                f"{launched.class_name or launched.function_name} {resources} {strategy.placement_group.id}"
+            )
+
+        actor._actor_launch_hook = remote_function._task_launch_hook = refuse
+        said = []
+        for submit in (seen_inside.options(num_cpus=1).remote, Known.options(num_cpus=2).remote):
+            try:
+                submit()
+            except RuntimeError as error:
+                said.append(str(error))
+        return said
+
+
+def test_hooks_of_libraries_are_asked_before_anything_is_submitted(session):
+    group = rabbitry.util.placement_group([{"CPU": 1}])
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    actor = InAGroup.options(scheduling_strategy=strategy).remote()
+    said = rabbitry.get(actor.refused.remote(), timeout=TIMEOUT)
+    assert said == [f"seen_inside {{'CPU': 1}} {group.id}", f"Known {{'CPU': 2}} {group.id}"]
+    rabbitry.util.remove_placement_group(group)

@@ -78,8 +78,13 @@ class Setup(NamedTuple):
 
     @property
     def has_template(self) -> bool:
-        """True if its processes are forked from a template of its own."""
-        return bool(self.command or self.image or self.preload or self.libraries)
+        """True if its processes are forked from a template of its own, or as soon as it has one."""
+        return self.needs_template or bool(self.libraries)
+
+    @property
+    def needs_template(self) -> bool:
+        """True if its processes can be forked from no other template."""
+        return bool(self.command or self.image or self.preload)
 
 
 class Part(NamedTuple):

@@ -13,6 +13,7 @@ import pytest
 
 from rabbitry_broker.loop import Loop
 from rabbitry_workers.channel import Splitter, pack_message
+from rabbitry_workers.environments.making import Setup
 from rabbitry_workers.executor import template
 from rabbitry_workers.node.dispatch import forker as forkers
 from rabbitry_workers.node.dispatch.forker import Forker
@@ -173,6 +174,38 @@ def test_what_waits_for_the_template_of_an_environment_that_is_given_up_gets_not
     templates.cool((b"jobs", b"env"))
     templates.cool((b"jobs", b"env"))
     assert told == ["first", "second"]
+
+
+def test_an_environment_that_can_do_without_a_template_has_one_for_its_second_executor(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """And what waits for one that comes to nothing is forked from the node's, as the first was."""
+    nothing: Any = lambda *_: None  # noqa: E731
+    asked: list[tuple[str, Any, Any]] = []
+
+    def forker(name: str) -> Any:
+        return SimpleNamespace(fork=lambda tag, config: asked.append((name, tag, config)), close=list)
+
+    templates = Templates(nothing, forker("node"), nothing, nothing, nothing, nothing, nothing, nothing, nothing)
+
+    def start(key: Any, setup: Setup, config: dict[str, Any]) -> Any:
+        templates._forkers[key] = forker("own")
+        return templates._forkers[key]
+
+    monkeypatch.setattr(templates, "_start", start)
+    key = (b"jobs", b"\x01env")
+    lane = SimpleNamespace(key=("CPU=1", *key))
+    packed = Setup({}, [], {}, [], libraries=["json"]).pack()
+    tags: list[Any] = [(lane, None, b"%d" % number) for number in range(4)]
+    configs = [{"setup": packed, "client_id": tag[2]} for tag in tags]
+    for at in range(3):
+        templates.fork(tags[at], configs[at])
+    assert asked == [("node", tags[0], configs[0]), ("own", tags[1], configs[1]), ("own", tags[2], configs[2])]
+    templates._useless(key, "it cannot be", tags[1:3])
+    templates.fork(tags[3], configs[3])
+    assert asked[3:] == [("node", tags[at], configs[at]) for at in (1, 2, 3)]
+    templates.cool(key)
+    assert not templates._told and not templates._useless_ones
 
 
 def test_the_end_waits_for_executors_and_says_when_they_stay(

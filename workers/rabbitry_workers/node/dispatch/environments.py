@@ -255,7 +255,7 @@ class Environments:
         known.state = State.WARMING
         known.setup, known.packed, known.entries = setup, setup.pack(), locks
         # Where no template can be started now, the first executor that is asked for tries again.
-        if not setup.has_template or not self._warm(key, setup):
+        if not setup.needs_template or not self._warm(key, setup):
             self.is_up(key)
 
     def is_up(self, key: Key) -> None:

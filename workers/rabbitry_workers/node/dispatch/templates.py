@@ -4,6 +4,10 @@ An environment has a template of its own if it has an interpreter of its own, or
 all others fork from the node's. One is started when its environment is ready or its first executor is asked for, and
 ends when nobody uses the environment any more. One that dies is replaced, unless it dies before it has forked anything,
 twice: then its environment cannot be.
+
+An environment that only names libraries (`Setup.libraries`) can do without: its first executor is forked from the
+node's template and imports them itself, and a template is started when a second one is asked for. If that is of no use,
+all are forked from the node's.
 """
 
 from __future__ import annotations
@@ -75,14 +79,16 @@ class Templates:
         self._is_up = is_up
         self._mounts = mounts
         self._forkers: dict[Key, Forker] = {}
+        self._told: dict[Key, dict[str, Any]] = {}  # what the last executor of one that can do without was told
+        self._useless_ones: set[Key] = set()  # of those: templates were of no use
 
     def fork(self, tag: Tag, config: dict[str, Any]) -> None:
         """Ask for an executor with this configuration."""
         forker = self._node
         if config["setup"]:
             setup = Setup.unpack(config["setup"])
-            if setup.has_template:
-                key = tag[0].key[1:]
+            key = tag[0].key[1:]
+            if setup.needs_template or (setup.has_template and self._has_use_of_one(key, config)):
                 known = self._forkers.get(key)
                 try:
                     forker = known or self._start(key, setup, config)
@@ -91,6 +97,12 @@ class Templates:
                     self._loop.add_callback(lambda: self._useless(key, why, [tag]))  # whoever asks counts it first
                     return
         forker.fork(tag, config)
+
+    def _has_use_of_one(self, key: Key, config: dict[str, Any]) -> bool:
+        """True if the executor of an environment that can do without is to come from a template of its own."""
+        is_first = key not in self._told
+        self._told[key] = config
+        return not is_first and key not in self._useless_ones
 
     def warm(self, key: Key, setup: Setup) -> bool:
         """An environment is made: start its template; False if that cannot be now. `is_up` is told when it is there."""
@@ -105,6 +117,8 @@ class Templates:
 
     def cool(self, key: Key) -> None:
         """Nobody uses an environment any more."""
+        self._told.pop(key, None)
+        self._useless_ones.discard(key)
         forker = self._forkers.pop(key, None)
         for tag in forker.close() if forker is not None else ():
             self._not_forked(tag)
@@ -139,6 +153,12 @@ class Templates:
 
     def _useless(self, key: Key, why: str, tags: list[Any]) -> None:
         self._forkers.pop(key, None)
+        if (told := self._told.get(key)) is not None:
+            log.info("libraries are imported in each process of environment %s: %s", key[1][1:].hex(), why)
+            self._useless_ones.add(key)
+            for tag in tags:
+                self._node.fork(tag, {**told, "client_id": tag[2]})
+            return
         for tag in tags:
             self._not_forked(tag)
         self._broken(key, why)
