@@ -15,11 +15,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-LIBRARIES: Final = ("ray", "modin", "xgboost_ray", "lightgbm_ray")
+_PACKAGES: Final = ("ray", "modin", "xgboost_ray", "lightgbm_ray")
 """Whose functions and actors: top packages. Ray's own core has other names here."""
 
 _HEADS: Final = re.compile(
-    r"ray\.(air|data|rllib|serve|train|tune)(\.[a-z]\w*)?|(modin)\.pandas|xgboost_ray|lightgbm_ray"
+    r"ray\.(air|data|rllib|serve|train|tune)(\.[a-z]\w*)?|modin\.pandas|xgboost_ray|lightgbm_ray"
 )
 """Modules of them that bring the rest."""
 
@@ -40,7 +40,7 @@ class LibraryModules:
         self._asked: set[str] = set()  # libraries that were asked for
 
     def inherit(self, named: Iterable[str]) -> None:
-        """This process was forked from one that had these imported."""
+        """This process is in an environment that names these."""
         self._named = tuple(named)
 
     def of(self, function: Callable[..., Any] | None) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class LibraryModules:
         The answer is the same again as long as it will do: each other one is another process on each node.
         """
         module = getattr(function, "__module__", None)
-        if not self._on or not isinstance(module, str) or module.partition(".")[0] not in LIBRARIES:
+        if not self._on or not isinstance(module, str) or module.partition(".")[0] not in _PACKAGES:
             return ()
         head = _head(module)
         if head not in self._named and head not in self._asked:
