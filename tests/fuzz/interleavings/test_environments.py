@@ -31,8 +31,9 @@ class FakeSetup:
 
     path: tuple[str, ...] = ()
 
-    def __init__(self, has_template: bool) -> None:
-        self.has_template = has_template
+    def __init__(self, *, needs_template: bool, has_libraries: bool) -> None:
+        self.needs_template = needs_template
+        self.has_template = needs_template or has_libraries
 
     def pack(self) -> bytes:
         """Any bytes."""
@@ -108,7 +109,7 @@ class Story(World):
         )
 
     def _setup(self) -> FakeSetup:
-        return FakeSetup(self.chance.random() < 0.5)
+        return FakeSetup(needs_template=self.chance.random() < 0.5, has_libraries=self.chance.random() < 0.5)
 
     def _build(self, node: Any, key: Any, record: Any, path: Any, timeout: Any, on_end: Any) -> FakeBuild:
         if self.chance.random() < 0.05:
@@ -269,7 +270,7 @@ class Story(World):
         for _ in range(40 * STEPS):
             self.loop.run(1.0)
             if self.builds:
-                self.builds[0].setup = FakeSetup(False)
+                self.builds[0].setup = FakeSetup(needs_template=False, has_libraries=False)
                 self.builds[0].finish()
             elif self.warming:
                 self.up()
