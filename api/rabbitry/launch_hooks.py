@@ -7,30 +7,18 @@ each actor.
 
 from __future__ import annotations
 
-import sys
+import uuid
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rabbitry.runtime_context import current_group
 from rabbitry.scheduling import PlacementGroupSchedulingStrategy
 
-LaunchHook = Callable[["Launched", dict[str, float], Any], object]
+if TYPE_CHECKING:
+    from rabbitry.ray_alias.adapters.function_descriptor import PythonFunctionDescriptor
+
+LaunchHook = Callable[["PythonFunctionDescriptor", dict[str, float], Any], object]
 """Given what is submitted, its resources and its strategy; what it raises keeps that from being submitted."""
-
-
-class Launched(NamedTuple):
-    """What is submitted.
-
-    Attributes:
-        module_name: where it is written.
-        function_name: of a function, or of a class' constructor.
-        class_name: "" for a function.
-    """
-
-    module_name: str
-    function_name: str
-    class_name: str = ""
 
 
 def ask(hook: LaunchHook, what: Any, resources: dict[str, float], strategy: Any) -> None:
@@ -45,23 +33,16 @@ def ask(hook: LaunchHook, what: Any, resources: dict[str, float], strategy: Any)
     Raises:
         Exception: whatever the hook raises.
     """
+    from rabbitry.ray_alias.adapters.function_descriptor import PythonFunctionDescriptor
+
     group = current_group()
     if strategy is None and group.group and group.captures:
         from rabbitry.ids import PlacementGroupID
         from rabbitry.util.placement_group import PlacementGroup
 
         strategy = PlacementGroupSchedulingStrategy(PlacementGroup(PlacementGroupID(group.group)))
-    module = _module_of(what)
     if isinstance(what, type):
-        launched = Launched(module, "__init__", what.__name__)
+        launched = PythonFunctionDescriptor.from_class(what)
     else:
-        launched = Launched(module, getattr(what, "__qualname__", type(what).__name__).rpartition(".")[2])
+        launched = PythonFunctionDescriptor.from_function(what, uuid.uuid4())
     hook(launched, resources, strategy)
-
-
-def _module_of(what: Any) -> str:
-    """Return a module's name; that of its file for a main program."""
-    module = getattr(what, "__module__", None) or ""
-    if module == "__main__" and (file := getattr(sys.modules["__main__"], "__file__", None)):
-        return Path(file).stem
-    return str(module)

@@ -65,6 +65,11 @@ class Record(NamedTuple):
     env: dict[str, Any]
     holds: tuple[bytes, ...] = ()
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that users gave."""
+        return {field: value for field, value in self.env.items() if field != LIBRARIES}
+
     def pack(self) -> bytes:
         """Return this as bytes, the same for the same content."""
         # Not by msgspec: variables may hold what is no text, which only the standard library's JSON carries.

@@ -9,7 +9,7 @@ import pytest
 import rabbitry
 from rabbitry import launch_hooks, remote_function
 from rabbitry.core.ports import Captured, in_no_group
-from rabbitry.launch_hooks import Launched, ask
+from rabbitry.launch_hooks import ask
 from rabbitry.scheduling import PlacementGroupSchedulingStrategy
 
 
@@ -30,8 +30,12 @@ def asked(monkeypatch: pytest.MonkeyPatch, what: Any, strategy: Any, group: Any)
 
 def test_a_hook_is_told_what_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = in_no_group()
-    assert asked(monkeypatch, function, "SPREAD", nowhere) == [(Launched(__name__, "function"), {"CPU": 1.0}, "SPREAD")]
-    assert asked(monkeypatch, Actor, None, nowhere) == [(Launched(__name__, "__init__", "Actor"), {"CPU": 1.0}, None)]
+    ((launched, *others),) = asked(monkeypatch, function, "SPREAD", nowhere)
+    assert (launched.module_name, launched.function_name, launched.class_name) == (__name__, "function", "")
+    assert others == [{"CPU": 1.0}, "SPREAD"]
+    ((launched, *others),) = asked(monkeypatch, Actor, None, nowhere)
+    assert (launched.module_name, launched.function_name, launched.class_name) == (__name__, "__init__", "Actor")
+    assert others == [{"CPU": 1.0}, None]
     monkeypatch.setattr(function, "__module__", "__main__")
     assert asked(monkeypatch, function, None, nowhere)[0][0].module_name != "", "the file of the program"
 

@@ -40,7 +40,7 @@ from rabbitry_broker.messages import (
 )
 from rabbitry_broker.queue_names import QueueKind
 from rabbitry_broker.resources import ResourceRequest
-from rabbitry_broker.runtime_environments import LIBRARIES, Record, digest_of
+from rabbitry_broker.runtime_environments import Record, digest_of
 from rabbitry_broker.signing import SIGNATURE_BYTES, ForgedMessage, Signer
 from rabbitry_broker.store.events import EventReader
 from rabbitry_broker.store.functions import Kind, open_kept
@@ -689,10 +689,10 @@ class ClusterState:
             known = self._environments.get(digest)
             if known is None:
                 sealed = self.source.call(b"GET", self.keys.function(digest))
-                known = Record.unpack(open_kept(self.signer, Kind.ENVIRONMENT, digest, sealed)).env if sealed else {}
+                known = Record.unpack(open_kept(self.signer, Kind.ENVIRONMENT, digest, sealed)).given if sealed else {}
                 if len(self._environments) < ENVIRONMENTS_KEPT:
                     self._environments[digest] = known
-            return {field: value for field, value in known.items() if field != LIBRARIES}
+            return known
         except (RabbitryBrokerError, ValueError):
             return {}
 

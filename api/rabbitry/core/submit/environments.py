@@ -96,7 +96,7 @@ class Environments:
     def inherit(self, code: bytes, record: Record) -> None:
         """This process is in that environment, and so is what it submits unless it says otherwise."""
         self._inherited[code] = record
-        self._job.env = {field: value for field, value in record.env.items() if field != LIBRARIES}
+        self._job.env = record.given
         self._libraries.inherit(Libraries.of(record.env).modules)
 
     def code(

@@ -139,7 +139,7 @@ class Plans:
         namespace: str,
         options: ActorOptions,
         spec: ActorSpec,
-        env: bytes = b"",
+        env: bytes,
     ) -> Plan:
         """Return the plan of the one task that creates an actor.
 

@@ -124,7 +124,7 @@ def test_an_actor_s_creation() -> None:
     around = Surroundings()
     spec = ActorSpec("CPU=0", 1, {}, False, "", "", "Actor", b"facts")
     plan = around.plans().creation(
-        b"a" * 16, b"c" * 16, namespace="other", options=ActorOptions.from_kwargs(), spec=spec
+        b"a" * 16, b"c" * 16, namespace="other", options=ActorOptions.from_kwargs(), spec=spec, env=b""
     )
     header = plan.header
     assert (header.kind, header.name, header.actor) == (KIND_ACTOR_CREATION, "Actor.__init__", b"a" * 16)
@@ -144,7 +144,8 @@ def test_spread_actors_take_turns_though_each_has_a_plan() -> None:
     spec = ActorSpec("CPU=0", 1, {}, False, "", "", "Actor", b"facts")
     options = ActorOptions.from_kwargs(scheduling_strategy="SPREAD")
     queues = [
-        plans.creation(bytes([at]) * 16, b"c" * 16, namespace="", options=options, spec=spec).queue for at in range(10)
+        plans.creation(bytes([at]) * 16, b"c" * 16, namespace="", options=options, spec=spec, env=b"").queue
+        for at in range(10)
     ]
     assert sorted(queues) == sorted(2 * [queue_of(number) for number in range(1, 6)])
     assert asked == [1], "nor are all nodes read for each"

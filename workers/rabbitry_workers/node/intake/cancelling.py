@@ -107,17 +107,20 @@ class Cancelling:
 
     def start(self) -> None:
         """Learn what was cancelled lately: it may still be on a queue."""
+        self.known.update(dict.fromkeys(self._listed()))
+
+    def _listed(self) -> Sequence[bytes]:
+        """Return what was cancelled within the last hour."""
         store, keys = self._node.store, self._node.keys
-        self.known.update(dict.fromkeys(store.call(b"ZRANGEBYSCORE", keys.cancelled, store.time(), b"+inf") or ()))
+        return store.call(b"ZRANGEBYSCORE", keys.cancelled, store.time(), b"+inf") or ()
 
     def listens_again(self) -> None:
         """This node may have missed cancellations: do those that are listed and whose tasks are here.
 
         Whether one was by force is not listed: a task that ignores its interruption goes on.
         """
-        store, keys = self._node.store, self._node.keys
         try:
-            listed = store.call(b"ZRANGEBYSCORE", keys.cancelled, store.time(), b"+inf") or ()
+            listed = self._listed()
         except RabbitryBrokerError as error:
             log.warning("cannot tell now what was cancelled meanwhile: %s", error)
             self._node.loop.call_later(AGAIN_SECONDS, self.listens_again)

@@ -50,7 +50,7 @@ class ControlWatch:
         node: Node,
         sources: Considers,
         on_control: Callable[[bytes], None],
-        on_listening: Callable[[], object] = lambda: None,
+        on_listening: Callable[[], object],
     ) -> None:
         self._node = node
         self._sources = sources
