@@ -63,6 +63,10 @@ GROUPS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "`eager`: large values are in Redis before `put` returns or a task ends; `lazy`: when needed elsewhere.",
             "`lazy`",
         ),
+        "RABBITRY_STORE_FULL_SECONDS": (
+            "Seconds that whoever writes a value waits for room in a full store before it fails; of nodes, too.",
+            "`10`",
+        ),
         "RABBITRY_REDIS_SERVER": (
             "Path of the `redis-server` that the embedded engine starts.",
             "a package's, or PATH",

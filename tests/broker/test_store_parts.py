@@ -136,6 +136,20 @@ def test_a_writer_that_finds_no_room_is_told_how_much_there_was() -> None:
         Room(server).when_room(write, patience=0, size=100)
 
 
+def test_the_environment_says_how_long_a_writer_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write() -> Any:
+        raise FULL
+
+    server = Server(b"used_memory:990\r\nmaxmemory:1000\r\n")
+    room = Room(server)
+    monkeypatch.setenv("RABBITRY_STORE_FULL_SECONDS", "0")
+    with pytest.raises(ObjectStoreFull, match="maxmemory"):
+        room.when_room(write, size=100)
+    monkeypatch.setenv("RABBITRY_STORE_FULL_SECONDS", "soon")
+    with pytest.raises(ValueError, match=r"RABBITRY_STORE_FULL_SECONDS='soon' must be a number of seconds"):
+        Room(server)
+
+
 def test_another_error_is_not_waited_for() -> None:
     def write() -> Any:
         raise StoreError("WRONGTYPE")

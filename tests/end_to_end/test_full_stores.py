@@ -26,7 +26,12 @@ from tests.servers import RedisServer
 MEBIBYTE = 1 << 20
 LIMIT = 96 * MEBIBYTE
 
-pytestmark = pytest.mark.timeout(120)  # writers wait ten seconds for room before they fail
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def _writers_wait_for_room_but_not_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBITRY_STORE_FULL_SECONDS", "3")
 
 
 def large(mebibytes: int = 8, value: int = 1) -> Any:

@@ -34,7 +34,7 @@ from rabbitry_broker.signing import ForgedMessage, Signer
 from rabbitry_broker.store.chunks import Chunks
 from rabbitry_broker.store.keys import Keys
 from rabbitry_broker.store.living import HostNodes, nodes_of
-from rabbitry_broker.store.room import PATIENCE_SECONDS
+from rabbitry_broker.store.room import patience_seconds
 from rabbitry_broker.store.server import Server
 
 ASK_AGAIN_SECONDS: Final = 2.0
@@ -117,7 +117,7 @@ class Copies:
             refusal = None
             if note is not None and asked:
                 heard, refusal = now, _refusal_in(note)
-                if refusal is not None and now - started > PATIENCE_SECONDS:
+                if refusal is not None and now - started > patience_seconds():
                     raise refusal
             if now - heard > SILENT_SECONDS:
                 raise ObjectLost(f"object {object_id.hex()}: the nodes of the host that has it do not answer")

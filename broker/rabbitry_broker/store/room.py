@@ -17,12 +17,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rabbitry_broker import machine, records
+from rabbitry_broker.environment import number
 from rabbitry_broker.errors import StoreError
 from rabbitry_broker.shared_memory import ObjectStoreFull
 from rabbitry_broker.store.server import Server, is_full
 
-PATIENCE_SECONDS: Final = 10.0
-"""How long a writer waits for room before it fails."""
+PATIENCE_VARIABLE: Final = "RABBITRY_STORE_FULL_SECONDS"
+"""The environment variable that says how long a writer waits for room before it fails, in seconds."""
+
+DEFAULT_PATIENCE_SECONDS: Final = 10.0
 
 FULL_RETRY_SECONDS: Final = 0.05
 # What is left to others: a share of the limit, but not more than that many bytes.
@@ -37,26 +40,40 @@ _ONE_SHORTAGE_SECONDS: Final = 1.0
 _ASK_BYTES: Final = 1 << 20
 
 
+def patience_seconds() -> float:
+    """Return how long a writer waits for room before it fails.
+
+    Raises:
+        ValueError: the environment variable holds no number of seconds.
+    """
+    return number(PATIENCE_VARIABLE, float, DEFAULT_PATIENCE_SECONDS, unit="seconds")
+
+
 class Room:
-    """Knows how much values may take. Any thread may call anything; a lost update of the allowance does no harm."""
+    """Knows how much values may take. Any thread may call anything; a lost update of the allowance does no harm.
+
+    Raises:
+        ValueError: the environment variable of the patience holds no number of seconds.
+    """
 
     def __init__(self, server: Server) -> None:
+        patience_seconds()  # nonsense is said here, not by the first write that finds no room
         self._server = server
         self._allowance = 0
         self._full_since = self._refused_at = -math.inf
 
-    def require(self, size: int, *, patience: float = PATIENCE_SECONDS) -> None:
+    def require(self, size: int, *, patience: float | None = None) -> None:
         """Return when a small value of `size` bytes may be written. HOT PATH.
 
         Raises:
-            ObjectStoreFull: it may not within `patience` seconds.
+            ObjectStoreFull: it may not within `patience` seconds; None: as many as the environment says.
         """
         self._allowance -= size
         if self._allowance < 0:
             self._wait(size, patience)
 
-    def deadline(self, patience: float) -> float:
-        """Return until when a writer waits that finds no room.
+    def deadline(self, patience: float | None) -> float:
+        """Return until when a writer waits that finds no room; None: for as long as the environment says.
 
         Writers of this process that find none one after the other wait once, not each anew: a thousand tasks that
         wait ten seconds each would look like ones that never end.
@@ -65,18 +82,18 @@ class Room:
         if now - self._refused_at > _ONE_SHORTAGE_SECONDS:
             self._full_since = now
         self._refused_at = now
-        return self._full_since + patience
+        return self._full_since + (patience_seconds() if patience is None else patience)
 
     def found(self) -> None:
         """A writer that had waited found room."""
         self._refused_at = -math.inf
 
-    def when_room(self, action: Callable[[], Any], *, patience: float = PATIENCE_SECONDS, size: int = 0) -> Any:
+    def when_room(self, action: Callable[[], Any], *, patience: float | None = None, size: int = 0) -> Any:
         """Run `action` (which may safely run twice); while Redis is at `maxmemory`, wait and run it again.
 
         Args:
             action: what writes.
-            patience: seconds to wait.
+            patience: seconds to wait; None: as many as the environment says.
             size: bytes it wants to store, for the error.
 
         Raises:
@@ -98,7 +115,7 @@ class Room:
             self._server.on_full()
             time.sleep(FULL_RETRY_SECONDS)
 
-    def _wait(self, size: int, patience: float) -> None:
+    def _wait(self, size: int, patience: float | None) -> None:
         while True:
             used, limit, _, _ = self._facts()
             if not limit:

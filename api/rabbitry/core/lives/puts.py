@@ -19,7 +19,6 @@ from rabbitry_broker import records
 from rabbitry_broker.ids import FIRST_INDEX, TaskIds
 from rabbitry_broker.serialization import Packed, pack
 from rabbitry_broker.shared_memory import ObjectStoreFull
-from rabbitry_broker.store.room import PATIENCE_SECONDS
 
 UNSENT_PUTS = 500  # small puts kept back: then the caller sends them
 UNSENT_BYTES = 256 * 1024  # of them
@@ -36,7 +35,7 @@ class PutStore(Protocol):
     def put_packed(self, object_id: bytes, packed: Packed, *, copy: int) -> bytes:
         """Store a value of any size; return its record. `copy`: when hosts get it that do not ask."""
 
-    def when_room(self, action: Callable[[], Any], *, patience: float = PATIENCE_SECONDS) -> Any:
+    def when_room(self, action: Callable[[], Any], *, patience: float | None = None) -> Any:
         """Run `action`; while the store is full, wait and run it again."""
 
     def seconds_left(self) -> float:
@@ -240,7 +239,7 @@ class Puts:
                 if sent:
                     self._store.put_records(sent)
 
-            self._store.when_room(send, patience=PATIENCE_SECONDS if wait else 0.0)
+            self._store.when_room(send, patience=None if wait else 0.0)
             for key, _ in sent:
                 self.unsent.pop(key, None)
             self._unsent_bytes = 0

@@ -19,7 +19,7 @@ from rabbitry_broker.store import spill
 from rabbitry_broker.store.chunks import count_of
 from rabbitry_broker.store.large.places import Places
 from rabbitry_broker.store.large.tokens import digest_of, new_token
-from rabbitry_broker.store.room import PATIENCE_SECONDS
+from rabbitry_broker.store.room import patience_seconds
 
 log = logging.getLogger("rabbitry")
 
@@ -73,7 +73,7 @@ class Writing:
         copy: int = records.COPY_SOON,
         before_sending: Callable[[], None] | None = None,
     ) -> bytes:
-        """Store a value's buffers; return the record that describes them. Waits `PATIENCE_SECONDS` for room.
+        """Store a value's buffers; return the record that describes them. Waits `patience` seconds for room.
 
         Args:
             object_id: the object.
@@ -153,7 +153,7 @@ class Writing:
     @property
     def patience(self) -> float:
         """Seconds to wait for room: none if there is a place to spill to."""
-        return 0.0 if self._places.spill is not None else PATIENCE_SECONDS
+        return 0.0 if self._places.spill is not None else patience_seconds()
 
     def _send(self, object_id: bytes, manifest: records.Manifest, views: list[memoryview]) -> ObjectStoreFull | None:
         """Write the buffers into Redis; return the error if it has no room."""
