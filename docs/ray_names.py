@@ -110,7 +110,7 @@ NOTES: Final[dict[tuple[str, str], str]] = {
     ("Options of actors", "placement_group"): "deprecated, as in Ray: use `scheduling_strategy`",
     ("Options of tasks", "object_store_memory"): "refused, as Ray does for tasks",
     ("Options of actors", "object_store_memory"): "accepted, without effect",
-    ("Options of actors", "enable_tensor_transport"): "refused: there is no transport between GPUs",
+    ("Options of actors", "enable_tensor_transport"): "accepted: tensors travel by the object store",
 }
 """(group, name) to how it differs."""
 

@@ -224,8 +224,19 @@ class ActorClass(Creates[T, P]):
         """
         self._rabbitry_options.concurrency(is_async=self._rabbitry_is_async)
         self._rabbitry_options.out_of_order(is_async=self._rabbitry_is_async)
+        if self._rabbitry_options.explicit.get("enable_tensor_transport") is False:
+            self._rabbitry_check_tensor_transports()
         if self._rabbitry_options.durable:
             self._rabbitry_check_durable()
+
+    def _rabbitry_check_tensor_transports(self) -> None:
+        for name in self._rabbitry_methods:
+            options = getattr(getattr(self._rabbitry_cls, name), METHOD_OPTIONS, None)
+            if options is not None and options.tensor_transport is not None:
+                raise ValueError(
+                    f"{self.__name__}.{name} has @method(tensor_transport=...), but the class "
+                    "@remote(enable_tensor_transport=False): leave one of them out."
+                )
 
     def _rabbitry_check_durable(self) -> None:
         concurrency = self._rabbitry_options.concurrency(is_async=self._rabbitry_is_async)

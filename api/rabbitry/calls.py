@@ -12,6 +12,7 @@ from rabbitry.exceptions import GetTimeoutError
 from rabbitry.generators import ObjectRefGenerator
 from rabbitry.hidden_frames import of_errors_of_tasks
 from rabbitry.object_ref import Handles, ObjectRef
+from rabbitry.option_checks import ONE_SIDED, tensor_transport
 from rabbitry.outages import raise_public, with_public_errors
 from rabbitry_broker.errors import RabbitryBrokerError
 from rabbitry_broker.ids import TASK_BYTES
@@ -24,22 +25,39 @@ __tracebackhide__ = of_errors_of_tasks
 
 
 @overload
-def get(object_refs: ObjectRef[T], *, timeout: float | None = None, progress: bool = False) -> T: ...
-@overload
-def get(object_refs: list[ObjectRef[T]], *, timeout: float | None = None, progress: bool = False) -> list[T]: ...
-@overload
-def get(object_refs: list[Any], *, timeout: float | None = None, progress: bool = False) -> list[Any]: ...
+def get(
+    object_refs: ObjectRef[T], *, timeout: float | None = None, progress: bool = False, _use_object_store: bool = False
+) -> T: ...
 @overload
 def get(
-    object_refs: ObjectRefGenerator[T], *, timeout: float | None = None, progress: bool = False
+    object_refs: list[ObjectRef[T]],
+    *,
+    timeout: float | None = None,
+    progress: bool = False,
+    _use_object_store: bool = False,
+) -> list[T]: ...
+@overload
+def get(
+    object_refs: list[Any], *, timeout: float | None = None, progress: bool = False, _use_object_store: bool = False
+) -> list[Any]: ...
+@overload
+def get(
+    object_refs: ObjectRefGenerator[T],
+    *,
+    timeout: float | None = None,
+    progress: bool = False,
+    _use_object_store: bool = False,
 ) -> ObjectRefGenerator[T]: ...
-def get(object_refs: Any, *, timeout: float | None = None, progress: bool = False) -> Any:
+def get(
+    object_refs: Any, *, timeout: float | None = None, progress: bool = False, _use_object_store: bool = False
+) -> Any:
     """Return the value of a ref, or the values of a list of refs in the same order; blocks until they are there.
 
     Args:
         object_refs: an ObjectRef or a list of them.
         timeout: seconds to wait at most; None for ever, 0 to look only.
         progress: show a progress bar meanwhile.
+        _use_object_store: as in Ray, of results with a `tensor_transport`; here all come from there.
 
     Raises:
         GetTimeoutError: not all ready within `timeout`.
@@ -217,12 +235,18 @@ def put(value: T, *, _owner: Any = None, _tensor_transport: str | None = None) -
     """Store a value and return its ref.
 
     Raises:
-        ValueError: one of Ray's private arguments is given; rabbitry has neither.
+        ValueError: `_owner`, which is gone from Ray, or a `_tensor_transport` that is none, or not for `put`.
         TypeError: `value` is an ObjectRef, or cannot be pickled (the message names the path to the culprit).
         ObjectStoreFullError: there is no room for it.
     """
-    if _owner is not None or _tensor_transport is not None:
-        raise ValueError("put() takes the value alone: _owner is gone from Ray, and rabbitry has no _tensor_transport.")
+    if _owner is not None:
+        raise ValueError("put() takes the value alone: _owner is gone from Ray.")
+    transport = tensor_transport("_tensor_transport", _tensor_transport)
+    if transport is not None and transport not in ONE_SIDED:
+        raise ValueError(
+            f"put() is not for the tensor transport {transport}, where sender and receiver take part: return the "
+            f"value from a method with @method(tensor_transport={transport.lower()!r}), or leave it out."
+        )
     return current.client().put(value)
 
 

@@ -32,6 +32,10 @@ _FINEST: Final = 0.0001
 _WHOLE: Final = frozenset({"FURIOSA", "HPU", "MBLT", "RBLN", "TPU", "TTNPU", "neuron_cores"})
 _SHARED: Final = frozenset({"GPU", "NPU"})
 _TPU_CHIPS: Final = (1, 2, 4, 8)
+TENSOR_TRANSPORTS: Final = frozenset({"CUDA_IPC", "GLOO", "NCCL", "NIXL"})
+ONE_SIDED: Final = frozenset({"CUDA_IPC", "NIXL"})
+"""Those whose tensors a reader fetches, so that `put` may name them."""
+
 _RESERVED: Final = {
     "CPU": "num_cpus",
     "GPU": "num_gpus",
@@ -367,15 +371,11 @@ def no_object_store_memory(keyword: str, value: Any) -> None:
         raise ValueError(f"{keyword} cannot be set for tasks.")
 
 
-def no_tensor_transport(keyword: str, value: Any) -> None:
-    """Refuse a tensor transport, which rabbitry does not have."""
-    if value is not None:
-        raise ValueError(f"{keyword}={shown(value)}: rabbitry passes tensors through the object store only.")
-
-
-def no_tensor_transports(keyword: str, value: Any) -> None:
-    """Refuse to switch tensor transports on, which rabbitry does not have."""
-    if value is not None and not isinstance(value, bool):
-        raise wrong_type(keyword, value, "False or None")
-    if value:
-        raise ValueError(f"{keyword}=True: rabbitry passes tensors through the object store only.")
+def tensor_transport(keyword: str, value: Any) -> str | None:
+    """Return the name, in capitals, of one of Ray's tensor transports; here tensors go by the object store anyway."""
+    if value is None:
+        return None
+    name = text(keyword, value).upper()
+    if name not in TENSOR_TRANSPORTS:
+        raise ValueError(f"Invalid tensor transport: {name}. There are {', '.join(sorted(TENSOR_TRANSPORTS))}.")
+    return name

@@ -79,7 +79,7 @@ ACTOR: Final[dict[str, Rule]] = {
     "durable": Rule("durable", checks.durable),
     "durable_replicas": Rule("durable_replicas", checks.count(default=0)),
     "object_store_memory": Rule("object_store_memory", checks.count()),
-    "enable_tensor_transport": Rule("enable_tensor_transport", checks.no_tensor_transports),
+    "enable_tensor_transport": Rule("enable_tensor_transport", _optional_bool),
     "_actor_generator_backpressure_num_objects": Rule("generator_backpressure", checks.actor_backpressure),
 }
 
@@ -89,7 +89,7 @@ METHOD: Final[dict[str, Rule]] = {
     "retry_exceptions": Rule("retry_exceptions", checks.optional(checks.retry_exceptions)),
     "concurrency_group": Rule("concurrency_group", checks.proper_name),
     "enable_task_events": Rule("enable_task_events", _optional_bool),
-    "tensor_transport": Rule("tensor_transport", checks.no_tensor_transport),
+    "tensor_transport": Rule("tensor_transport", checks.tensor_transport),
     "_generator_backpressure_num_objects": Rule("generator_backpressure", checks.optional(checks.backpressure)),
     "_num_objects_per_yield": Rule("objects_per_yield", checks.optional(checks.items_per_yield)),
 }

@@ -100,6 +100,7 @@ class TaskOptions(_Placed, frozen=True, kw_only=True):
         lifetime: "detached" if it outlives its driver, else None.
         generator_backpressure: unread items that pause a generator; -1 for no limit.
         objects_per_yield: items that a generator hands over at once.
+        tensor_transport: how Ray would move the tensors of a result; here all go by the object store.
         explicit: the options as they were written; see `given`.
 
     >>> TaskOptions.from_kwargs(num_cpus=2, resources={"license": 1}).resource_request()
@@ -294,6 +295,7 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
         enable_task_events: whether the state API shows its calls.
         generator_backpressure: unread items that pause a generator; -1 for no limit.
         objects_per_yield: items that a generator hands over at once.
+        tensor_transport: how Ray would move the tensors of a result; here all go by the object store.
         name: what the call is called in logs and errors (only per call).
         labels: labels of the call's record (only per call).
         explicit: the options as they were written; see `given`.
@@ -306,6 +308,7 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
     enable_task_events: bool | None = None
     generator_backpressure: int | None = None
     objects_per_yield: int | None = None
+    tensor_transport: str | None = None
     name: str | None = None
     labels: Mapping[str, str] | None = None
     explicit: Mapping[str, Any] = {}
@@ -341,8 +344,13 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def _made(cls, rules: Mapping[str, Rule], options: dict[str, Any]) -> MethodOptions:
         values = check_options(rules, options, "methods")
-        values.pop("tensor_transport", None)
-        return cls(**values, explicit=options)
+        made = cls(**values, explicit=options)
+        if made.tensor_transport is not None and made.num_returns not in (None, 1):
+            raise ValueError(
+                f"Methods with tensor_transport={made.tensor_transport} have one result, not "
+                f"num_returns={made.num_returns}."
+            )
+        return made
 
     def for_function(self, function: Callable[..., Any]) -> MethodOptions:
         """Return these options with `num_returns` settled for the method `function`.

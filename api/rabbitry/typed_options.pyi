@@ -86,7 +86,7 @@ class MethodOptions(TypedDict, total=False):
     retry_exceptions: RetryExceptions | None
     concurrency_group: str | None
     enable_task_events: bool | None
-    tensor_transport: None
+    tensor_transport: str | None
     _generator_backpressure_num_objects: int | None
     _num_objects_per_yield: int | None
 
@@ -97,7 +97,7 @@ class MethodCallOptions(TypedDict, total=False):
     retry_exceptions: RetryExceptions | None
     concurrency_group: str | None
     enable_task_events: bool | None
-    tensor_transport: None
+    tensor_transport: str | None
     name: str | None
     _generator_backpressure_num_objects: int | None
     _labels: Mapping[str, str] | None

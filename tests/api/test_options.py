@@ -309,7 +309,7 @@ def test_what_an_actor_needs_and_holds(
         ({"durable_replicas": 1}, ValueError, "needs durable"),
         ({"durable_replicas": -1, "durable": True}, ValueError, "None, 0 or a positive integer, but is -1"),
         ({"durable_replicas": "1", "durable": True}, TypeError, "an int"),
-        ({"enable_tensor_transport": True}, ValueError, "object store only"),
+        ({"enable_tensor_transport": "yes"}, TypeError, "True, False or None"),
         ({"_actor_generator_backpressure_num_objects": 0}, ValueError, "cannot be 0"),
         ({"_actor_generator_backpressure_num_objects": -2}, ValueError, "-1 for no limit"),
     ],
@@ -370,7 +370,9 @@ def test_method_options_merge() -> None:
         ({"max_task_retries": "x"}, TypeError),
         ({"_generator_backpressure_num_objects": 0}, ValueError),
         ({"_num_objects_per_yield": 0}, ValueError),
-        ({"tensor_transport": "nccl"}, ValueError),
+        ({"tensor_transport": "pigeon"}, ValueError),
+        ({"tensor_transport": 3}, TypeError),
+        ({"tensor_transport": "gloo", "num_returns": 2}, ValueError),
     ],
 )
 def test_bad_method_options(options: dict[str, Any], error: type[BaseException]) -> None:

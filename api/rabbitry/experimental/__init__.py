@@ -6,10 +6,13 @@ import importlib
 from typing import Any
 
 from rabbitry.experimental.locations import get_local_object_locations, get_object_locations
+from rabbitry.experimental.tensors import wait_tensor_freed
 
-_SUBMODULES = frozenset(("collective", "compiled_dag_ref", "internal_kv", "locations", "shuffle", "tqdm_ray"))
+_SUBMODULES = frozenset(
+    ("collective", "compiled_dag_ref", "internal_kv", "locations", "shuffle", "tensors", "tqdm_ray")
+)
 
-__all__ = ["get_local_object_locations", "get_object_locations"]
+__all__ = ["get_local_object_locations", "get_object_locations", "wait_tensor_freed"]
 
 
 def __getattr__(name: str) -> Any:
