@@ -22,7 +22,7 @@ import os
 import pickle
 import sys
 import types
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import msgspec
 
@@ -127,6 +127,8 @@ class TaskError(RabbitryError):
     """
 
     __module__ = _PUBLIC_MODULE
+    _is_raised: ClassVar[bool] = False  # an instance of the class of its cause, too: see `_RAISED`
+    _task_error: TaskError  # what that one was made from
 
     def __init__(
         self,
@@ -161,7 +163,7 @@ class TaskError(RabbitryError):
         If that class cannot be subclassed, a warning is logged and the error itself is returned: catch `TaskError`
         and look at its `cause`.
         """
-        if isinstance(self, _RaisedTaskError) or issubclass(TaskError, type(self.cause)):
+        if self._is_raised or issubclass(TaskError, type(self.cause)):
             return self
         try:
             return self.make_dual_exception_instance()
@@ -246,22 +248,28 @@ class TaskError(RabbitryError):
         return "\n".join(lines)
 
 
-class _RaisedTaskError(TaskError):
-    """What the classes made by `_dual_class` have in common; instances are made by `make_dual_exception_instance`."""
+def _raised_str(self: Any) -> str:
+    return str(self._task_error)
 
-    _task_error: TaskError
 
-    def __str__(self) -> str:
-        return str(self._task_error)
+def _raised_reduce(self: Any) -> Any:
+    return _load_raised, (self._task_error._record().encode(),)
 
-    def __reduce__(self) -> Any:
-        return _load_raised, (self._task_error._record().encode(),)
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached for what the cause computes (its __getattr__) and the dual instance does not have.
-        if name in ("cause", "_task_error"):
-            raise AttributeError(name)
-        return getattr(self.cause, name)
+def _raised_getattr(self: Any, name: str) -> Any:
+    # Reached for what the cause computes (its __getattr__) and the dual instance does not have.
+    if name in ("cause", "_task_error"):
+        raise AttributeError(name)
+    return getattr(self.cause, name)
+
+
+# What the classes made by `_dual_class` have in common. It is no base of theirs: programs look at the bases of errors.
+_RAISED: Final[dict[str, Any]] = {
+    "_is_raised": True,
+    "__str__": _raised_str,
+    "__reduce__": _raised_reduce,
+    "__getattr__": _raised_getattr,
+}
 
 
 @functools.lru_cache(maxsize=512)
@@ -269,11 +277,12 @@ def _dual_class(cause_class: type[Any]) -> type[TaskError]:
     name = f"{TaskError.__name__}({cause_class.__name__})"
 
     def body(namespace: dict[str, Any]) -> None:
+        namespace.update(_RAISED)
         namespace["__module__"] = TaskError.__module__
         namespace["__qualname__"] = name
         namespace["__doc__"] = f"A task raised {cause_class.__qualname__}."
 
-    return cast("type[TaskError]", types.new_class(name, (_RaisedTaskError, cause_class), {}, body))
+    return cast("type[TaskError]", types.new_class(name, (TaskError, cause_class), {}, body))
 
 
 class _ErrorRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -351,7 +360,7 @@ def store_error(exc: BaseException) -> bytes:
     For what befell a task from outside (`WorkerCrashedError`, `TaskCancelledError`, `ActorDiedError`).
     """
     if isinstance(exc, TaskError):
-        return (exc._task_error if isinstance(exc, _RaisedTaskError) else exc)._record().encode()
+        return (exc._task_error if exc._is_raised else exc)._record().encode()
     text = _traceback_text(exc)
     cause, note = _dump_cause(exc, text)
     return _ErrorRecord(_RECORD_VERSION, False, cause, text, note=_encodable(note)).encode()

@@ -530,3 +530,9 @@ def test_builtin_bases_are_rays() -> None:
     assert issubclass(exceptions.ActorHandleNotFoundError, ValueError)
     assert issubclass(exceptions.ReferenceCountingAssertionError, AssertionError)
     assert issubclass(exceptions.RayChannelTimeoutError, TimeoutError)
+
+
+def test_what_get_raises_derives_from_the_two_classes_and_no_third() -> None:
+    raised = load_task_error(capture_task_error(KeyError("a"), "f", 1, "ip"))
+    assert type(raised).__bases__ == (TaskError, KeyError)
+    assert pickle.loads(pickle.dumps(raised)).args == ("a",)

@@ -38,7 +38,7 @@ def test_a_result_with_a_transport_is_a_result_like_others() -> None:
 
 def test_put_takes_the_transports_whose_readers_fetch_and_refuses_others() -> None:
     assert rabbitry.get(rabbitry.put("value", _tensor_transport="nixl")) == "value"
-    with pytest.raises(ValueError, match="put.. is not for the tensor transport GLOO"):
+    with pytest.raises(ValueError, match=r"put\(\) is not for the tensor transport GLOO"):
         rabbitry.put("value", _tensor_transport="gloo")
     with pytest.raises(ValueError, match="Invalid tensor transport: PIGEON"):
         rabbitry.put("value", _tensor_transport="pigeon")
