@@ -6,10 +6,10 @@ import atexit
 import json
 import logging
 import os
-import secrets as random_secrets
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -255,7 +255,7 @@ def init(
                 _connect(session, address, store)
             assert session.client is not None
             client = session.client
-            client.namespace = namespace or random_secrets.token_hex(16)
+            client.namespace = namespace or str(uuid.uuid4())  # as Ray calls what nobody named
             client.job_logging = None if logging_config is None else logging_config.to_dict()
             if session.node is None:
                 client.register()  # before its job: who is not on record is not missed
