@@ -43,9 +43,9 @@ def test_what_is_waited_for(tmp_path: Path) -> None:
     path = str(tmp_path / "go")
     running = after.remote(path)
     parked = after.remote(path, running)
-    assert said(running).endswith("1 of 1 objects are not ready. 1 queued or running.")
+    assert said(running).endswith("1 of 1 are missing. 1 queued or running.")
     text = said([running, parked])
-    assert "2 of 2 objects" in text
+    assert "2 of 2 are missing" in text
     assert "1 waiting for arguments that are not there yet" in text
     actor: Any = Slow.remote()  # type: ignore[attr-defined]
     call = actor.after.remote(path)

@@ -94,6 +94,18 @@ def handles_gone_cause(actor_id: bytes) -> bytes:
     return death_record("", actor_id, "The actor is dead because all references to the actor were removed.")
 
 
+def process_ended(detail: str, *, intended: bool) -> str:
+    """Return why an actor is dead whose process ended, in the words that programs written for Ray look for.
+
+    Args:
+        detail: what is known of it, a sentence.
+        intended: it ended by itself.
+    """
+    kind = "INTENDED_USER_EXIT" if intended else "SYSTEM_ERROR"
+    died = "The actor is dead because its worker process has died."
+    return f"{died} Worker exit type: {kind} Worker exit detail: {detail}"
+
+
 def death_record(class_name: str, actor_id: bytes, reason: str, **facts: Any) -> bytes:
     """Return the stored ActorDiedError with these facts; see `ActorDeath`."""
     return store_error(ActorDiedError(ActorDeath(class_name, actor_id.hex(), reason, **facts)))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry import runtime_context
-from rabbitry.core.failures import cancelled_error, death_record
+from rabbitry.core.failures import cancelled_error, death_record, process_ended
 from rabbitry.core.submit.plans import END_METHOD
 from rabbitry.exceptions import (
     ActorDiedError,
@@ -411,7 +411,8 @@ class ActorHost:
         """The actor ends before this call began; False if it may be tried again by the next process."""
         if self.ending not in GRACEFUL:
             return False
-        record = death_record(self.spec.class_name, self.header.actor, "It exited by itself.", pid=os.getpid())
+        reason = process_ended("It exited by itself.", intended=True)
+        record = death_record(self.spec.class_name, self.header.actor, reason, pid=os.getpid())
         self.runner_of_calls.note_failure(call.header, call.task, record)
         fill(call.header, call.task, records.ERROR + record, out)
         return True

@@ -18,7 +18,7 @@ from typing import Any
 
 from rabbitry import environment, error_types
 from rabbitry.client import Client
-from rabbitry.core.failures import death_record, store_full
+from rabbitry.core.failures import death_record, process_ended, store_full
 from rabbitry.core.submit.arguments import UNCOUNTED_BYTES
 from rabbitry.exceptions import (
     ObjectLostError,
@@ -420,7 +420,7 @@ class CallRunner:
         if isinstance(error, KeyboardInterrupt):
             error = TaskCancelledError(task[0].hex()).with_traceback(error.__traceback__)
         if isinstance(error, ActorExit) or (isinstance(error, SystemExit) and header.kind == KIND_ACTOR_CALL):
-            reason = "It exited by itself (exit_actor, __ray_terminate__ or sys.exit)."
+            reason = process_ended("It exited by itself (exit_actor, __ray_terminate__ or sys.exit).", intended=True)
             class_name = header.name.partition(".")[0]
             return death_record(class_name, header.actor, reason, pid=os.getpid(), node_id=self.node_id.hex())
         if isinstance(error, SystemExit):

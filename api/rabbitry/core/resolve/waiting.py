@@ -218,8 +218,8 @@ class Waiting:
 
         if not done() and not self.until(done, lambda: [key for key in missing[at:] if key not in values], deadline):
             raise GetTimeoutError(
-                f"Get timed out after {timeout} s: {sum(key not in values for key in missing)} of {asked} "
-                "objects are not ready."
+                "Get timed out: some object(s) not ready. "
+                f"After {timeout} s, {sum(key not in values for key in missing)} of {asked} are missing."
             )
         if failed:
             self._load(failed[0], values[failed[0]])

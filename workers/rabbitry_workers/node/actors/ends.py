@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rabbitry.core.failures import death_record, handles_gone_cause
+from rabbitry.core.failures import death_record, handles_gone_cause, process_ended
 from rabbitry.core.submit.plans import END_METHOD
 from rabbitry.exceptions import ActorUnavailableError, store_error
 from rabbitry_broker import queue_names as names
@@ -112,9 +112,11 @@ class Ends:
         cause = hosted.cause or death_record(
             hosted.spec.class_name,
             actor_id,
-            "It exited by itself."
+            process_ended("It exited by itself.", intended=True)
             if reason in GRACEFUL
-            else f"Its process ended unexpectedly ({reason or 'crashed'}).{self._last_words(executor)}",
+            else process_ended(
+                f"It ended unexpectedly ({reason or 'crashed'}).{self._last_words(executor)}", intended=False
+            ),
             pid=executor.pid,
             name=hosted.spec.name,
             node_id=self._node.id.hex(),
