@@ -45,6 +45,15 @@ def test_the_answer_changes_only_for_a_library_that_was_not_there(monkeypatch: p
     assert libraries.of(function_of("modin.core.execution")) is second
 
 
+def test_a_class_of_the_program_is_of_the_library_that_it_inherits_from() -> None:
+    trainable = type("Trainable", (), {"__module__": "ray.tune.trainable.trainable"})
+    mixin = type("Mixin", (), {"__module__": "__main__"})
+    mine = type("Mine", (mixin, trainable), {"__module__": "__main__"})
+    named = LibraryModules().of(type("Finer", (mine,), {"__module__": "program"}))
+    assert {"ray.tune", "torch"} <= set(named)
+    assert LibraryModules().of(mixin) == ()
+
+
 def test_a_library_that_has_no_head_does_not_change_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     libraries = LibraryModules()
     first = libraries.of(function_of("ray.other.module"))
