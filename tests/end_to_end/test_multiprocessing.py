@@ -149,7 +149,7 @@ def test_callbacks_are_called_before_a_result_counts_as_ready(pool):
     results = [
         pool.apply_async(square, (3,), callback=called.append),
         pool.map_async(square, [1, 2], callback=called.append),
-        pool.map_async(odd_fails, [1, 2], error_callback=lambda error: called.append(error.args)),
+        pool.map_async(odd_fails, [1, 2], error_callback=lambda error: called.append(error.underlying.args)),
         pool.map_async(square, [], callback=called.append),
         pool.apply_async(square, (4,), callback=lambda value: called.append(pool.apply(square, (value,)))),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import queue
@@ -167,7 +168,7 @@ class AsyncResult(Job):
     Args:
         pool: where it is computed.
         callback: called with the result.
-        error_callback: called with the exception instead.
+        error_callback: called with the exception instead; its `underlying`, as in Ray, is that itself.
         single: the result is that of one call, no list.
         unattended: nobody may be waiting for it.
     """
@@ -265,6 +266,8 @@ class AsyncResult(Job):
             if error is None and self._callback is not None:
                 self._callback(value)
             elif error is not None and self._error_callback is not None:
+                with contextlib.suppress(AttributeError):
+                    error.underlying = error  # type: ignore[attr-defined]  # Ray hands over a wrapper of that name
                 self._error_callback(error)
         finally:
             self._called.set()
