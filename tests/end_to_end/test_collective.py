@@ -194,7 +194,7 @@ def no_backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("no_backends")
 def test_a_backend_of_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     members = [Member.remote(), Member.remote()]
-    with pytest.raises(ValueError, match="Unrecognized backend"):
+    with pytest.raises(RuntimeError, match="Backend NOTED is not registered"):
         collective.create_collective_group(members, 2, [0, 1], "noted", "own")
     assert not collective.is_backend_available("noted")
     collective.register_collective_backend("noted", Noted)
@@ -269,5 +269,7 @@ def test_what_is_refused() -> None:
         Backend("mpi")
     assert Backend("torch_gloo") == Backend.GLOO
     if not collective.gloo_available():
-        with pytest.raises(RuntimeError, match="needs torch"):
+        with pytest.raises(ValueError, match=r"Backend GLOO is not registered\. It needs torch"):
             get(Member.remote().join.remote(2, 0, "none"))
+    with pytest.raises(RuntimeError, match=r"Backend MPI is not registered\. Please register it"):
+        collective.create_collective_group([Member.remote()], 1, [0], "mpi")

@@ -80,8 +80,8 @@ def init_collective_group(
         gloo_timeout: milliseconds to wait for the others, now and in each operation.
 
     Raises:
-        RuntimeError: not inside a task or actor, joined before, or the backend is not there.
-        ValueError: an empty name, or an unknown backend.
+        RuntimeError: not inside a task or actor, or joined before, or the backend cannot be used.
+        ValueError: an empty name, or there is no such backend.
         AssertionError: a rank that a group of this size has not.
     """
     _check_inside_actor()
@@ -96,8 +96,8 @@ def init_collective_group(
 
 
 def _join(backend: str, world_size: int, rank: int, group_name: str, timeout_ms: int) -> None:
-    name = Backend(backend)
-    _require(name)
+    name = _name_of(backend)
+    _require(name, ValueError)
     own = added(name)
     if own is not None:
         _groups[group_name] = own(world_size, rank, group_name)
@@ -105,14 +105,26 @@ def _join(backend: str, world_size: int, rank: int, group_name: str, timeout_ms:
         _groups[group_name] = TorchGroup(world_size, rank, group_name, timeout_ms, name)
 
 
-def _require(name: str) -> None:
+def _name_of(backend: str) -> str:
+    """Return what a backend is called, also one that is not there."""
+    return Backend.GLOO if backend.upper() == "TORCH_GLOO" else backend.upper()
+
+
+def _require(name: str, error: type[Exception]) -> None:
+    """Raise `error`, the kind that Ray raises there, if a backend is not known; RuntimeError if it cannot be used."""
     if is_backend_available(name):
         return
     own = added(name)
     if own is not None:
-        raise RuntimeError(f"The backend {name} is not available: {own.__name__}.check_backend_availability says so.")
-    needs = "torch" if name == Backend.GLOO else "torch with nccl, and a GPU"
-    raise RuntimeError(f"The backend {name} is not available: it needs {needs}. `pip install torch` brings torch.")
+        raise RuntimeError(
+            f"Backend {name} is registered but not available: {own.__name__}.check_backend_availability says so."
+        )
+    needs = {Backend.GLOO: "torch", Backend.NCCL: "torch with nccl, and a GPU"}.get(name)
+    if needs is None:
+        how = f"Please register it using register_collective_backend('{name}', YourBackendClass)."
+    else:
+        how = f"It needs {needs}. `pip install torch` brings torch."
+    raise error(f"Backend {name} is not registered. {how}")
 
 
 def create_collective_group(
@@ -135,7 +147,6 @@ def create_collective_group(
 
     Raises:
         RuntimeError: there is such a group, the backend is not there, or the numbers do not fit each other.
-        ValueError: an unknown backend.
     """
     if len(ranks) != len(actors):
         raise RuntimeError(
@@ -147,7 +158,7 @@ def create_collective_group(
         raise RuntimeError(f"World size must be greater than zero. Got '{world_size}'.")
     if len(ranks) > world_size:
         raise RuntimeError("Ranks cannot be greater than world_size.")
-    _require(Backend(backend))
+    _require(_name_of(backend), RuntimeError)
     places = {each._actor_id.hex(): rank for each, rank in zip(actors, ranks, strict=True)}
     try:
         _declared[group_name] = rendezvous.put_up(f"info_{group_name}", (places, world_size, backend, gloo_timeout))
