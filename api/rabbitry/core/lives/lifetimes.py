@@ -242,7 +242,7 @@ class Lifetimes:
                 self._sort_out(key, record, plain, special, given_back, actors)
                 if self._watched and key in self._watched and not self._references.holds(key):
                     heard += [(callback, key) for callback in self._watched.pop(key)]
-            for _ in range(min(len(self._unheld), TOGETHER)):
+            for _ in range(min(len(self._unheld), TOGETHER - len(gone))):
                 key, may_have_more = self._unheld.popleft()
                 if self._references.holds(key):
                     # Since it came, a handle was found in another value (the items of a dynamic task in its result).
@@ -299,9 +299,8 @@ class Lifetimes:
         actors: list[tuple[bytes, bytes]],
     ) -> None:
         try:
-            if plain:
-                self._again(self._lives.drop(plain, plain=True)[1])
-                plain = []
+            # First what may have more: a result that came twice may be of both kinds (a large value, and the error of a
+            # group that was removed then), and what the first one has is found only as long as it stands.
             if special:
                 kept, failed = self._lives.drop(special)
                 self._again(failed)
@@ -309,6 +308,9 @@ class Lifetimes:
                 for key, actor in actors:
                     if key not in kept:
                         self._actor_released(actor)
+            if plain:
+                self._again(self._lives.drop(plain, plain=True)[1])
+                plain = []
             if given_back:
                 self._lives.give_back(self._id, given_back)
         except RabbitryBrokerError:

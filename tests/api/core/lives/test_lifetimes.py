@@ -107,6 +107,24 @@ def test_what_is_not_here_yet_is_dropped_when_it_comes(case: Case) -> None:
     assert case.told("drop") == [([result_id(1)], True)], "others' results are not ours to drop"
 
 
+@pytest.mark.parametrize("together", [1, 10])
+@pytest.mark.parametrize("first_had_a_handle", [True, False])
+def test_of_a_result_that_came_twice_what_the_first_one_has_is_looked_for_while_it_stands(
+    case: Case, monkeypatch: pytest.MonkeyPatch, first_had_a_handle: bool, together: int
+) -> None:
+    monkeypatch.setattr(module, "TOGETHER", together)
+    if first_had_a_handle:
+        case.around.references.counts[result_id(1)] = 1
+        case.around.values[result_id(1)] = b"L..."
+        case.around.references.dropped.append(result_id(1))
+    else:
+        case.lifetimes.unheld(result_id(1), b"L...")
+    case.lifetimes.unheld(result_id(1), b"E...")
+    case.lifetimes.collect()
+    assert case.told("drop") == [([result_id(1)], False), ([result_id(1)], True)]
+    assert not case.lifetimes.waiting
+
+
 def test_a_handle_that_came_back_meanwhile_keeps_it(case: Case) -> None:
     case.lifetimes.unheld(result_id(1), b"N")
     case.around.references.new(result_id(1))
