@@ -94,6 +94,7 @@ def sizes() -> dict[str, int]:
     """Return the lengths of all collections that can be reached from this process's client, by path."""
     gc.collect()
     client = current.client()
+    client.publisher.flush()  # some of the last messages stay unconfirmed until the next one is sent
     found: dict[str, int] = {}
     seen = {id(client)}
     todo: list[tuple[str, Any]] = [("client", client)]
