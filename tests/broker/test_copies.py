@@ -67,9 +67,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         "LAPSED_SECONDS",
         "GONE_SECONDS",
         "SILENT_SECONDS",
-        "PATIENCE_SECONDS",
     ):
         monkeypatch.setattr(copies, name, getattr(copies, name) / 20)
+    monkeypatch.setenv("RABBITRY_STORE_FULL_SECONDS", "0.5")
 
 
 def new_id() -> bytes:
