@@ -20,7 +20,7 @@ from tests.fuzz.run import Failure, run_programs
 from tests.fuzz.script import render
 
 FAILED = sorted(Path(__file__).with_name("failed").glob("*.json"))
-PROGRAMS = 120
+PROGRAMS = 90
 AT_ONCE = 6
 """Programs at a time; what they leave behind is looked for when all of them have ended."""
 REPEATS = 2

@@ -10,9 +10,9 @@ from tests.fuzz.interleavings.client import OWNER, WATCHED, FakeClient, completi
 from tests.fuzz.interleavings.orders import orders
 from tests.fuzz.interleavings.scheduler import Scheduler
 
-pytestmark = pytest.mark.timeout(600)  # a thousand orders, traced line by line: minutes on a machine with other work
+pytestmark = pytest.mark.timeout(600)  # hundreds of orders, traced line by line: minutes on a machine with other work
 
-ORDERS = 1000
+ORDERS = 500
 SOON = 0.5
 """Virtual seconds: less than the time after which somebody would look again, had a wake-up got lost."""
 

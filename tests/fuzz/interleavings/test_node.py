@@ -31,7 +31,7 @@ from tests.fuzz.interleavings.happening import happen
 from tests.fuzz.interleavings.orders import named, orders
 from tests.workers.node.fakes import OWNER, QUEUE, FakeExecutor, World, header, task
 
-ORDERS = 1000
+ORDERS = 500
 STEPS = 60
 CPUS = 3.0
 CLASSES = ("CPU=1", "CPU=0.5", "CPU=2", "none")
