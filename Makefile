@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test coverage test-latest test-lowest oracle lock dashboard-test chaos fuzz soak bench scale up down compose-test kubernetes-check lint format docs docs-links clean
+.PHONY: help demo test test-long coverage test-latest test-lowest oracle lock dashboard-test chaos fuzz soak bench scale up down compose-test kubernetes-check lint format docs docs-links clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
 	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
+	@echo "make test-long  tests that take long (10 minutes)"
 	@echo "make coverage  how much of client and node the tests of their parts alone reach"
 	@echo "make test-latest, make test-lowest  the tests with the newest, and the oldest admitted, versions of everything"
 	@echo "make oracle  ask a real Ray, which goes into .bench/, whether our record of what it does is true"
@@ -47,6 +48,10 @@ test: servers-possible
 	@$(MAKE) --no-print-directory lint & lint=$$!; \
 	$(BIN)/python tools/test_servers.py $(BIN)/python -m pytest $(PYTEST_ARGS); code=$$?; \
 	wait $$lint && exit $$code
+
+# What waits for leases, drains and idle nodes again and again, and has a shorter sibling in `make test`.
+test-long: $(VENV)/dev.stamp
+	@$(BIN)/python tools/test_servers.py $(BIN)/python -m pytest -m long tests $(PYTEST_ARGS)
 
 # Environments of their own, made anew each time: what is newest today was not so yesterday.
 test-latest: RESOLUTION := highest

@@ -385,6 +385,7 @@ def test_max_pending_calls():
     assert rabbitry.get(counter.add.remote(), timeout=30) == 3
 
 
+@pytest.mark.long
 def test_actors_hold_no_cpu_by_default():
     counters = [Counter.remote() for _ in range(6)]
     assert rabbitry.get([counter.add.remote() for counter in counters], timeout=50) == [1] * 6

@@ -64,6 +64,7 @@ def status(address: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)  # processes come and go five times
 def test_nodes_come_for_work_and_requests_and_leave_when_idle(scaled: tuple[Cluster, Path], tmp_path: Path):
     cluster, directory = scaled
@@ -88,6 +89,7 @@ def test_nodes_come_for_work_and_requests_and_leave_when_idle(scaled: tuple[Clus
     assert rabbitry.get(hold.remote(str(tmp_path), "last"), timeout=20)
 
 
+@pytest.mark.long
 def test_what_a_program_requested_goes_with_it(engine_arguments: dict[str, Any]):
     with Cluster(initialize_head=True, head_node_args={"num_cpus": 1}, **engine_arguments) as cluster:
         cluster.connect(log_to_driver=False)

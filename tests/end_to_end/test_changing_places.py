@@ -12,6 +12,7 @@ from tests.end_to_end.where_work_runs import where
 from tests.servers import wait_until
 
 
+@pytest.mark.long
 def test_another_node_is_the_head_when_the_first_leaves_or_dies(start_cluster: StartCluster):
     cluster = start_cluster({"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1})
     asks = where.options(num_cpus=0, resources={HEAD: 0.001})

@@ -87,6 +87,7 @@ def test_a_drained_node_finishes_what_runs_and_hands_back_the_rest(start_cluster
     assert [each["NodeID"] for each in rabbitry.nodes()] == [other.node_id]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", ["0.5", "30"])
 def test_a_drain_ends_by_its_limit_or_a_second_signal(start_cluster, tmp_path, seconds):
     cluster = start_cluster({"num_cpus": 1}, environment={"RABBITRY_DRAIN_SECONDS": seconds})
@@ -117,6 +118,7 @@ def test_a_killed_node_loses_no_task(start_cluster, tmp_path):
     assert set(rabbitry.get(runs + waiting, timeout=25)) == {other.node_id}
 
 
+@pytest.mark.long
 def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
     cluster = start_cluster({"num_cpus": 1})
     (node,) = cluster.list_all_nodes()
@@ -148,6 +150,7 @@ def test_a_node_killed_within_a_chain_loses_no_link(start_cluster, tmp_path):
     assert [int(line) for line in path.read_text().split()] == [*range(8), *range(7, 12)]
 
 
+@pytest.mark.long
 def test_a_task_that_may_run_once_fails_with_its_node(start_cluster, tmp_path):
     cluster = start_cluster({"num_cpus": 1})
     (node,) = cluster.list_all_nodes()
@@ -160,6 +163,7 @@ def test_a_task_that_may_run_once_fails_with_its_node(start_cluster, tmp_path):
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
+@pytest.mark.long
 def test_a_task_that_takes_its_nodes_along_fails_in_the_end(start_cluster, tmp_path):
     cluster = start_cluster({"num_cpus": 1})
 

@@ -79,6 +79,7 @@ def test_status_shows_the_cluster_and_stop_ends_a_node(start_cluster, tmp_path):
     assert set(rabbitry.get([held, *refs], timeout=20)) == {alpha.node_id}
 
 
+@pytest.mark.long
 def test_status_counts_what_was_put_aside(start_cluster):
     from rabbitry_broker import cluster_file
     from rabbitry_broker.queues import open_publisher
@@ -168,6 +169,7 @@ def test_a_wrong_password_for_redis_is_told(variables, monkeypatch, start_redis)
     assert "wrong user name or password" in _refusal(variables, monkeypatch)
 
 
+@pytest.mark.long
 def test_another_secret_is_told(variables, monkeypatch):
     assert joins(variables)
     assert "has another secret" in _refusal({**variables, "RABBITRY_SECRET": secrets.token_hex(16)}, monkeypatch)
@@ -240,6 +242,7 @@ def test_nodes_leave_values_alone_that_another_cluster_with_the_same_secret_has(
     rabbitry.shutdown()
 
 
+@pytest.mark.long
 def test_a_secret_can_be_replaced(variables):
     """First all get the new one beside the old one, then the old one goes."""
     assert joins(variables)

@@ -80,6 +80,7 @@ def test_a_session_has_a_dashboard_that_ends_with_it():
     assert not answers(url)
 
 
+@pytest.mark.long
 def test_the_next_free_port_is_taken_unless_one_is_named(monkeypatch):
     monkeypatch.setattr(dashboard, "DEFAULT_PORT", free_port())
     with socket.create_server(("127.0.0.1", dashboard.DEFAULT_PORT)):
@@ -101,6 +102,7 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch):
     assert not rabbitry.is_initialized()
 
 
+@pytest.mark.long
 def test_it_ends_with_a_driver_that_is_killed():
     program = (
         "import rabbitry, sys\n"
@@ -138,6 +140,7 @@ def test_the_command_line_serves_a_cluster(start_cluster, serve):
     assert TOKEN not in output
 
 
+@pytest.mark.long
 def test_no_token_is_for_this_host_alone(start_cluster, serve):
     cluster = start_cluster({"num_cpus": 1})
     _, url = serve("--address", cluster.address, "--no-token")
@@ -158,6 +161,7 @@ def test_what_cannot_be_is_said_in_one_line(serve, monkeypatch, tmp_path: Path):
     assert output.count("\n") == 1
 
 
+@pytest.mark.long
 def test_the_token_is_made_where_none_is_known(monkeypatch, tmp_path: Path):
     monkeypatch.delenv("RABBITRY_DASHBOARD_TOKEN")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

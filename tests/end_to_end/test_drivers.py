@@ -72,6 +72,7 @@ def is_free(cluster: Cluster) -> None:
     rabbitry.get(nap.remote(0), timeout=GRACE_SECONDS)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_stopped_driver_finds_all_it_had(start_cluster: StartCluster, tmp_path: Path):
     cluster = start_cluster({"num_cpus": 1}, client_lease=LEASE)

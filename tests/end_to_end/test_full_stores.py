@@ -149,6 +149,7 @@ def test_large_values_fill_redis_and_nothing_is_dropped(limited: str) -> None:
     wait_until(lambda: not objects_kept(), text=objects_kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limited", ["rabbitmq"], indirect=True)
 def test_a_durable_actor_whose_state_has_no_room_says_so_and_the_cluster_goes_on(limited: str) -> None:
     @rabbitry.remote(num_cpus=0, durable=True)

@@ -64,6 +64,7 @@ def wait_for_room(hosts: list[ClusterNode], free: float = 3.0) -> None:
         wait_until(has_beaten, "all nodes gave a sign of life", 20.0)
 
 
+@pytest.mark.long
 def test_tasks_run_where_their_large_arguments_are(hosts: list[ClusterNode]):
     at_home = 0
     for turn in range(9):
@@ -75,6 +76,7 @@ def test_tasks_run_where_their_large_arguments_are(hosts: list[ClusterNode]):
     assert at_home >= 8, "by chance it would be 3; a busy machine may tell of room too late"
 
 
+@pytest.mark.long
 def test_a_task_that_waited_for_its_arguments_goes_where_most_of_them_are(hosts: list[ClusterNode], tmp_path: Path):
     at_home = 0
     for turn in range(4):

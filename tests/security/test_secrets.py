@@ -165,6 +165,7 @@ def _sockets_of_session() -> list[str]:
     return [path for path in paths if path.startswith(inherited) and Path(path).exists()]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_the_secret_changes_while_work_goes_on(redis_server: RedisServer, rabbitmq_server: RabbitMQServer):
     """The three steps of docs/security.md, nodes and drivers one after the other: at no moment is anything refused."""
