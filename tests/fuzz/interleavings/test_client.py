@@ -12,7 +12,7 @@ from tests.fuzz.interleavings.scheduler import Scheduler
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of orders, traced line by line: minutes on a machine with other work
 
-ORDERS = 500
+ORDERS = 250
 SOON = 0.5
 """Virtual seconds: less than the time after which somebody would look again, had a wake-up got lost."""
 
