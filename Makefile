@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-versio
 
 help:
 	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
-	@echo "make test    lint, then all tests on real Redis and RabbitMQ servers"
+	@echo "make test    lint and all tests, on real Redis and RabbitMQ servers"
 	@echo "make test-long  tests that take long (10 minutes)"
 	@echo "make coverage  how much of client and node the tests of their parts alone reach"
 	@echo "make test-latest, make test-lowest  the tests with the newest, and the oldest admitted, versions of everything"

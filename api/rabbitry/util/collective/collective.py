@@ -29,6 +29,7 @@ from rabbitry.util.collective.types import (
     ReduceOptions,
     ReduceScatterOptions,
     SendOptions,
+    name_of,
     torch_available,
 )
 
@@ -96,18 +97,13 @@ def init_collective_group(
 
 
 def _join(backend: str, world_size: int, rank: int, group_name: str, timeout_ms: int) -> None:
-    name = _name_of(backend)
+    name = name_of(backend)
     _require(name, ValueError)
     own = added(name)
     if own is not None:
         _groups[group_name] = own(world_size, rank, group_name)
     else:
         _groups[group_name] = TorchGroup(world_size, rank, group_name, timeout_ms, name)
-
-
-def _name_of(backend: str) -> str:
-    """Return what a backend is called, also one that is not there."""
-    return Backend.GLOO if backend.upper() == "TORCH_GLOO" else backend.upper()
 
 
 def _require(name: str, error: type[Exception]) -> None:
@@ -158,7 +154,7 @@ def create_collective_group(
         raise RuntimeError(f"World size must be greater than zero. Got '{world_size}'.")
     if len(ranks) > world_size:
         raise RuntimeError("Ranks cannot be greater than world_size.")
-    _require(_name_of(backend), RuntimeError)
+    _require(name_of(backend), RuntimeError)
     places = {each._actor_id.hex(): rank for each, rank in zip(actors, ranks, strict=True)}
     try:
         _declared[group_name] = rendezvous.put_up(f"info_{group_name}", (places, world_size, backend, gloo_timeout))

@@ -22,6 +22,12 @@ def cupy_available() -> bool:
     return False
 
 
+def name_of(backend: str) -> str:
+    """Return what a backend is called, also one that is not there."""
+    upper = backend.upper()
+    return "GLOO" if upper == "TORCH_GLOO" else upper
+
+
 class Backend:
     """The backends: `Backend("gloo") == Backend.GLOO`. `register_collective_backend` adds to them.
 
@@ -34,9 +40,7 @@ class Backend:
     UNRECOGNIZED: Final = "unrecognized"
 
     def __new__(cls, name: str) -> str:  # type: ignore[misc]  # noqa: D102  text comes of it, as of Ray's
-        upper = name.upper()
-        if upper in ("GLOO", "TORCH_GLOO"):
-            return cls.GLOO
+        upper = name_of(name)
         found = getattr(cls, upper, cls.UNRECOGNIZED)
         if found == upper:
             return upper

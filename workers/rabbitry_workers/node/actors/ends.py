@@ -109,19 +109,21 @@ class Ends:
         actor_id = executor.actor
         hosted = self._table.hosted.pop(actor_id)
         reason = executor.leaving
+        graceful = reason in GRACEFUL
         cause = hosted.cause or death_record(
             hosted.spec.class_name,
             actor_id,
-            process_ended("It exited by itself.", intended=True)
-            if reason in GRACEFUL
-            else process_ended(
-                f"It ended unexpectedly ({reason or 'crashed'}).{self._last_words(executor)}", intended=False
+            process_ended(
+                "It exited by itself."
+                if graceful
+                else f"It ended unexpectedly ({reason or 'crashed'}).{self._last_words(executor)}",
+                intended=graceful,
             ),
             pid=executor.pid,
             name=hosted.spec.name,
             node_id=self._node.id.hex(),
         )
-        hosted.final = hosted.final or reason in GRACEFUL
+        hosted.final = hosted.final or graceful
         started = executor.progress.started[0]
         lost = deque(
             (chunk, task, sequence < started, sequence == started - 1)
