@@ -377,5 +377,5 @@ def tensor_transport(keyword: str, value: Any) -> str | None:
         return None
     name = text(keyword, value).upper()
     if name not in TENSOR_TRANSPORTS:
-        raise ValueError(f"Invalid tensor transport: {name}. There are {', '.join(sorted(TENSOR_TRANSPORTS))}.")
+        raise ValueError(f"Invalid tensor transport: {shown(value)}. There are {', '.join(sorted(TENSOR_TRANSPORTS))}.")
     return name

@@ -40,7 +40,7 @@ def test_put_takes_the_transports_whose_readers_fetch_and_refuses_others() -> No
     assert rabbitry.get(rabbitry.put("value", _tensor_transport="nixl")) == "value"
     with pytest.raises(ValueError, match=r"put\(\) is not for the tensor transport GLOO"):
         rabbitry.put("value", _tensor_transport="gloo")
-    with pytest.raises(ValueError, match="Invalid tensor transport: PIGEON"):
+    with pytest.raises(ValueError, match="Invalid tensor transport: 'pigeon'"):
         rabbitry.put("value", _tensor_transport="pigeon")
 
 
