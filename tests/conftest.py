@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import redis
 
-from tests.coverage_of_parts import CoverageOfParts, of_a_whole_run
+from tests import coverage_of_parts
+from tests.across_workers import LinesAtTheEnd
 from tests.processes import MARKER_VARIABLE, find_processes, kill_processes
 from tests.sentinels import Sentinels
 from tests.server_binaries import AMQP_URL_VARIABLE, REDIS_URL_VARIABLE
@@ -62,8 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "chaos: kills servers or processes; slow")
-    if of_a_whole_run(config):
-        config.pluginmanager.register(CoverageOfParts())
+    config.pluginmanager.register(LinesAtTheEnd())
+    coverage_of_parts.register(config)
     signal.signal(signal.SIGTERM, lambda _number, _frame: pytest.exit("terminated by SIGTERM", returncode=143))
 
 

@@ -45,16 +45,8 @@ def seed() -> int:
     """The seed of this run."""
     given = os.environ.get("RABBITRY_CHAOS_SEED")
     seed = int(given) if given else random.SystemRandom().randrange(1_000_000)
-    report.append(f"RABBITRY_CHAOS_SEED={seed}")
+    report(f"RABBITRY_CHAOS_SEED={seed}")
     return seed
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell the seed, and how long each recovery took."""
-    if report:
-        terminalreporter.section("chaos")
-        for line in report:
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 import rabbitry
 from rabbitry.cluster_utils import Cluster, ClusterNode
 from rabbitry_broker import cluster_file
+from tests.across_workers import say_at_the_end
 from tests.chaos.proxy import Proxy
 from tests.servers import RabbitMQServer, RedisServer, wait_until
 
@@ -23,8 +24,11 @@ NODE_CPUS = 2
 RECOVERY_GOAL = 5.0  # seconds after a fault heals
 RECOVERY_TIMEOUT = 20.0
 
-report: list[str] = []
-"""What the end of a run tells: how long each recovery took."""
+
+def report(line: str) -> None:
+    """Tell something now, and again at the end of the run: how long a recovery took."""
+    say_at_the_end("chaos", line)
+    print(line)
 
 
 class Stage:
@@ -180,8 +184,7 @@ class Stage:
         wait_until(works, f"work goes on after {what}", timeout=timeout)
         seconds = time.monotonic() - self.healed_at
         late = "" if seconds <= RECOVERY_GOAL else f" (the goal is {RECOVERY_GOAL:g} s)"
-        report.append(f"recovery from {what}: {seconds:.2f} s{late}")
-        print(report[-1])
+        report(f"recovery from {what}: {seconds:.2f} s{late}")
         return seconds
 
 

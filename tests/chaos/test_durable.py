@@ -86,8 +86,7 @@ def test_a_durable_actor_counts_each_call_once(stage: Stage, tmp_path: Path):
             before = count()
             if before < INCREMENTS:
                 wait_until(lambda before=before: count() > before, f"the count grows after {what}", 30)
-                report.append(f"recovery of a durable actor from {what}: {time.monotonic() - stage.healed_at:.2f} s")
-                print(report[-1])
+                report(f"recovery of a durable actor from {what}: {time.monotonic() - stage.healed_at:.2f} s")
         for process in callers:
             assert process.wait(OUTCOME_TIMEOUT) == 0
     numbers = [told(file) for file in files]

@@ -232,8 +232,7 @@ def test_a_slow_network_makes_no_outcome_wrong(
     works_again(network)
     took = time.monotonic() - started
     assert took >= to_server + to_client, "the way there and back is not slow"
-    report.append(f"a task on a node {to_server:g} s away, and {to_client:g} s back, took {took:.2f} s")
-    print(report[-1])
+    report(f"a task on a node {to_server:g} s away, and {to_client:g} s back, took {took:.2f} s")
     network.delay()
     stage.healed()
     stage.recovery("a slow network", lambda: works_again(network))

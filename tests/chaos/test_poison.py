@@ -129,12 +129,13 @@ def test_very_much_output_stops_nobody(stage: Stage, ledger: Ledger, reads: bool
         ledger.check()
         wait_until(finished, "the task has said everything", 120)
     files = sum(path.stat().st_size for path in run_files(stage))
-    report.append(
+    told = (
         f"{OUTPUT_BYTES >> 20} MiB of output, {'read' if reads else 'unread'}: "
         f"nodes and Redis took {most >> 20} MiB more, "
         f"the driver had {taken >> 20} MiB, files of the nodes have {files >> 10} KiB"
     )
-    assert most < KEPT_BYTES and taken < DRIVER_BYTES and files < FILE_BYTES, report[-1]
+    report(told)
+    assert most < KEPT_BYTES and taken < DRIVER_BYTES and files < FILE_BYTES, told
 
 
 def test_a_task_that_takes_all_memory_is_named_and_takes_nobody_along(
