@@ -8,6 +8,7 @@ import select
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from rabbitry_workers.cli.output import print_data, print_table
@@ -105,7 +106,8 @@ def attach(place: dict[str, Any]) -> int:
         raise ValueError(f"the debugger at {place['host']}:{place['port']} cannot be reached: {error}.{hint}") from None
     with connection:
         connection.settimeout(None)
-        connection.sendall(place["token"].encode())
+        with suppress(OSError):
+            connection.sendall(place["token"].encode())
         _relay(connection)
     return 0
 
@@ -130,6 +132,8 @@ def _relay(connection: socket.socket) -> None:
             typed = os.read(0, READ_BYTES)
             if not typed:
                 reading.remove(0)
-                connection.shutdown(socket.SHUT_WR)  # it goes on then
-            else:
-                connection.sendall(typed)
+            with suppress(OSError):  # it has ended meanwhile: what it said last is read, then its end
+                if typed:
+                    connection.sendall(typed)
+                else:
+                    connection.shutdown(socket.SHUT_WR)  # it goes on then
