@@ -1,4 +1,4 @@
-"""What a template imports for its executors."""
+"""What a template imports for its executors, and what they set themselves."""
 
 from __future__ import annotations
 
@@ -32,3 +32,18 @@ def test_libraries_are_imported_as_far_as_they_can_be(
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     process._import_libraries(setup)
     assert sys.modules.pop("a_library_of_threads").THREADS == "7" == os.environ["OMP_NUM_THREADS"]
+
+
+def test_a_process_of_a_shared_template_has_the_marks_of_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_DATA_SHUFFLE_MAP_WORKER", "")  # so that it is put back
+    monkeypatch.setenv("A_VARIABLE", "the template's")
+    monkeypatch.setattr(process, "_entered", True)
+    variables = {"RAY_DATA_SHUFFLE_MAP_WORKER": "1", "A_VARIABLE": "never set after a fork"}
+    setup = Setup({"env_vars": variables}, [], variables, [], libraries=["json"])
+    assert process.enter({"setup": setup.pack()}).variables == variables
+    assert (os.environ["RAY_DATA_SHUFFLE_MAP_WORKER"], os.environ["A_VARIABLE"]) == ("1", "the template's")
+    plain = setup.without_marks()
+    assert plain.variables == plain.env["env_vars"] == {"A_VARIABLE": "never set after a fork"}
+    assert plain.without_marks() is plain
+    only = Setup({"env_vars": {"__RAY_DATA_OPERATOR_ID": "7"}}, [], {"__RAY_DATA_OPERATOR_ID": "7"}, [])
+    assert only.without_marks() == Setup({}, [], {}, [])

@@ -26,6 +26,11 @@ from rabbitry_workers.environments.cache import OF_JOB, Cache, Entry, SetupError
 WORKING_DIR_REFERENCE: Final = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 """What in a requirement stands for the working directory; Ray's name."""
 
+MARKS: Final = frozenset(
+    ("RAY_DATA_SHUFFLE_MAP_WORKER", "RAY_DATA_SHUFFLE_REDUCE_WORKER", "__RAY_DATA_OPERATOR_ID")
+)  # fmt: skip
+"""Variables by which Ray Data has kinds of its tasks in processes of their own. Nothing reads them."""
+
 _STORED: Final = "gcs://"
 _IN_PLACE: Final = "local://"
 _FIELDS: Final = frozenset(
@@ -75,6 +80,22 @@ class Setup(NamedTuple):
     def unpack(cls, data: bytes) -> Setup:
         """Return what `pack` wrote."""
         return cls(**json.loads(data))
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Those of its variables that tell its processes from others, and nothing else."""
+        return {name: value for name, value in self.variables.items() if name in MARKS}
+
+    def without_marks(self) -> Setup:
+        """Return what is the same for all environments that differ in their marks alone."""
+        if not self.marks:
+            return self
+        env = {field: value for field, value in self.env.items() if field != "env_vars"}
+        given = self.env.get("env_vars", {})
+        if left := {name: value for name, value in given.items() if name not in MARKS}:
+            env["env_vars"] = left
+        variables = {name: value for name, value in self.variables.items() if name not in MARKS}
+        return self._replace(env=env, variables=variables)
 
     @property
     def has_template(self) -> bool:

@@ -77,7 +77,9 @@ def enter(config: dict[str, Any], *, first: bool = False, entry: Entry | None = 
     """
     global _entered
     if _entered:
-        return entry.setup if entry is not None else _setup_of(config)
+        setup = entry.setup if entry is not None else _setup_of(config)
+        os.environ.update(setup.marks)  # the template may be that of others too, which have other marks
+        return setup
     entry = entry or read(config)
     setup = entry.setup
     if setup.variables:

@@ -170,6 +170,7 @@ def test_what_waits_for_the_template_of_an_environment_that_is_given_up_gets_not
     told: list[Any] = []
     nothing: Any = lambda *_: None  # noqa: E731
     templates = Templates(nothing, nothing, nothing, nothing, told.append, nothing, nothing, nothing, nothing)
+    templates._homes[b"jobs", b"env"] = (b"jobs", b"env")
     templates._forkers[b"jobs", b"env"] = SimpleNamespace(close=lambda: ["first", "second"])  # type: ignore[assignment]
     templates.cool((b"jobs", b"env"))
     templates.cool((b"jobs", b"env"))
@@ -189,8 +190,8 @@ def test_an_environment_that_can_do_without_a_template_has_one_for_its_second_ex
     templates = Templates(nothing, forker("node"), nothing, nothing, nothing, nothing, nothing, nothing, nothing)
 
     def start(key: Any, setup: Setup, config: dict[str, Any]) -> Any:
-        templates._forkers[key] = forker("own")
-        return templates._forkers[key]
+        templates._forkers[templates._home(key, setup)] = own = forker("own")
+        return own
 
     monkeypatch.setattr(templates, "_start", start)
     key = (b"jobs", b"\x01env")
@@ -201,11 +202,60 @@ def test_an_environment_that_can_do_without_a_template_has_one_for_its_second_ex
     for at in range(3):
         templates.fork(tags[at], configs[at])
     assert asked == [("node", tags[0], configs[0]), ("own", tags[1], configs[1]), ("own", tags[2], configs[2])]
-    templates._useless(key, "it cannot be", tags[1:3])
+    templates._useless(templates._homes[key], "it cannot be", tags[1:3])
     templates.fork(tags[3], configs[3])
     assert asked[3:] == [("node", tags[at], configs[at]) for at in (1, 2, 3)]
     templates.cool(key)
-    assert not templates._told and not templates._useless_ones
+    assert not templates._told and not templates._useless_ones and not templates._homes
+
+
+def test_environments_that_differ_in_marks_share_a_template(monkeypatch: pytest.MonkeyPatch):
+    nothing: Any = lambda *_: None  # noqa: E731
+    asked: list[tuple[str, bytes]] = []
+    started: list[dict[str, Any]] = []
+    closed: list[str] = []
+    not_forked: list[Any] = []
+
+    def forker(name: str) -> Any:
+        def close() -> list[Any]:
+            closed.append(name)
+            return ["a tag"]
+
+        return SimpleNamespace(fork=lambda tag, config: asked.append((name, tag[0].key[2])), close=close)
+
+    def start(setup: Setup, told: bytes, *_: Any) -> Any:
+        started.append(setup.variables)
+        return SimpleNamespace(pid=1), None
+
+    monkeypatch.setattr("rabbitry_workers.node.dispatch.templates.start_template", start)
+    monkeypatch.setattr(
+        "rabbitry_workers.node.dispatch.templates.Forker", lambda *_, **options: forker(f"own {len(started)}")
+    )
+    loop: Any = SimpleNamespace(call_later=nothing)
+    templates = Templates(loop, forker("node"), nothing, nothing, not_forked.append, nothing, nothing, nothing, nothing)
+
+    def fork(env: bytes, **variables: str) -> None:
+        lane = SimpleNamespace(key=("CPU=1", b"jobs", env))
+        setup = Setup({"env_vars": variables} if variables else {}, [], variables, [], libraries=["json"])
+        config = {"setup": setup.pack(), "client_id": b"1", "process": b"", "env": b"", "as_ray": False}
+        templates.fork((lane, None, b"1"), config)  # type: ignore[arg-type]
+
+    fork(b"\x01plain")
+    fork(b"\x01map", RAY_DATA_SHUFFLE_MAP_WORKER="1")
+    fork(b"\x01reduce", RAY_DATA_SHUFFLE_REDUCE_WORKER="1")
+    fork(b"\x01plain")
+    assert asked == [("node", b"\x01plain"), *(("own 1", each) for each in (b"\x01map", b"\x01reduce", b"\x01plain"))]
+    assert started == [{}], "the template has no marks"
+    fork(b"\x01other", OMP_NUM_THREADS="3")
+    fork(b"\x01other", OMP_NUM_THREADS="3")
+    assert asked[4:] == [("node", b"\x01other"), ("own 2", b"\x01other")]
+    for env in (b"\x01plain", b"\x01map"):
+        templates.cool((b"jobs", env))
+    assert not closed, "it is somebody's still"
+    templates.cool((b"jobs", b"\x01reduce"))
+    assert closed == ["own 1"] and not_forked == ["a tag"]
+    templates.close()
+    assert closed == ["own 1", "own 2"]
 
 
 def test_the_end_waits_for_executors_and_says_when_they_stay(

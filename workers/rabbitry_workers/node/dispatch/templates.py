@@ -7,7 +7,7 @@ twice: then its environment cannot be.
 
 An environment that only names libraries (`Setup.libraries`) can do without: its first executor is forked from the
 node's template and imports them itself, and a template is started when a second one is asked for. If that is of no use,
-all are forked from the node's.
+all are forked from the node's. Those that differ in nothing that an import could see (`Setup.marks`) share one.
 """
 
 from __future__ import annotations
@@ -78,9 +78,10 @@ class Templates:
         self._config_of = config_of
         self._is_up = is_up
         self._mounts = mounts
+        self._homes: dict[Key, Key] = {}  # of each environment: what its template is filed under
         self._forkers: dict[Key, Forker] = {}
         self._told: dict[Key, dict[str, Any]] = {}  # what the last executor of one that can do without was told
-        self._useless_ones: set[Key] = set()  # of those: templates were of no use
+        self._useless_ones: set[Key] = set()  # homes of those: templates were of no use
 
     def fork(self, tag: Tag, config: dict[str, Any]) -> None:
         """Ask for an executor with this configuration."""
@@ -88,26 +89,37 @@ class Templates:
         if config["setup"]:
             setup = Setup.unpack(config["setup"])
             key = tag[0].key[1:]
-            if setup.needs_template or (setup.has_template and self._has_use_of_one(key, config)):
-                known = self._forkers.get(key)
+            if setup.needs_template or (setup.has_template and self._has_use_of_one(key, setup, config)):
                 try:
-                    forker = known or self._start(key, setup, config)
+                    forker = self._forkers.get(self._home(key, setup)) or self._start(key, setup, config)
                 except OSError as error:
-                    why = f"its processes cannot be started: {error}"
-                    self._loop.add_callback(lambda: self._useless(key, why, [tag]))  # whoever asks counts it first
+                    home, why = self._home(key, setup), f"its processes cannot be started: {error}"
+                    self._loop.add_callback(lambda: self._useless(home, why, [tag]))  # whoever asks counts it first
                     return
         forker.fork(tag, config)
 
-    def _has_use_of_one(self, key: Key, config: dict[str, Any]) -> bool:
-        """True if the executor of an environment that can do without is to come from a template of its own."""
-        is_first = key not in self._told
+    def _home(self, key: Key, setup: Setup) -> Key:
+        """Return what the template of an environment is filed under."""
+        home = self._homes.get(key)
+        if home is None:
+            home = key if setup.needs_template else (key[0], setup.without_marks().pack())
+            self._homes[key] = home
+        return home
+
+    def _has_use_of_one(self, key: Key, setup: Setup, config: dict[str, Any]) -> bool:
+        """True if the executor of an environment that can do without is to come from a template."""
+        known = key in self._homes
+        home = self._home(key, setup)
         self._told[key] = config
-        return not is_first and key not in self._useless_ones
+        return (known or self._users(home) > 1) and home not in self._useless_ones
+
+    def _users(self, home: Key) -> int:
+        return sum(each == home for each in self._homes.values())
 
     def warm(self, key: Key, setup: Setup) -> bool:
         """An environment is made: start its template; False if that cannot be now. `is_up` is told when it is there."""
-        if key in self._forkers:
-            return not self._forkers[key].is_up
+        if (known := self._forkers.get(self._home(key, setup))) is not None:
+            return not known.is_up
         try:
             self._start(key, setup, self._config_of(key, setup))
         except (RabbitryBrokerError, OSError) as error:
@@ -118,17 +130,26 @@ class Templates:
     def cool(self, key: Key) -> None:
         """Nobody uses an environment any more."""
         self._told.pop(key, None)
-        self._useless_ones.discard(key)
-        forker = self._forkers.pop(key, None)
-        for tag in forker.close() if forker is not None else ():
-            self._not_forked(tag)
+        home = self._homes.pop(key, None)
+        if home is not None and not self._users(home):
+            self._useless_ones.discard(home)
+            self._end(home)
 
     def close(self) -> None:
         """End all templates of environments, with their executors."""
-        for key in list(self._forkers):
-            self.cool(key)
+        for home in list(self._forkers):
+            self._end(home)
+
+    def _end(self, home: Key) -> None:
+        forker = self._forkers.pop(home, None)
+        for tag in forker.close() if forker is not None else ():
+            self._not_forked(tag)
 
     def _start(self, key: Key, setup: Setup, config: dict[str, Any]) -> Forker:
+        home = self._home(key, setup)
+        if home != key:
+            setup = setup.without_marks()
+            config = {**config, "setup": setup.pack()}
         told = pack_message([template.SET_UP, {name: config[name] for name in ("process", "env", "setup", "as_ray")}])
 
         def start() -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -136,14 +157,14 @@ class Templates:
 
         child, ours = start()
         seconds = setup_seconds(setup.env)
-        forker = self._forkers[key] = Forker(
+        forker = self._forkers[home] = Forker(
             self._loop,
             (child.pid, ours),
             self._on_forked,
             self._on_exited,
             child=child,
             start=start,
-            useless=lambda why, tags: self._useless(key, why, tags),
+            useless=lambda why, tags: self._useless(home, why, tags),
             on_up=lambda: self._is_up(key),
         )
         if seconds is not None:
@@ -151,17 +172,18 @@ class Templates:
             self._loop.call_later(seconds, lambda: forker.give_up_unless_up(why))
         return forker
 
-    def _useless(self, key: Key, why: str, tags: list[Any]) -> None:
-        self._forkers.pop(key, None)
-        if (told := self._told.get(key)) is not None:
-            log.info("libraries are imported in each process of environment %s: %s", key[1][1:].hex(), why)
-            self._useless_ones.add(key)
-            for tag in tags:
-                self._node.fork(tag, {**told, "client_id": tag[2]})
-            return
+    def _useless(self, home: Key, why: str, tags: list[Any]) -> None:
+        self._forkers.pop(home, None)
+        if any(self._homes.get(key) == home for key in self._told):
+            log.info("libraries are imported in each process of their environments: %s", why)
+            self._useless_ones.add(home)
         for tag in tags:
-            self._not_forked(tag)
-        self._broken(key, why)
+            if (told := self._told.get(tag[0].key[1:])) is not None:
+                self._node.fork(tag, {**told, "client_id": tag[2]})
+            else:
+                self._not_forked(tag)
+        if home in self._homes:  # it is that of one environment alone, which cannot do without
+            self._broken(home, why)
 
 
 def start_template(
