@@ -3,6 +3,7 @@
     python -m benchmarks.libraries                                  # all, 3 rounds
     python -m benchmarks.libraries --only serve --rounds 1 --quick
     python -m benchmarks.libraries --without rabbitmq --ray-python ~/ray/bin/python
+    python -m benchmarks.libraries --only data --cpus 2             # as by default on two processors
 
 It is run by an interpreter that has rabbitry, Ray's wheel and the libraries; that one runs Ray too, unless another is
 named:
@@ -13,13 +14,14 @@ named:
 |---|---|
 | `tune` | `fit` of 8 trials under ASHA: `tune_first` in a cluster that is fresh, `tune` again |
 | `serve` | requests over HTTP: in turn, and from 32 clients at once; calls of a handle: in turn, and at once |
-| `data` | `range` of 10**6 and `map_batches`, `groupby`, `sort`; 200 MB of parquet, filtered and summed |
+| `data` | `range` of 10**6 and `map_batches`, `groupby`, `sort`; 200 MB of parquet, filtered; `data_first`: the first in a fresh cluster |
 | `train` | `fit` with two workers of torch DDP; `train_first` in a cluster that is fresh, `train` again |
 | `rllib` | an iteration of PPO on CartPole with two env runners |
 | `modin` | operations on a frame of 10**6 rows |
 
-Systems are Ray, rabbitry embedded, and rabbitry on RabbitMQ + Redis with one node; all of four CPUs. A round of a
-workload is a fresh process with a cluster of its own. The table has the medians of seconds on the clock and of
+Systems are Ray, rabbitry embedded, and rabbitry on RabbitMQ + Redis with one node; all of four CPUs (`--cpus`), on
+however many processors: Serve's and Train's actors want one each. A round of a workload is a fresh process with a
+cluster of its own. The table has the medians of seconds on the clock and of
 processor time: that of all processes from beginning to end of the step, servers included, which only Linux' cgroup v2
 can tell and for which this user has to be allowed to make a group. On a machine that does other things too it is the
 steadier number.
@@ -113,7 +115,7 @@ def run(system: str, workload: str, python: str, servers: Cluster | None, quick:
 
 
 def _node() -> list[str]:
-    return ["-m", "rabbitry_workers", "start", "--num-cpus", str(CPUS)]
+    return ["-m", "rabbitry_workers", "start", "--num-cpus", os.environ[CPUS]]
 
 
 def _start_node(stack: ExitStack, command: list[str], environment: Mapping[str, str], log: Path) -> None:
@@ -165,11 +167,13 @@ def main() -> int:
     )
     parser.add_argument("--only", default=",".join(WORKLOADS), metavar="WORKLOADS", help="default: all")
     parser.add_argument("--without", default="", metavar="SYSTEMS", help=f"leave out some of {', '.join(SYSTEMS)}")
+    parser.add_argument("--cpus", type=int, default=4, metavar="N", help="of each cluster (default 4)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each system (default 3)")
     parser.add_argument("--ray-python", default=sys.executable, metavar="PATH", help="runs Ray; default: this one")
     parser.add_argument("--quick", action="store_true", help="less of everything: does it run?")
     parser.add_argument("--json", metavar="FILE", help="also write all figures there")
     options = parser.parse_args()
+    os.environ[CPUS] = str(options.cpus)
     workloads = options.only.split(",")
     if unknown := set(workloads) - set(WORKLOADS):
         parser.error(f"there is no {', '.join(sorted(unknown))}")

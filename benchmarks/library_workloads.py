@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.http_client import Clients
 from benchmarks.workloads import SERVERS
 
-CPUS = 4
-"""What every cluster has, on however many processors: Serve's and Train's actors want one each."""
+CPUS = "RABBITRY_BENCHMARK_CPUS"
+"""The environment variable that says how many CPUs the cluster has."""
 
 GROUP = "RABBITRY_BENCHMARK_GROUP"
 """The environment variable that names the folder of the control group that all processes but servers are in."""
@@ -121,6 +121,8 @@ def data(quick: bool) -> Iterator[Step]:
 
     def map_batches() -> None:
         assert keyed.sum("id") == rows * (rows - 1) // 2
+
+    yield "data_first", map_batches, 1
 
     def groupby() -> None:
         assert len(keyed.groupby("k").sum("id").take_all()) == 100
@@ -265,7 +267,7 @@ def measure(system: str, workload: str, quick: bool) -> dict[str, list[tuple[flo
     if address := os.environ.get(ADDRESS):
         options["address"] = address
     else:
-        options |= {"num_cpus": CPUS, "include_dashboard": False}
+        options |= {"num_cpus": int(os.environ[CPUS]), "include_dashboard": False}
     ray.init(**options)
     found: dict[str, list[tuple[float, float | None]]] = {}
     for name, step, times in WORKLOADS[workload](quick):
