@@ -14,7 +14,7 @@ named:
 |---|---|
 | `tune` | `fit` of 8 trials under ASHA: `tune_first` in a cluster that is fresh, `tune` again |
 | `serve` | requests over HTTP: in turn, and from 32 clients at once; calls of a handle: in turn, and at once |
-| `data` | `range` of 10**6 and `map_batches`, `groupby`, `sort`; 200 MB of parquet, filtered; `data_first`: the first in a fresh cluster |
+| `data` | `range` of 10**6 and `map_batches` (`data_first` in a fresh cluster), `groupby`, `sort`; 200 MB of parquet |
 | `train` | `fit` with two workers of torch DDP; `train_first` in a cluster that is fresh, `train` again |
 | `rllib` | an iteration of PPO on CartPole with two env runners |
 | `modin` | operations on a frame of 10**6 rows |
