@@ -280,7 +280,11 @@ def test_nothing_but_objects_can_be_named(world: World, name: bytes) -> None:
     assert world.fetch(reader, there, [5]), "the connection goes on"
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"RBP1" + bytes(100), os.urandom(5000)])
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"RBP1" + bytes(100), os.urandom(5000)],
+    ids=["nothing", "HTTP", "zeros", "noise"],
+)
 def test_nonsense_ends_its_own_connection_only(world: World, said: bytes) -> None:
     server = world.serve()
     with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
