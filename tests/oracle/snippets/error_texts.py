@@ -61,7 +61,16 @@ actor = lower.remote()
 describe("a method", caught(actor.fail.remote()))
 describe("a method of an asyncio actor", caught(Plain.remote().fail.remote()))
 error = caught(lower.remote(True).fail.remote())
-show("a constructor", [type(error).__name__, normal(str(error))[0][:88], normal(str(error))[-1]])
+show("a constructor", [type(error).__name__, normal(str(error))[0], normal(str(error))[-1]])
+
+
+@ray.remote
+class Bare:
+    def __init__(self):
+        raise KeyError("not made")
+
+
+show("a constructor of a class without a repr", normal(str(caught(Bare.remote().__ray_ready__.remote())))[0])
 actor_id = actor._actor_id.hex()
 show("the actor's id is told", f"actor_id={actor_id}" in str(caught(actor.fail.remote())))
 show("lines", normal(str(caught(fail.remote("value")))))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -86,6 +87,7 @@ class ActorHost:
         self.restarts = restarts
         self.gpus = gpus
         self.instance: Any = None
+        self._half_made: Any = None  # what an `__init__` that failed had begun, while its error is told
         self.cancelled: set[bytes] = set()
         self._cancellations_seen = 0
         self.durable: DurableState | None = None
@@ -147,6 +149,7 @@ class ActorHost:
         out = Results()
         failure = b""
         self.executor.task_id = task[0]
+        cls: Any = None
         try:
             cls = self.executor.functions.get(header.function)
             if self.spec.durable:
@@ -169,9 +172,11 @@ class ActorHost:
             failure = self._never_made(error)
         except BaseException as error:
             name = f"{self.spec.short_name}.__init__"
+            self._half_made = _instance_in(error, cls)
             told = self.runner_of_calls.error_of(
                 self.header.__class__(**{**_fields(header), "name": name}), task, error
             )
+            self._half_made = None
             failure = self._never_made(load_task_error(told))
         self.executor.task_id = None
         self.client.children.pop(task[0], None)
@@ -195,24 +200,16 @@ class ActorHost:
             if not self.restarts:
                 self.committer.of(header.owner).merge(out)
             self.committer.commit(last=True)
-        self.channel.send([CREATED, failure, "" if failure else self._label()])
+        self.channel.send([CREATED, failure, "" if failure else _label_of(self.instance)])
         return "constructor failed" if failure else ""
-
-    def _label(self) -> str:
-        """Return what marks this actor's output: its `repr` if its class defines one, "" for the class's name."""
-        if not any("__repr__" in vars(cls) for cls in type(self.instance).__mro__[:-1]):
-            return ""
-        try:
-            return repr(self.instance)[:LABEL_CHARACTERS].replace("\n", " ")
-        except Exception:
-            return ""  # it does not matter so much
 
     def _repr_for_errors(self) -> str | None:
         """Return what errors of calls show of the actor: its `repr` if its class has one, for Ray's programs always."""
-        label = "" if self.instance is None else self._label()
+        instance = self._half_made if self.instance is None else self.instance
+        label = "" if instance is None else _label_of(instance)
         if label or not self.runner_of_calls.as_ray:
             return label or None
-        return f"<{self.spec.class_name} object>" if self.instance is None else object.__repr__(self.instance)
+        return f"<{self.spec.class_name} object>" if instance is None else object.__repr__(instance)
 
     def _never_made(self, error: BaseException) -> bytes:
         """Return the stored error of calls to an actor whose constructor, or an argument of it, failed so."""
@@ -585,3 +582,25 @@ def _fields(header: TaskHeader) -> dict[str, Any]:
 
 
 __all__ = ["ActorHost", "Call", "death_record"]
+
+
+def _label_of(instance: Any) -> str:
+    """Return what marks an actor's output: its `repr` if its class defines one, "" for the class's name."""
+    if not any("__repr__" in vars(cls) for cls in type(instance).__mro__[:-1]):
+        return ""
+    try:
+        return repr(instance)[:LABEL_CHARACTERS].replace("\n", " ")
+    except Exception:
+        return ""  # it does not matter so much
+
+
+def _instance_in(error: BaseException, cls: Any) -> Any:
+    """Return the instance whose `__init__` raised an error, as the traceback knows it; None if it does not."""
+    if not isinstance(cls, type):
+        return None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "__init__" and frame.f_code.co_argcount:
+            instance = frame.f_locals.get(frame.f_code.co_varnames[0])
+            if cls in type(instance).__mro__:
+                return instance
+    return None
