@@ -92,6 +92,11 @@ def count(*, infinite: bool = False, default: int | None = None, least: int = 0)
     return check
 
 
+def concurrency(keyword: str, value: Any) -> int | None:
+    """Check how many calls an actor runs at a time; 0 stands for the default, None, as for Ray's threaded actors."""
+    return count()(keyword, value) or None
+
+
 def optional(check: Check) -> Check:
     """Return `check` with None allowed, for "not said"."""
     return lambda keyword, value: None if value is None else check(keyword, value)

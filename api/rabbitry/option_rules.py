@@ -72,7 +72,7 @@ ACTOR: Final[dict[str, Rule]] = {
     "lifetime": Rule("lifetime", checks.lifetime),
     "max_restarts": Rule("max_restarts", checks.count(infinite=True, default=0)),
     "max_task_retries": Rule("max_task_retries", checks.count(infinite=True, default=0)),
-    "max_concurrency": Rule("max_concurrency", checks.count(least=1)),
+    "max_concurrency": Rule("max_concurrency", checks.concurrency),
     "max_pending_calls": Rule("max_pending_calls", checks.count(infinite=True, default=-1)),
     "concurrency_groups": Rule("concurrency_groups", checks.concurrency_groups),
     "allow_out_of_order_execution": Rule("allow_out_of_order_execution", _optional_bool),

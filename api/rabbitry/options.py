@@ -181,7 +181,7 @@ class ActorOptions(_Placed, frozen=True, kw_only=True):
         lifetime: "detached" (lives until it is killed), "non_detached", or None for the job's default.
         max_restarts: times it is started again after an unexpected death (default 0); -1 for no limit.
         max_task_retries: times a call is repeated after a death (default 0); -1 for no limit.
-        max_concurrency: calls it runs at a time; None for the default, see `concurrency`.
+        max_concurrency: calls it runs at a time; None or 0 for the default, see `concurrency`.
         max_pending_calls: calls that may wait in one handle; -1 for no limit.
         concurrency_groups: names of further groups of calls and their limits.
         allow_out_of_order_execution: whether calls may overtake each other; None for the default, see `out_of_order`.

@@ -297,7 +297,7 @@ def test_what_an_actor_needs_and_holds(
         ({"get_if_exists": True}, ValueError, "name must be specified to use `get_if_exists`"),
         ({"get_if_exists": None}, TypeError, "True or False"),
         ({"lifetime": "x"}, ValueError, "'non_detached'"),
-        ({"max_concurrency": 0}, ValueError, "only accepts None or a positive integer"),
+        ({"max_concurrency": -1}, ValueError, "only accepts None, 0 or a positive integer"),
         ({"max_restarts": -2}, ValueError, "-1 represents infinity"),
         ({"max_pending_calls": -2}, ValueError, "-1 represents infinity"),
         ({"concurrency_groups": {"io": 0}}, ValueError, r"concurrency_groups\['io'\] must be an int of 1 or more"),
@@ -336,6 +336,7 @@ def test_concurrency_and_order_follow_the_kind_of_actor() -> None:
     usual = ActorOptions.from_kwargs()
     assert (usual.concurrency(is_async=False), usual.out_of_order(is_async=False)) == (1, False)
     assert (usual.concurrency(is_async=True), usual.out_of_order(is_async=True)) == (1000, True)
+    assert ActorOptions.from_kwargs(max_concurrency=0).max_concurrency is None
     threaded = ActorOptions.from_kwargs(max_concurrency=4)
     assert (threaded.concurrency(is_async=False), threaded.out_of_order(is_async=False)) == (4, True)
     ordered = ActorOptions.from_kwargs(allow_out_of_order_execution=False)

@@ -264,7 +264,7 @@ ACTOR_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "get if exists": ({"get_if_exists": True}, "", ""),
     "get if exists named": ({"get_if_exists": True, "name": "n"}, "", ""),
     "get if exists none": ({"get_if_exists": None}, "", ""),
-    "concurrency 0": ({"max_concurrency": 0}, "ValueError", EARLIER),
+    "concurrency 0": ({"max_concurrency": 0}, "", ""),
     "concurrency negative": ({"max_concurrency": -1}, "", ""),
     "concurrency none": ({"max_concurrency": None}, "", ""),
     "restarts -2": ({"max_restarts": -2}, "", ""),
