@@ -55,6 +55,13 @@ OURS = {Path("/tmp"): re.compile(r"rabbitry-\d+-[0-9a-f]{8}"), SHARED_MEMORY: re
 LOCK_SUFFIX = "-lock"  # of the file that everybody in a shared-memory session holds open
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run all tests in one process where they share servers that are not theirs: some look at all that is there."""
+    if os.environ.get(REDIS_URL_VARIABLE) or os.environ.get(AMQP_URL_VARIABLE):
+        config.option.numprocesses = 0
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the run like Ctrl-C does: fixtures are torn down and servers stopped.
 
