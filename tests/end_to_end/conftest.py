@@ -153,17 +153,3 @@ def start_cluster(engine_arguments: dict[str, Any]) -> Iterator[StartCluster]:
     yield start
     for cluster in clusters:
         cluster.shutdown()
-
-
-ON_ONE_ENGINE = frozenset(
-    f"test_{name}.py"
-    for name in ("actor_cancels", "actor_crashes", "cluster", "dag", "debugging", "placement_groups_on_nodes")
-)
-"""Modules that take minutes on each engine: on the embedded one only in `make test-long`."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is run on one engine as long on the other."""
-    for item in items:
-        if item.path.name in ON_ONE_ENGINE and item.path.parent.name == "end_to_end" and "[embedded" in item.name:
-            item.add_marker(pytest.mark.long)
