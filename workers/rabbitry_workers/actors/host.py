@@ -581,9 +581,6 @@ def _fields(header: TaskHeader) -> dict[str, Any]:
     return {name: getattr(header, name) for name in header.__struct_fields__}
 
 
-__all__ = ["ActorHost", "Call", "death_record"]
-
-
 def _label_of(instance: Any) -> str:
     """Return what marks an actor's output: its `repr` if its class defines one, "" for the class's name."""
     if not any("__repr__" in vars(cls) for cls in type(instance).__mro__[:-1]):
@@ -604,3 +601,6 @@ def _instance_in(error: BaseException, cls: Any) -> Any:
             if cls in type(instance).__mro__:
                 return instance
     return None
+
+
+__all__ = ["ActorHost", "Call", "death_record"]
