@@ -48,17 +48,16 @@ def free_port() -> int:
     """Return a loopback TCP port that nothing listens on.
 
     It lies below the range that the kernel gives to outgoing connections: none of those can take it while its server
-    is down between a kill and a restart. Nor can tests in another process of pytest-xdist: each has its own ports.
+    is down between a kill and a restart. Nor can tests in another process of pytest-xdist: each has every fourth.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    first = 20000 + 3000 * (int(worker) % 4)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for _ in range(200):
-        port = random.SystemRandom().randrange(first, first + 3000)
+        port = random.SystemRandom().randrange(20000 + worker % 4, 32000, 4)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise ServerError(f"no free TCP port from {first} to {first + 2999} on 127.0.0.1")
+    raise ServerError("no free TCP port between 20000 and 32000 on 127.0.0.1")
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 10.0, interval: float = 0.02) -> None:
