@@ -16,6 +16,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -44,18 +45,26 @@ class ServerError(RuntimeError):
     """A test server did not start, or a command on it failed; the message ends with what it printed."""
 
 
+_given: deque[int] = deque(maxlen=200)
+"""Ports that `free_port` returned last."""
+
+
 def free_port() -> int:
     """Return a loopback TCP port that nothing listens on.
 
     It lies below the range that the kernel gives to outgoing connections: none of those can take it while its server
-    is down between a kill and a restart. Nor can tests in another process of pytest-xdist: each has every fourth.
+    is down between a kill and a restart. Nor can tests in another process of pytest-xdist: each has every fourth. It is
+    none of those that were returned last either, whose servers may not listen yet.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for _ in range(200):
         port = random.SystemRandom().randrange(20000 + worker % 4, 32000, 4)
+        if port in _given:
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
     raise ServerError("no free TCP port between 20000 and 32000 on 127.0.0.1")
 
@@ -127,7 +136,7 @@ class Server:
                 start_new_session=True,
             )
         deadline = time.monotonic() + self.ready_timeout
-        while not self._answers():
+        while not (self._answers() and self.running):  # else another server has its port
             if not self.running or time.monotonic() > deadline:
                 ended = not self.running
                 self.kill()

@@ -19,7 +19,16 @@ from redis.retry import Retry
 from tests.conftest import Engine
 from tests.processes import MARKER_VARIABLE, find_processes
 from tests.server_binaries import REDIS_URL_VARIABLE, find_redis_server
-from tests.servers import RabbitMQServer, RedisServer, ServerError, wait_until
+from tests.servers import RabbitMQServer, RedisServer, ServerError, free_port, wait_until
+
+
+def test_a_port_is_given_to_one_server_and_not_to_the_next(
+    start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    assert len({free_port() for _ in range(100)}) == 100
+    second = RedisServer(tmp_path / "second", port=start_redis().port)
+    with pytest.raises(ServerError, match="ended while starting"):
+        second.start()
 
 
 def put_on_queue(url: str, queue: str, body: bytes) -> None:
