@@ -96,6 +96,12 @@ def keys_left(endpoint: Endpoint) -> list[bytes]:
             found += part
         names = [key.removeprefix(prefix) for key in found]
         left = [name for name in names if not (MAY_STAY.match(name) or is_of_detached_work(name))]
+        # Functions of detached work are kept: who needs them says so by "d".
+        left = [
+            name
+            for name in left
+            if not (name.startswith(b"u:") and connection.call(b"SISMEMBER", prefix + name, b"d") == 1)
+        ]
         return [
             name for name in left if not name.startswith(TRANSIENT) or int(connection.call(b"TTL", prefix + name)) < 0
         ]
