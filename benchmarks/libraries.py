@@ -21,10 +21,9 @@ named:
 
 Systems are Ray, rabbitry embedded, and rabbitry on RabbitMQ + Redis with one node; all of four CPUs (`--cpus`), on
 however many processors: Serve's and Train's actors want one each. A round of a workload is a fresh process with a
-cluster of its own. The table has the medians of seconds on the clock and of
-processor time: that of all processes from beginning to end of the step, servers included, which only Linux' cgroup v2
-can tell and for which this user has to be allowed to make a group. On a machine that does other things too it is the
-steadier number.
+cluster of its own. The table has the medians of seconds on the clock and of processor time: that of all processes from
+beginning to end of the step, servers included, which only Linux' cgroup v2 can tell and for which this user has to be
+allowed to make a group. On a machine that does other things too it is the steadier number.
 """
 
 from __future__ import annotations

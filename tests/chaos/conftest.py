@@ -20,9 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.across_workers import say_at_the_end
 from tests.chaos.ledger import Ledger
 from tests.chaos.leftovers import assert_nothing_left
-from tests.chaos.stage import Stage, report
+from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload
 from tests.servers import RabbitMQServer, RedisServer
 
@@ -45,7 +46,7 @@ def seed() -> int:
     """The seed of this run."""
     given = os.environ.get("RABBITRY_CHAOS_SEED")
     seed = int(given) if given else random.SystemRandom().randrange(1_000_000)
-    report(f"RABBITRY_CHAOS_SEED={seed}")
+    say_at_the_end("chaos", f"RABBITRY_CHAOS_SEED={seed}")  # each test prints it
     return seed
 
 

@@ -6,6 +6,7 @@
 | records of drivers that left, the last thousand of them | who asks for jobs is told of them |
 | functions | known by their contents: the next driver need not send them |
 | results of detached tasks | they are what outlives a driver |
+| that detached tasks need functions, for a week | they are on no other record |
 | records of dead actors, for an hour; their queues, for a minute | others may still ask what they died of |
 | marks of detached tasks, and of those whose owner was cleared away before, for a while | no late copy may run |
 | empty queues of tasks, for some minutes, and when they were used | the next driver uses them, or may |
@@ -41,6 +42,7 @@ SHARED_MEMORY = Path("/dev/shm")
 MAY_STAY = re.compile(
     rb"cluster$|f:|n:|nodes|queues(:used|:retired)?$|janitor|put-aside|burials$|planner|head$|jobs:ended|dashboard$|events"
 )
+WEEK = 604_800  # seconds
 TRANSIENT = (b"actor:{", b"a:{", b"s:{", b"pg:{", b"groups:removed")
 
 
@@ -96,17 +98,16 @@ def keys_left(endpoint: Endpoint) -> list[bytes]:
             found += part
         names = [key.removeprefix(prefix) for key in found]
         left = [name for name in names if not (MAY_STAY.match(name) or is_of_detached_work(name))]
-        # Functions of detached work are kept: who needs them says so by "d".
-        left = [
-            name
-            for name in left
-            if not (name.startswith(b"u:") and connection.call(b"SISMEMBER", prefix + name, b"d") == 1)
-        ]
-        return [
-            name for name in left if not name.startswith(TRANSIENT) or int(connection.call(b"TTL", prefix + name)) < 0
-        ]
+        return [name for name in left if not goes_by_itself(connection, prefix + name, name)]
     finally:
         connection.close()
+
+
+def goes_by_itself(connection: Connection, key: bytes, name: bytes) -> bool:
+    """True for a key that Redis will remove; who needs a function may be no client any more."""
+    if name.startswith(b"u:"):
+        return connection.call(b"SMEMBERS", key) == [b"d"] and 0 <= int(connection.call(b"TTL", key)) <= WEEK
+    return name.startswith(TRANSIENT) and int(connection.call(b"TTL", key)) >= 0
 
 
 def is_of_detached_work(name: bytes) -> bool:

@@ -90,10 +90,11 @@ class Templates:
             setup = Setup.unpack(config["setup"])
             key = tag[0].key[1:]
             if setup.needs_template or (setup.has_template and self._has_use_of_one(key, setup, config)):
+                home = self._home(key, setup)
                 try:
-                    forker = self._forkers.get(self._home(key, setup)) or self._start(key, setup, config)
+                    forker = self._forkers.get(home) or self._start(key, setup, config)
                 except OSError as error:
-                    home, why = self._home(key, setup), f"its processes cannot be started: {error}"
+                    why = f"its processes cannot be started: {error}"
                     self._loop.add_callback(lambda: self._useless(home, why, [tag]))  # whoever asks counts it first
                     return
         forker.fork(tag, config)
