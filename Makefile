@@ -15,7 +15,7 @@ SPREAD := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 help:
 	@echo "make demo    run a real job in parallel on this machine (nothing else needed)"
 	@echo "make test    lint and all tests, on real Redis and RabbitMQ servers"
-	@echo "make test-long  tests that take long (10 minutes)"
+	@echo "make test-long  tests that take long (4 minutes)"
 	@echo "make coverage  how much of client and node the tests of their parts alone reach"
 	@echo "make test-latest, make test-lowest  the tests with the newest, and the oldest admitted, versions of everything"
 	@echo "make oracle  ask a real Ray, which goes into .bench/, whether our record of what it does is true"
