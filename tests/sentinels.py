@@ -39,7 +39,7 @@ class Sentinel(Server):
     def _answers(self) -> bool:
         try:
             with redis.Redis(port=self.port, socket_timeout=2) as client:
-                return bool(client.ping())
+                return bool(client.info("server")["process_id"] == self.pid)  # else another has its port
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 

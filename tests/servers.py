@@ -136,7 +136,7 @@ class Server:
                 start_new_session=True,
             )
         deadline = time.monotonic() + self.ready_timeout
-        while not (self._answers() and self.running):  # else another server has its port
+        while not self._answers():
             if not self.running or time.monotonic() > deadline:
                 ended = not self.running
                 self.kill()
@@ -260,7 +260,11 @@ class RedisServer(Server):
 
     def client(self) -> redis.Redis:
         """Return a new client of this server, over TCP, that tries each command once; the caller closes it."""
-        return redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0))
+        return self._client(self.url)
+
+    @staticmethod
+    def _client(url: str) -> redis.Redis:
+        return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def keys(self, prefix: str = "") -> set[bytes]:
         """Return the keys that begin with a prefix."""
@@ -311,8 +315,11 @@ class RedisServer(Server):
 
     def _answers(self) -> bool:
         try:
-            with self.client() as client:
-                return bool(client.ping())
+            # By its socket first, which nobody else listens on: another server may have its port.
+            for url in (self.unix_url, self.url):
+                with self._client(url) as client:
+                    client.ping()
+            return True
         except (redis.ConnectionError, redis.TimeoutError):  # BusyLoadingError is a ConnectionError too.
             return False
 
