@@ -113,7 +113,11 @@ def get(
 
 
 def _of_compiled_graphs(refs: Any, timeout: float | None) -> tuple[Any] | None:
-    """Return, in a tuple, what a compiled graph's ref or list of refs came to; None if `refs` is neither."""
+    """Return, in a tuple, what a compiled graph's ref or list of refs came to; None if `refs` is neither.
+
+    Raises:
+        ValueError: the list holds others as well.
+    """
     first = refs[0] if isinstance(refs, list) and refs else refs
     if type(first).__name__ != "CompiledDAGRef":  # most have no compiled graphs, and need not import them
         return None
@@ -121,8 +125,13 @@ def _of_compiled_graphs(refs: Any, timeout: float | None) -> tuple[Any] | None:
 
     if isinstance(refs, CompiledDAGRef):
         return (refs.get(timeout),)
-    if not isinstance(refs, list) or not all(isinstance(ref, CompiledDAGRef) for ref in refs):
+    if not isinstance(refs, list):
         return None
+    if not all(isinstance(ref, CompiledDAGRef) for ref in refs):
+        raise ValueError(
+            "Invalid type of object refs. A list with a CompiledDAGRef has to be of CompiledDAGRefs alone: "
+            "get the others by a call of their own."
+        )
     return ([ref.get(timeout) for ref in refs],)
 
 

@@ -357,13 +357,17 @@ class ObjectRefGenerator(Generic[R]):
 
 
 class DynamicObjectRefGenerator(Generic[R]):
-    """The value of a `num_returns="dynamic"` task: an iterable of refs, with a length."""
+    """The value of a `num_returns="dynamic"` task: refs to be iterated over once, each of which it lets go of then.
+
+    Its length is how many are left.
+    """
 
     def __init__(self, refs: list[ObjectRef[R]]) -> None:
-        self._refs = refs
+        self._refs = deque(refs)
 
     def __iter__(self) -> Iterator[ObjectRef[R]]:
-        return iter(self._refs)
+        while self._refs:
+            yield self._refs.popleft()
 
     def __len__(self) -> int:
         return len(self._refs)

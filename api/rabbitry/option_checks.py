@@ -270,7 +270,7 @@ def backpressure(keyword: str, value: Any) -> int:
     if value > MAX_COUNT:
         raise ValueError(f"{keyword} must be 1 or more; {shown(value)} is more than 2**63 - 1. -1 is for no limit.")
     if value == 0:
-        raise ValueError(f"{keyword} cannot be 0: nothing would ever be yielded. 1 yields an item at a time.")
+        raise ValueError(f"{keyword}=0 is not allowed: nothing would ever be yielded. 1 yields an item at a time.")
     return int(value) if value > 0 else -1
 
 

@@ -310,7 +310,7 @@ def test_what_an_actor_needs_and_holds(
         ({"durable_replicas": -1, "durable": True}, ValueError, "None, 0 or a positive integer, but is -1"),
         ({"durable_replicas": "1", "durable": True}, TypeError, "an int"),
         ({"enable_tensor_transport": "yes"}, TypeError, "True, False or None"),
-        ({"_actor_generator_backpressure_num_objects": 0}, ValueError, "cannot be 0"),
+        ({"_actor_generator_backpressure_num_objects": 0}, ValueError, "=0 is not allowed"),
         ({"_actor_generator_backpressure_num_objects": -2}, ValueError, "-1 for no limit"),
     ],
 )

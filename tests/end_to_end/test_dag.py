@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import shutil
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
+import graphviz
 import numpy
 import pytest
 
@@ -158,6 +162,75 @@ def test_parts_of_the_input() -> None:
         compiled.execute(3)
 
 
+def diamond() -> tuple[Any, str, str]:
+    """Return a compiled graph in which two results of a call go to another actor, and how these actors' ids begin."""
+    counter, other = Counter.remote(), Counter.remote()
+    with InputNode() as x:
+        left, right = counter.halves.bind(x.values)
+        graph = MultiOutputNode([other.size.bind(left), other.see.bind(right)])
+    return graph.experimental_compile(), counter._actor_id.hex()[:6], other._actor_id.hex()[:6]
+
+
+def test_a_compiled_graph_is_drawn_in_letters() -> None:
+    compiled, first, second = diamond()
+    assert compiled.visualize(format="ascii") == "\n".join(
+        [
+            "Nodes Information:",
+            '0 [label="Task 0  InputNode"]',
+            '1 [label="Task 1  InputAttributeNode[values]"]',
+            f'2 [label="Task 2  Actor: Counter ID: {first}... Method: halves"]',
+            '3 [label="Task 3  ClassMethodOutputNode[0]"]',
+            '4 [label="Task 4  ClassMethodOutputNode[1]"]',
+            f'5 [label="Task 5  Actor: Counter ID: {second}... Method: size"]',
+            f'6 [label="Task 6  Actor: Counter ID: {second}... Method: see"]',
+            '7 [label="Task 7  MultiOutputNode"]',
+            "",
+            "Edges Information:",
+            *[f"{a} ---> {b}" for a, b in ((0, 1), (1, 2), (2, 3), (2, 4), (3, 5), (4, 6), (5, 7), (6, 7))],
+            "",
+            "Graph Built:",
+            "0:InputNode",
+            "|",
+            "1:InputAttributeNode[values]",
+            "|",
+            f"2:Actor_{first}:halves",
+            "|",
+            "|---------------------------->|",
+            "3:Output[0]                   4:Output[1]",
+            "|                             |",
+            f"5:Actor_{second}:size           6:Actor_{second}:see",
+            "|",
+            "|<----------------------------|",
+            "7:MultiOutputNode",
+        ]
+    )
+    for nonsense in ("view", "channel_details"):
+        with pytest.raises(ValueError, match=f"{nonsense}=True is not for format='ascii'"):
+            compiled.visualize(format="ascii", **{nonsense: True})
+
+
+def test_a_compiled_graph_is_drawn_by_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, first, _ = diamond()
+    source = compiled.visualize(str(tmp_path / "graph"), format="dot")
+    assert (tmp_path / "graph.dot").read_text() == source
+    assert f"Actor: Counter\nID: {first}...\nMethod: halves" in source
+    assert "0 -> 1\n" in source
+    detailed = compiled.visualize(str(tmp_path / "graph"), format="dot", channel_details=True)
+    assert "0 -> 1 [label=value]" in detailed and "3 -> 5 [label=ObjectRef]" in detailed
+    with pytest.raises(ValueError, match="format"):
+        compiled.visualize(str(tmp_path / "graph"), format="nonsense")
+    if shutil.which("dot"):
+        assert compiled.visualize(str(tmp_path / "picture")) == source
+        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    else:
+        with pytest.raises(graphviz.ExecutableNotFound):
+            compiled.visualize(str(tmp_path / "picture"))
+    monkeypatch.setitem(sys.modules, "graphviz", None)
+    with pytest.raises(ImportError, match="pip install graphviz"):
+        compiled.visualize(str(tmp_path / "graph"))
+    compiled.teardown()
+
+
 def test_errors_pass_through_and_the_graph_goes_on() -> None:
     counter, failing = Counter.remote(), Counter.remote()
     with InputNode() as x:
@@ -178,7 +251,7 @@ def test_a_result_is_had_once_and_stays_here() -> None:
             copying(ref)
     with pytest.raises(TypeError):
         rabbitry.wait([ref])
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="Invalid type of object refs"):
         rabbitry.get([ref, rabbitry.put(1)])
     assert rabbitry.get([ref]) == [1]
     with pytest.raises(ValueError, match="only be called once"):

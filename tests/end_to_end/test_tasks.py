@@ -136,8 +136,12 @@ def test_dynamic_returns():
     def dynamic(count):
         yield from range(count)
 
-    generator = rabbitry.get(dynamic.remote(3))
-    assert [rabbitry.get(ref) for ref in generator] == [0, 1, 2]
+    ref = dynamic.remote(3)
+    generator = rabbitry.get(ref)
+    assert len(generator) == 3
+    assert [rabbitry.get(item) for item in generator] == [0, 1, 2]
+    assert len(generator) == 0  # it has let go of them
+    assert [rabbitry.get(item) for item in rabbitry.get(ref)] == [0, 1, 2]
 
 
 def test_a_chain_of_dependent_tasks():

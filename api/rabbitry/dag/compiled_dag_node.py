@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rabbitry import actor, calls
 from rabbitry.dag.class_node import ClassMethodNode
 from rabbitry.dag.dag_node import DAGNode
+from rabbitry.dag.drawing import Drawing
 from rabbitry.dag.function_node import FunctionNode
 from rabbitry.dag.input_node import DAGInputData, InputAttributeNode, InputNode
 from rabbitry.dag.output_node import MultiOutputNode
@@ -54,6 +55,7 @@ class CompiledDAG:
         _check(output, nodes)
         kept = [node for node in nodes if isinstance(node, ClassMethodNode) and node.is_class_method_call]
         kept.sort(key=ClassMethodNode._get_bind_index)
+        self._nodes = nodes
         self._places = {node: place for place, node in enumerate(kept)}
         self._steps = [self._step(node) for node in kept]
         self._takes = [self._take(node) for node in self._outputs]
@@ -117,6 +119,41 @@ class CompiledDAG:
         index, refs = self._send(args, kwargs)
         made = [CompiledDAGFuture(self, index, ref, number) for number, ref in enumerate(refs)]
         return made if self._returns_list else made[0]
+
+    def visualize(
+        self, filename: str = "compiled_graph", format: str = "png", view: bool = False, channel_details: bool = False
+    ) -> str:
+        """Draw the graph.
+
+        Args:
+            filename: where to write the drawing, without the ending that `format` gives it.
+            format: any that Graphviz writes, such as "png", "svg" and "pdf"; "dot" for its source, which needs no
+                program; or "ascii", which is written nowhere and needs no package.
+            view: show the file by the program that the system opens such files with.
+            channel_details: say at each arrow what goes along it: a value, which is in the message of the call, or an
+                ObjectRef.
+
+        Returns:
+            The source of the drawing in Graphviz's language; for "ascii", the picture.
+
+        Raises:
+            ValueError: `view` or `channel_details` with "ascii", or Graphviz knows no such format.
+            ImportError: the package graphviz is not installed.
+            graphviz.ExecutableNotFound: its program `dot` is not installed.
+        """
+        drawing = Drawing(self._nodes, self._outputs)
+        if format == "ascii":
+            for name, given in (("view", view), ("channel_details", channel_details)):
+                if given:
+                    raise ValueError(f"{name}=True is not for format='ascii': it is a picture in letters, and no file.")
+            return drawing.text()
+        graph = drawing.graph(labelled=channel_details)
+        if format == "dot":
+            graph.save(f"{filename}.dot")
+        else:
+            graph.render(filename, format=format, view=view, cleanup=True)
+        source: str = graph.source
+        return source
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, list[ObjectRef[Any]]]:
         if self.is_teardown:
