@@ -172,6 +172,43 @@ def test_what_a_cancelled_call_returns_is_not_told_and_what_it_raises_is(tmp_pat
 
 
 @rabbitry.remote
+class EndsLater:
+    """Its coroutines go on though they are cancelled."""
+
+    def __init__(self) -> None:
+        self.went_on: list[str] = []
+
+    async def run(self, began: Path, how: str) -> Any:
+        began.touch()
+        try:
+            await asyncio.sleep(120)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
+            self.went_on.append(how)
+        if how == "raises":
+            raise RuntimeError("cancelled")
+        return (1, 2) if how == "two" else b"x" * 2_000_000 if how == "large" else 1
+
+    async def seen(self) -> list[str]:
+        return self.went_on
+
+
+def test_who_waits_for_a_cancelled_coroutine_hears_of_that_whatever_it_makes_of_it(tmp_path):
+    actor = EndsLater.remote()
+    hows = {"returns": 1, "two": 2, "large": 1, "raises": 1}
+    for how, results in hows.items():
+        began = tmp_path / how
+        refs = actor.run.options(num_returns=results).remote(began, how)
+        refs = refs if isinstance(refs, list) else [refs]
+        wait_until(began.exists, "it runs")
+        rabbitry.cancel(refs[0])
+        for each in refs:
+            with pytest.raises(TaskCancelledError):
+                rabbitry.get(each, timeout=30)
+    assert rabbitry.get(actor.seen.remote()) == list(hows)
+
+
+@rabbitry.remote
 def child(began: Path, go_on: Path) -> str:
     began.touch()
     while not go_on.exists():

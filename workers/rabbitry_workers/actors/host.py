@@ -492,7 +492,7 @@ class ActorHost:
                 if header.trace:
                     run = traces.of_run(run)
                 run(header, self.method(header), task, out)
-                if (self.cancelled or self.executor.revocations[2]) and self._returned_in_vain(call, out):
+                if (self.cancelled or self.executor.revocations[2]) and self.returned_in_vain(call, out):
                     self.runner_of_calls.discard(out)
                     self.refuse(call, out)
         except Retry as again:
@@ -503,7 +503,7 @@ class ActorHost:
             self.runner_of_calls.fail(header, task, error, out)
         self.finished(call, out, time.perf_counter() - begin, retry)
 
-    def _returned_in_vain(self, call: Call, out: Results) -> bool:
+    def returned_in_vain(self, call: Call, out: Results) -> bool:
         """True if the call was cancelled while it ran: as in Ray, its caller hears of that, and not what it returned.
 
         What it raised stands. So does what a durable actor's call returned: that has taken effect. And what a generator

@@ -173,6 +173,9 @@ class Group:
                 else:
                     runner.store_value(header, task, value, out)
                 value = None
+                if host.cancelled and host.returned_in_vain(call, out):
+                    runner.discard(out)
+                    raise asyncio.CancelledError
         except asyncio.CancelledError:
             args = kwargs = None  # type: ignore[assignment]
             if self._is_end_of_actor(call):
@@ -183,6 +186,8 @@ class Group:
             runner.fail(header, task, TaskCancelledError(task[0].hex()), out)
         except BaseException as error:
             args = kwargs = None  # type: ignore[assignment]
+            if task[0] in host.cancelled and host.durable is None and isinstance(error, Exception):
+                error = TaskCancelledError(task[0].hex())  # as in Ray, whatever the coroutine makes of it
             try:
                 runner.fail(header, task, error, out)
             except Retry as again:
