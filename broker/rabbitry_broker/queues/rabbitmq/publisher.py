@@ -109,6 +109,7 @@ class RabbitMQPublisher:
         self._foreign: set[str] = set()
         self._waiting: deque[_Message] = deque()
         self._in_flight: dict[int, _Message] = {}
+        self._refused: dict[int, _Message] = {}  # with their tags; they go over the next channel
         self.confirmed = 0
         self._last_tag = 0
         self._marshal: dict[tuple[str, int], Callable[[bytes], bytes]] = {}
@@ -183,10 +184,9 @@ class RabbitMQPublisher:
             raise self._away()
 
     def _away(self) -> BrokerError:
-        waiting = len(self._waiting) + len(self._in_flight)
         return BrokerError(
             f"RabbitMQ at {self._link.address} could not take messages for more than {self._patience:g} s; "
-            f"{waiting} wait. Check that it is running and lets us in; they are sent when it is back."
+            f"{self.unconfirmed} wait. Check that it is running and lets us in; they are sent when it is back."
         )
 
     def _wait_for_room(self) -> None:
@@ -228,10 +228,10 @@ class RabbitMQPublisher:
     @property
     def unconfirmed(self) -> int:
         """Messages that the broker has not confirmed."""
-        return len(self._in_flight) + len(self._waiting)
+        return len(self._in_flight) + len(self._refused) + len(self._waiting)
 
     def _is_idle(self) -> bool:
-        return not self._in_flight and not self._waiting
+        return not self._in_flight and not self._waiting and not self._refused
 
     # -- confirms
 
@@ -248,6 +248,8 @@ class RabbitMQPublisher:
         else:
             tags = [tag]
         if isinstance(method, spec.Basic.Nack):
+            # No longer in flight: a later confirm of several at once is for those that RabbitMQ has not answered yet.
+            self._refused.update({refused: in_flight.pop(refused) for refused in tags if refused in in_flight})
             self._renew_channel()
             return
         again: list[_Message] = []
@@ -276,7 +278,7 @@ class RabbitMQPublisher:
         self._changed.notify_all()
 
     def _renew_channel(self) -> None:
-        """The broker refused a message, which stays in flight: what is not confirmed goes over another channel, soon.
+        """The broker refused a message: it and what is not confirmed go over another channel, soon.
 
         Nothing is sent meanwhile: it would overtake.
         """
@@ -327,7 +329,9 @@ class RabbitMQPublisher:
         channel.add_on_close_callback(self._on_channel_close)
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirm)
-        messages = [*self._in_flight.values(), *self._waiting]
+        sent = self._refused | self._in_flight
+        messages = [*(sent[tag] for tag in sorted(sent)), *self._waiting]
+        self._refused.clear()
         self._in_flight.clear()
         self._waiting.clear()
         self._last_tag = 0
