@@ -85,6 +85,7 @@ def test_an_actor_outlives_the_agent_that_was_about_to_restart_it(stage: Stage, 
     records = ActorRecords(current.client().store)
     wait_until(lambda: records.states([actor._actor_id.binary()])[0][0] == RESTARTING, "the actor is to be restarted")
     first.kill()
+    os.kill(template, signal.SIGKILL)  # stopped as it is, it would not notice that
     stage.healed()
     stage.cluster.add_node(num_cpus=1, resources={"here": 1})
     ledger.add("after", actor.say.remote("after", 2), 2)
