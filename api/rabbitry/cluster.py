@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rabbitry import current, program
-from rabbitry.nodes import labels_of, name_of, read_nodes
+from rabbitry.nodes import labels_of, name_of, read_nodes, with_left_nodes
 from rabbitry.outages import with_public_errors
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.endpoint import Endpoint
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rabbitry.core.client import Client
 
 WIRE_VERSION = 1
-UNEXPECTED_TERMINATION = 2
+EXPECTED_TERMINATION, UNEXPECTED_TERMINATION = 1, 2
 """Ray's number for the end of a node that did not say goodbye. One that did is on record no more."""
 
 
@@ -57,9 +58,12 @@ def nodes() -> list[dict[str, Any]]:
     unless it was given a name), Resources, Labels, DeathReason, DeathReasonMessage, and the ports and sockets of
     processes of Ray's that are not there (0 and "").
 
+    Nodes that have died or left are listed for ten minutes.
+
     Raises:
         RabbitrySystemError: no session; `nodes` does not start one.
     """
+    client = connected()
     return [
         {
             "NodeID": record["id"].hex(),
@@ -76,13 +80,19 @@ def nodes() -> list[dict[str, Any]]:
             "DashboardAgentListenPort": 0,
             "NodeName": name_of(record),
             "RuntimeEnvAgentPort": 0,
-            "DeathReason": 0 if record["alive"] else UNEXPECTED_TERMINATION,
-            "DeathReasonMessage": "" if record["alive"] else "its lease ended",
+            "DeathReason": _death_reason(record),
+            "DeathReasonMessage": "" if record["alive"] else "it left" if "left" in record else "its lease ended",
             "Resources": resources_of(record, "totals") if record["alive"] else {},
             "Labels": labels_of(record),
         }
-        for record in node_records(connected())
+        for record in with_left_nodes(node_records(client), client.store, client.keys, client.signer)
     ]
+
+
+def _death_reason(record: Mapping[str, Any]) -> int:
+    if record["alive"]:
+        return 0
+    return EXPECTED_TERMINATION if "left" in record else UNEXPECTED_TERMINATION
 
 
 @with_public_errors

@@ -157,6 +157,21 @@ def test_a_goodbye_is_read_and_leaves_nothing_once_all_are_gone(nodes: Nodes, wo
     assert left == ([nodes.keys.nodes] if work_left else [])
 
 
+def test_the_last_hundred_that_left_are_on_record_for_ten_minutes(nodes: Nodes):
+    stays = nodes.add()
+    long_ago = nodes.store.time() - 601
+    nodes.store.call(b"ZADD", nodes.keys.left_nodes, b"%d" % int(long_ago * 1e6), b"long ago")
+    left = [nodes.add() for _ in range(102)]
+    for each in left:
+        each.beat(b"of " + each.id)
+        each.records.leave(work_left=False)
+    seen = nodes.store.call(b"ZRANGE", nodes.keys.left_nodes, b"0", b"-1")
+    assert seen == [each.id + b"of " + each.id for each in left[2:]]
+    assert 0 < nodes.store.call(b"TTL", nodes.keys.left_nodes) <= 600
+    stays.records.leave(work_left=False)
+    assert not nodes.store.call(b"EXISTS", nodes.keys.left_nodes), "nobody is left who would see it"
+
+
 def test_the_mark_of_the_cluster_is_written_again_only_if_it_is_lost(nodes: Nodes):
     one = nodes.add()
     one.records.mark_again(b"ours")

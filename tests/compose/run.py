@@ -48,6 +48,7 @@ STANDING = frozenset(
         "nodes",
         "nodes:died",
         "nodes:leases",
+        "nodes:left",
         "nodes:slots",
         "planner:fence",
         "queues",

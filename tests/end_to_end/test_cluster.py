@@ -14,6 +14,7 @@ import pytest
 import rabbitry
 from rabbitry import current
 from rabbitry.exceptions import NodeDiedError, OwnerDiedError
+from rabbitry.util.state import list_cluster_events, list_nodes
 from tests.end_to_end.where_work_runs import hold, nap
 from tests.servers import wait_until
 
@@ -84,7 +85,14 @@ def test_a_drained_node_finishes_what_runs_and_hands_back_the_rest(start_cluster
     wait_until(lambda: not node.alive(), "the drained node is gone")
     cluster.remove_node(node)
     cluster.wait_for_nodes(1.0)  # it said goodbye: nobody waits for its lease
-    assert [each["NodeID"] for each in rabbitry.nodes()] == [other.node_id]
+    told = [(each["NodeID"], each["Alive"], each["DeathReason"], bool(each["Resources"])) for each in rabbitry.nodes()]
+    assert told == [(node.node_id, False, 1, False), (other.node_id, True, 0, True)]
+    assert rabbitry.cluster_resources()["CPU"] == 1.0
+    left, stays = list_nodes(detail=True)
+    assert (left.node_id, left.state, left.state_message) == (node.node_id, "DEAD", "It left.")
+    assert left.start_time_ms < left.end_time_ms <= time.time() * 1000 + 1000
+    assert (stays.node_id, stays.state) == (other.node_id, "ALIVE")
+    assert [event.message for event in list_cluster_events() if event.message.endswith("has left.")]
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from rabbitry import error_types
-from rabbitry.nodes import labels_of, read_nodes
+from rabbitry.nodes import labels_of, read_nodes, with_left_nodes
 from rabbitry.state import tasks as states
 from rabbitry.state.schemas import DRIVER_TASK_ID_PREFIX
 from rabbitry.state.tasks import TASKS_KEPT, Attempt, Task, TaskLog, rows_of
@@ -77,6 +77,7 @@ _ACTOR_FIELDS: Final = (
 _INTENDED_ENDS: Final = ("retired", "max_calls", "the node", "its ")
 HIDDEN_NAMESPACES: Final = "_ray_internal_"
 """Drivers whose namespace begins so belong to rabbitry itself."""
+_LEFT: Final = "It left."  # state_message of a node that said goodbye
 _HOST: Final = "127.0.0.1"
 
 
@@ -158,13 +159,13 @@ class ClusterState:
         return read_nodes(self.source, self.keys, self.signer)
 
     def nodes(self) -> list[Row]:
-        """Return all nodes on record; see `NodeState`."""
-        found = self.node_records()
+        """Return all nodes on record, and those that left lately; see `NodeState`."""
+        found = with_left_nodes(self.node_records(), self.source, self.keys, self.signer)
         died = self._hash(self.keys.nodes + b":died")
         head = next((node["id"] for node in found if node["alive"]), None)
         rows = []
         for node in found:
-            missed = _number(died.get(node["id"]))
+            ended = node.get("left") or _number(died.get(node["id"]))
             rows.append(
                 {
                     "node_id": node["id"].hex(),
@@ -176,7 +177,7 @@ class ClusterState:
                     "resources_total": {**node["totals"], "object_store_memory": float(node["objects"][0])},
                     "labels": labels_of(node),
                     "start_time_ms": _milliseconds(node["started"]),
-                    "end_time_ms": 0 if node["alive"] else _milliseconds(missed or time.time()),
+                    "end_time_ms": 0 if node["alive"] else _milliseconds(ended or time.time()),
                 }
             )
         return rows
@@ -582,7 +583,8 @@ class ClusterState:
             found.append((at, _event(at, "INFO", "NODE", f"Node {node['node_name']} has begun.", told)))
             if node["state"] == "DEAD":
                 at = node["end_time_ms"] / 1000
-                found.append((at, _event(at, "ERROR", "NODE", f"Node {node['node_name']} is gone.", told)))
+                severity, what = ("INFO", "has left") if node["state_message"] == _LEFT else ("ERROR", "is gone")
+                found.append((at, _event(at, severity, "NODE", f"Node {node['node_name']} {what}.", told)))
         for worker in self.log.workers.values():
             told = {"node_id": worker.node.hex(), "worker_id": worker_id(worker.id), "pid": str(worker.pid)}
             if worker.ended and _exit_type(worker.reason) == "SYSTEM_ERROR":
@@ -870,7 +872,7 @@ def _exit_type(reason: str) -> str:
 
 def _state_message(node: Row) -> str | None:
     if not node["alive"]:
-        return "Its lease has ended."
+        return _LEFT if "left" in node else "Its lease has ended."
     return "It takes no more work, and leaves." if node["draining"] else None
 
 

@@ -48,6 +48,7 @@ the object's id as their hash tag: they lie on all servers (`x:{<client>:<id>}<t
 | `planner`, `planner:fence` | string | which node plans groups; counts who did | by itself, in seconds; never |
 | `nodes` | hash | nodes on record | with its goodbye, or 10 minutes after its death |
 | `nodes:slots`, `nodes:died` | hash | what a node can run at once; when it was missed | as in `nodes` (janitor) |
+| `nodes:left` | sorted set | the last hundred that said goodbye, by when: id, record | ten minutes after the last |
 | `nodes:leases` | sorted set | nodes by the end of their lease | each when that is noticed, or with its goodbye |
 | `nodes:changes`, `nodes:rooms` | sorted set | nodes by when others were to read them anew | a minute after the last |
 | `n:<node>` | string | a node's record and lease | with its lease, or its goodbye |
@@ -102,6 +103,7 @@ class Keys:
         self.drivers = self.prefix + b"c:{drivers}"
         self.ghosts = self.prefix + b"ghosts"
         self.nodes = self.prefix + b"nodes"
+        self.left_nodes = self.prefix + b"nodes:left"
         self.queues = self.prefix + b"queues"
         self.names = self.prefix + b"names"
         self.breakpoints = self.prefix + b"breakpoints"

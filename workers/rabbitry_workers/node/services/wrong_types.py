@@ -25,7 +25,7 @@ def put_aside_wrong_types(store: ObjectStore) -> int:
         ConnectionLost: Redis does not answer.
     """
     keys = store.keys
-    nodes = [keys.nodes + each for each in (b":leases", b":changes", b":rooms")]
+    nodes = [keys.nodes + each for each in (b":leases", b":changes", b":rooms", b":left")]
     sorted_sets = (keys.clients, keys.drivers, keys.cancelled, keys.jobs, keys.ended_jobs_at, keys.retired, *nodes)
     sets = (keys.ghosts, keys.queues, keys.prioritized, keys.prefix + b"actors", keys.burials)
     hashes = (
