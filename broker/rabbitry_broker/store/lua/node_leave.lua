@@ -17,7 +17,8 @@ else
   if record then
     redis.call('ZADD', left, string.format('%.0f', now), node .. record)
     redis.call('ZREMRANGEBYSCORE', left, '-inf', string.format('%.0f', now - LEFT_KEPT * 1000000))
-    redis.call('ZREMRANGEBYRANK', left, 0, -LEFT_NODES - 1)
+    local beyond = redis.call('ZRANGE', left, 0, -LEFT_NODES - 1)
+    if #beyond > 0 then redis.call('ZREM', left, unpack(beyond)) end -- by commands that nodes' accounts have
     redis.call('EXPIRE', left, LEFT_KEPT)
   end
 end
