@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rabbitry import current, program
-from rabbitry.nodes import labels_of, name_of, read_nodes, with_left_nodes
+from rabbitry.nodes import labels_of, name_of, read_nodes, read_nodes_and_left
 from rabbitry.outages import with_public_errors
 from rabbitry_broker import queue_names as names
 from rabbitry_broker.endpoint import Endpoint
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WIRE_VERSION = 1
 EXPECTED_TERMINATION, UNEXPECTED_TERMINATION = 1, 2
-"""Ray's number for the end of a node that did not say goodbye. One that did is on record no more."""
+"""Ray's numbers for the end of a node that said goodbye, and of one that did not."""
 
 
 class ClusterMismatch(RabbitryBrokerError):
@@ -80,19 +80,21 @@ def nodes() -> list[dict[str, Any]]:
             "DashboardAgentListenPort": 0,
             "NodeName": name_of(record),
             "RuntimeEnvAgentPort": 0,
-            "DeathReason": _death_reason(record),
-            "DeathReasonMessage": "" if record["alive"] else "it left" if "left" in record else "its lease ended",
+            **_death(record),
             "Resources": resources_of(record, "totals") if record["alive"] else {},
             "Labels": labels_of(record),
         }
-        for record in with_left_nodes(node_records(client), client.store, client.keys, client.signer)
+        for record in read_nodes_and_left(client.store, client.keys, client.signer)
     ]
 
 
-def _death_reason(record: Mapping[str, Any]) -> int:
+def _death(record: Mapping[str, Any]) -> dict[str, Any]:
+    reason, message = UNEXPECTED_TERMINATION, "its lease ended"
     if record["alive"]:
-        return 0
-    return EXPECTED_TERMINATION if "left" in record else UNEXPECTED_TERMINATION
+        reason, message = 0, ""
+    elif "left" in record:
+        reason, message = EXPECTED_TERMINATION, "it left"
+    return {"DeathReason": reason, "DeathReasonMessage": message}
 
 
 @with_public_errors

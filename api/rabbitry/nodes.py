@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from rabbitry.labels import check_labels, matches, why_unmatched
 from rabbitry_broker.ids import NODE_BYTES
 from rabbitry_broker.implicit import NODE_ID_LABEL, implicit_labels, with_implicit
-from rabbitry_broker.messages import decode
 from rabbitry_broker.resources import ResourceRequest
-from rabbitry_broker.signing import ForgedMessage, Signer
+from rabbitry_broker.signing import Signer
 from rabbitry_broker.store.keys import Keys
+from rabbitry_broker.store.living import open_record
 
 
 class Caller(Protocol):
@@ -38,38 +38,30 @@ def read_nodes(store: Caller, keys: Keys, signer: Signer) -> list[dict[str, Any]
     records = []
     living = store.call(b"MGET", *[keys.node(each) for each in ids])
     for node, last, now in zip(ids, stored[1::2], living, strict=True):
-        try:
-            record = decode(signer.open(b"node" + node, now or last))
-        except ForgedMessage:
-            continue  # whoever wrote it is no node of ours
-        record["alive"] = now is not None
-        records.append(record)
+        record = open_record(signer, node, now or last)
+        if record is not None:
+            records.append({**record, "alive": now is not None})
     return sorted(records, key=lambda record: float(record["started"]))
 
 
-def with_left_nodes(
-    records: Sequence[dict[str, Any]], store: Caller, keys: Keys, signer: Signer
-) -> list[dict[str, Any]]:
+def read_nodes_and_left(store: Caller, keys: Keys, signer: Signer) -> list[dict[str, Any]]:
     """Return the records of nodes on record and of those that said goodbye lately, oldest first.
 
     The latter have `left` added: when that was, in seconds since 1970. One whose work is still to be seen to is on
     record, too, and is listed once.
 
     Args:
-        records: what `read_nodes` returned.
         store: runs the commands.
         keys: of the cluster.
         signer: of the cluster.
     """
-    found = {record["id"]: record for record in records}
+    found = {record["id"]: record for record in read_nodes(store, keys, signer)}
     flat = store.call(b"ZRANGE", keys.left_nodes, 0, -1, b"WITHSCORES")
     for member, microseconds in zip(flat[::2], flat[1::2], strict=True):
-        node, sealed = member[:NODE_BYTES], member[NODE_BYTES:]
-        try:
-            record = decode(signer.open(b"node" + node, sealed))
-        except ForgedMessage:
-            continue
-        found[node] = {**record, "alive": False, "left": float(microseconds) / 1e6}
+        node = member[:NODE_BYTES]
+        record = open_record(signer, node, member[NODE_BYTES:])
+        if record is not None:
+            found[node] = {**record, "alive": False, "left": float(microseconds) / 1e6}
     return sorted(found.values(), key=lambda record: float(record["started"]))
 
 

@@ -145,6 +145,27 @@ def test_calls_are_cancelled_wherever_they_are(tmp_path, kind):
     (tmp_path / "never").touch()
 
 
+def end(how: str, text: str) -> Any:
+    """Return, or raise, what a cancelled call ends with."""
+    if how == "raises":
+        raise RuntimeError(text)
+    return (1, 2) if how == "two" else b"x" * 2_000_000 if how == "large" else 1
+
+
+HOWS = {"returns": 1, "two": 2, "large": 1, "raises": 1}
+"""With how many results."""
+
+
+def cancel_running(actor: Any, directory: Path, how: str) -> list[Any]:
+    """Have an actor run, and cancel that when it runs; return the refs."""
+    began = directory / how
+    refs = actor.run.options(num_returns=HOWS[how]).remote(began, how)
+    refs = refs if isinstance(refs, list) else [refs]
+    wait_until(began.exists, "it runs")
+    rabbitry.cancel(refs[0])
+    return refs
+
+
 class Ends:
     """Its calls go on to their end though they are cancelled, and end in several ways."""
 
@@ -152,21 +173,14 @@ class Ends:
         began.touch()
         while not rabbitry.get_runtime_context().is_canceled():
             time.sleep(0.01)
-        if how == "raises":
-            raise RuntimeError("told to stop")
-        return (1, 2) if how == "two" else b"x" * 2_000_000 if how == "large" else 1
+        return end(how, "told to stop")
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_what_a_cancelled_call_returns_is_not_told_and_what_it_raises_is(tmp_path, concurrency):
     actor = rabbitry.remote(max_concurrency=concurrency)(Ends).remote()
-    for how, results in (("returns", 1), ("two", 2), ("large", 1), ("raises", 1)):
-        began = tmp_path / how
-        refs = actor.run.options(num_returns=results).remote(began, how)
-        refs = refs if isinstance(refs, list) else [refs]
-        wait_until(began.exists, "it runs")
-        rabbitry.cancel(refs[0])
-        for each in refs:
+    for how in HOWS:
+        for each in cancel_running(actor, tmp_path, how):
             with pytest.raises(RuntimeError if how == "raises" else TaskCancelledError):
                 rabbitry.get(each, timeout=30)
 
@@ -185,9 +199,7 @@ class EndsLater:
         except asyncio.CancelledError:
             await asyncio.sleep(0.01)
             self.went_on.append(how)
-        if how == "raises":
-            raise RuntimeError("cancelled")
-        return (1, 2) if how == "two" else b"x" * 2_000_000 if how == "large" else 1
+        return end(how, "cancelled")
 
     async def seen(self) -> list[str]:
         return self.went_on
@@ -195,17 +207,11 @@ class EndsLater:
 
 def test_who_waits_for_a_cancelled_coroutine_hears_of_that_whatever_it_makes_of_it(tmp_path):
     actor = EndsLater.remote()
-    hows = {"returns": 1, "two": 2, "large": 1, "raises": 1}
-    for how, results in hows.items():
-        began = tmp_path / how
-        refs = actor.run.options(num_returns=results).remote(began, how)
-        refs = refs if isinstance(refs, list) else [refs]
-        wait_until(began.exists, "it runs")
-        rabbitry.cancel(refs[0])
-        for each in refs:
+    for how in HOWS:
+        for each in cancel_running(actor, tmp_path, how):
             with pytest.raises(TaskCancelledError):
                 rabbitry.get(each, timeout=30)
-    assert rabbitry.get(actor.seen.remote()) == list(hows)
+    assert rabbitry.get(actor.seen.remote()) == list(HOWS)
 
 
 @rabbitry.remote

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from rabbitry import error_types
-from rabbitry.nodes import labels_of, read_nodes, with_left_nodes
+from rabbitry.nodes import labels_of, read_nodes, read_nodes_and_left
 from rabbitry.state import tasks as states
 from rabbitry.state.schemas import DRIVER_TASK_ID_PREFIX
 from rabbitry.state.tasks import TASKS_KEPT, Attempt, Task, TaskLog, rows_of
@@ -160,7 +160,7 @@ class ClusterState:
 
     def nodes(self) -> list[Row]:
         """Return all nodes on record, and those that left lately; see `NodeState`."""
-        found = with_left_nodes(self.node_records(), self.source, self.keys, self.signer)
+        found = read_nodes_and_left(self.source, self.keys, self.signer)
         died = self._hash(self.keys.nodes + b":died")
         head = next((node["id"] for node in found if node["alive"]), None)
         rows = []

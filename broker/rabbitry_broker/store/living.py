@@ -26,7 +26,7 @@ def living_nodes(server: Server, keys: Keys, signer: Signer) -> Iterator[dict[st
     if not ids:
         return
     for node, sealed in zip(ids, server.call(b"MGET", *map(keys.node, ids)), strict=True):
-        record = _opened(signer, node, sealed)
+        record = open_record(signer, node, sealed)
         if record is not None:
             yield record
 
@@ -39,7 +39,7 @@ def nodes_of(host: bytes, server: Server, keys: Keys, signer: Signer) -> HostNod
     ids = flat[::2]
     found = HostNodes.NONE
     for node, last, sealed in zip(ids, flat[1::2], server.call(b"MGET", *map(keys.node, ids)), strict=True):
-        record = _opened(signer, node, sealed if sealed is not None else last)
+        record = open_record(signer, node, sealed if sealed is not None else last)
         if record is None or record.get("host") != host:
             continue
         if sealed is not None:
@@ -49,7 +49,8 @@ def nodes_of(host: bytes, server: Server, keys: Keys, signer: Signer) -> HostNod
     return found
 
 
-def _opened(signer: Signer, node: bytes, sealed: bytes | None) -> dict[str, Any] | None:
+def open_record(signer: Signer, node: bytes, sealed: bytes | None) -> dict[str, Any] | None:
+    """Return a node's record; None if there is none, or no node of ours has written it."""
     if sealed is None:
         return None
     try:

@@ -231,7 +231,7 @@ class RabbitMQPublisher:
         return len(self._in_flight) + len(self._refused) + len(self._waiting)
 
     def _is_idle(self) -> bool:
-        return not self._in_flight and not self._waiting and not self._refused
+        return not self.unconfirmed
 
     # -- confirms
 

@@ -25,8 +25,11 @@ def put_aside_wrong_types(store: ObjectStore) -> int:
         ConnectionLost: Redis does not answer.
     """
     keys = store.keys
-    nodes = [keys.nodes + each for each in (b":leases", b":changes", b":rooms", b":left")]
-    sorted_sets = (keys.clients, keys.drivers, keys.cancelled, keys.jobs, keys.ended_jobs_at, keys.retired, *nodes)
+    nodes = [keys.nodes + each for each in (b":leases", b":changes", b":rooms")]
+    sorted_sets = (
+        keys.clients, keys.drivers, keys.cancelled, keys.jobs, keys.ended_jobs_at, keys.retired,
+        keys.left_nodes, *nodes,
+    )  # fmt: skip
     sets = (keys.ghosts, keys.queues, keys.prioritized, keys.prefix + b"actors", keys.burials)
     hashes = (
         keys.nodes, keys.nodes + b":slots", keys.nodes + b":died", keys.names, keys.submissions, keys.ended_jobs,
